@@ -1,0 +1,123 @@
+/**
+ * The public cluster file: who the replicas are, where they listen, who may be a client. It only roots trust: its digest
+ * is h(0) of the history (docs/protocol.md sections 1 and 3).
+ */
+import { z } from "zod";
+import { bytesOf, type Digest, fromHex, hex, latin1 } from "./bytes.ts";
+import type { Crypto } from "./crypto/contract.ts";
+import { QuorateError } from "./errors.ts";
+import { Writer } from "./layout.ts";
+import { REPLICAS_MAX } from "./limits.ts";
+import { genesisDigest, type View, viewOf, writeTag } from "./view.ts";
+
+const key = z.string().regex(/^[0-9a-f]{64}$/, "must be 64 hexadecimal digits");
+const port = z.int().min(1).max(65_535);
+
+export const clusterFileSchema = z.strictObject({
+  format: z.literal(1),
+  clusterId: key,
+  mode: z.enum(["bft", "cft"]),
+  f: z.int().min(0),
+  members: z
+    .array(
+      z.strictObject({
+        id: z.int().min(0).max(65_535),
+        host: z.string().min(1).max(255),
+        clientPort: port,
+        peerPort: port,
+        adminPort: port,
+        signKey: key,
+        boxKey: key,
+      }),
+    )
+    .min(1)
+    .max(REPLICAS_MAX),
+  administrators: z.array(key).min(1).max(16),
+  /** "open" for development, or the ids (`kv id`) that may be clients. */
+  clients: z.union([z.literal("open"), z.array(key).max(10_000)]),
+  /** Requests must carry a signature instead of an authenticator vector. */
+  signedRequests: z.boolean(),
+  maxClients: z.int().min(1).max(1_000_000),
+});
+export type ClusterFile = z.infer<typeof clusterFileSchema>;
+
+/** A cluster file checked and turned into what the code works with. */
+export interface Cluster {
+  readonly id: Digest;
+  readonly view: View;
+  readonly genesis: Digest;
+  /** Client ids that may be clients, or "open". */
+  readonly clients: "open" | ReadonlySet<Digest>;
+  readonly signedRequests: boolean;
+  readonly maxClients: number;
+}
+
+/** @throws QuorateError CONFIG_INVALID with the path of the first thing wrong. */
+export function parseClusterFile(text: string, name: string): ClusterFile {
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch (cause) {
+    throw new QuorateError(
+      "CONFIG_INVALID",
+      `${name} is not JSON; it must be the cluster.json that kv init wrote`,
+      { name },
+      cause,
+    );
+  }
+  const parsed = clusterFileSchema.safeParse(json);
+  if (!parsed.success) throw new QuorateError("CONFIG_INVALID", `${name}: ${firstIssue(parsed.error)}`, { name });
+  return parsed.data;
+}
+
+/** `path: what is wrong` of the first issue, on one line. */
+export function firstIssue(error: z.ZodError): string {
+  const issue = error.issues[0];
+  if (!issue) return "invalid";
+  const path = issue.path.map(String).join(".");
+  return path === "" ? issue.message : `${path}: ${issue.message}`;
+}
+
+/** @throws QuorateError CONFIG_INVALID */
+export function clusterOf(crypto: Crypto, file: ClusterFile): Cluster {
+  const id = latin1(fromHex(file.clusterId)) as Digest;
+  const view = viewOf(crypto, {
+    id: 0,
+    cluster: id,
+    mode: file.mode,
+    f: file.f,
+    members: file.members.map((member) => ({
+      ...member,
+      signKey: fromHex(member.signKey),
+      boxKey: fromHex(member.boxKey),
+    })),
+    administrators: file.administrators.map(fromHex),
+  });
+  const clients =
+    file.clients === "open" ? "open" : new Set(file.clients.map((client) => latin1(fromHex(client)) as Digest));
+  const writer = writeTag(new Writer(1024), "quorate/clients/1", id)
+    .u8(file.signedRequests ? 1 : 0)
+    .u53(file.maxClients);
+  if (clients !== "open") for (const client of [...clients].sort()) writer.raw(bytesOf(client));
+  return {
+    id,
+    view,
+    genesis: genesisDigest(crypto, view, crypto.sha256(writer.view())),
+    clients,
+    signedRequests: file.signedRequests,
+    maxClients: file.maxClients,
+  };
+}
+
+export function clientMay(cluster: Cluster, client: Digest): boolean {
+  return cluster.clients === "open" || cluster.clients.has(client);
+}
+
+export function clusterFileText(file: ClusterFile): string {
+  return `${JSON.stringify(file, null, 2)}\n`;
+}
+
+/** A short name for messages: the first eight hexadecimal digits. */
+export function shortId(digest: Digest): string {
+  return hex(digest).slice(0, 8);
+}

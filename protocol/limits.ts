@@ -1,0 +1,68 @@
+/**
+ * Every bound of the system in one place (docs/protocol.md section 8), with the relations between them asserted below.
+ * Units are in the names.
+ */
+import { assert } from "./errors.ts";
+
+const KIB = 1024;
+const MIB = 1024 * KIB;
+
+/** Version of the client and peer wire formats; a change of either raises it. */
+export const WIRE_VERSION = 1;
+
+export const REPLICAS_MAX = 64;
+export const KEY_BYTES_MAX = 4 * KIB;
+export const VALUE_BYTES_MAX = 1 * MIB;
+export const REQUEST_BYTES_MAX = 2 * MIB;
+export const REQUEST_COMMANDS_MAX = 10_000;
+/** Envelope: view, replier, keys, and 16 bytes per member or one signature. */
+export const ENVELOPE_BYTES_MAX = 2 * KIB;
+export const BATCH_BYTES_MAX = 4 * MIB;
+export const BATCH_REQUESTS_MAX = 4_000;
+export const FRAME_BYTES_MAX = 8 * MIB;
+/** What a client may send in one WebSocket message. */
+export const CLIENT_FRAME_BYTES_MAX = REQUEST_BYTES_MAX + ENVELOPE_BYTES_MAX + 64;
+
+/** Sequences that may be executed above a session's base before WINDOW_FULL (section 3). */
+export const SESSION_WINDOW = 1_024;
+/** Live sessions of one client before the oldest is evicted (section 3). */
+export const SESSIONS_MAX = 1_024;
+export const SESSION_AHEAD_MS_MAX = 60 * 60 * 1000;
+export const CLIENT_IDLE_MS_MAX = 30 * 24 * 60 * 60 * 1000;
+/** A cached reply above this keeps digest and status only. */
+export const CACHED_REPLY_BYTES_MAX = 64 * KIB;
+export const CACHED_REPLIES_BYTES_MAX = 64 * MIB;
+/** Results above this travel in full from one replica and as digests from the others. */
+export const LARGE_RESULT_BYTES = 1 * KIB;
+
+export const RANGE_BYTES_MAX = 256 * KIB;
+export const RANGE_ENTRIES_MAX = 10_000;
+
+/** Pending requests of one client, of all its sessions together, before BUSY. */
+export const PENDING_PER_CLIENT_MAX = 4_096;
+export const PENDING_BYTES_PER_CLIENT_MAX = 64 * MIB;
+/** Pending bytes of one replica before BUSY. */
+export const PENDING_BYTES_MAX = 256 * MIB;
+
+/** Messages kept for instances or regencies not reached yet, per sender. */
+export const FUTURE_MESSAGES_PER_SENDER_MAX = 512;
+export const FUTURE_BYTES_PER_SENDER_MAX = 32 * MIB;
+/** Bytes queued to one peer before the link is dropped and resynchronised. */
+export const LINK_QUEUE_BYTES_MAX = 64 * MIB;
+/** Bytes queued to one client connection before it is closed as a slow reader. */
+export const CONNECTION_QUEUE_BYTES_MAX = 16 * MIB;
+export const CONNECTIONS_MAX = 10_000;
+export const HANDSHAKE_MS_MAX = 5_000;
+export const IDLE_CONNECTION_MS_MAX = 120_000;
+
+/** Log ranges sent in one HISTORY answer. */
+export const HISTORY_BYTES_MAX = 4 * MIB;
+export const HISTORY_BATCHES_MAX = 1_024;
+
+export const STATUS_INSTANCES_MAX = 64;
+export const STATUS_INTERVAL_MS = 250;
+
+assert(VALUE_BYTES_MAX + KEY_BYTES_MAX < REQUEST_BYTES_MAX, "a put of the largest value fits a request");
+assert(REQUEST_BYTES_MAX + 64 < BATCH_BYTES_MAX, "the largest request fits a batch");
+assert(BATCH_BYTES_MAX + BATCH_REQUESTS_MAX * 640 < FRAME_BYTES_MAX, "a batch with typical envelopes fits a frame");
+assert(HISTORY_BYTES_MAX + BATCH_BYTES_MAX < FRAME_BYTES_MAX + 1, "a history answer with one more batch fits a frame");

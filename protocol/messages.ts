@@ -1,0 +1,110 @@
+/**
+ * What replicas say to each other: one shape per message, (view, regency) in each, and the fixed layouts of what they
+ * sign (docs/protocol.md section 4).
+ */
+import { bytesOf, type Digest, latin1 } from "./bytes.ts";
+import { bytes, decode, encode, type Infer, list, nullable, record, type Schema, u32, u53, union } from "./codec.ts";
+import { decoded, Malformed, type Rejection } from "./errors.ts";
+import { Writer } from "./layout.ts";
+import {
+  BATCH_BYTES_MAX,
+  BATCH_REQUESTS_MAX,
+  ENVELOPE_BYTES_MAX,
+  HISTORY_BATCHES_MAX,
+  REPLICAS_MAX,
+  REQUEST_BYTES_MAX,
+} from "./limits.ts";
+import { SIGNATURE_BYTES } from "./request.ts";
+import { writeTag } from "./view.ts";
+
+export const digest: Schema<Digest> = {
+  parse(value) {
+    if (!(value instanceof Uint8Array) || value.length !== 32) throw new Malformed("SHAPE_DIGEST");
+    return latin1(value);
+  },
+  wire: (value) => bytesOf(value),
+};
+
+const signature = bytes({ min: SIGNATURE_BYTES, max: SIGNATURE_BYTES });
+const batch = bytes({ max: BATCH_BYTES_MAX });
+const place = { view: u32, regency: u32 };
+
+/** Q signatures on one WRITE statement (view, regency, instance, digest): proves all history below `instance`. */
+export const certificate = record({
+  view: u32,
+  regency: u32,
+  instance: u53,
+  digest,
+  votes: list(record({ replica: u32, signature }), { max: REPLICAS_MAX }),
+});
+export type Certificate = Infer<typeof certificate>;
+
+/** Proves h(to) of a HISTORY answer: the batch digests of to+1 .. certificate.instance, and the certificate. */
+const historyProof = record({ links: list(digest, { max: HISTORY_BATCHES_MAX }), certificate });
+export type HistoryProof = Infer<typeof historyProof>;
+
+const message = union({
+  PROPOSE: [
+    1,
+    {
+      ...place,
+      instance: u53,
+      batch,
+      envelopes: list(bytes({ max: ENVELOPE_BYTES_MAX }), { max: BATCH_REQUESTS_MAX }),
+    },
+  ],
+  WRITE: [2, { ...place, instance: u53, digest, signature }],
+  ACCEPT: [3, { ...place, instance: u53, digest }],
+  /** `abstainingUntil`: the last instance this replica will not vote in, or 0. */
+  STATUS: [4, { ...place, decided: u53, digest, abstainingUntil: u53, signature }],
+  FORWARD: [5, { ...place, request: bytes({ max: REQUEST_BYTES_MAX }), envelope: bytes({ max: ENVELOPE_BYTES_MAX }) }],
+  FETCH_BATCH: [6, { ...place, instance: u53, digest }],
+  BATCH: [7, { ...place, instance: u53, digest, batch }],
+  FETCH_HISTORY: [8, { ...place, from: u53 }],
+  HISTORY: [
+    9,
+    { ...place, from: u53, batches: list(batch, { max: HISTORY_BATCHES_MAX }), proof: nullable(historyProof) },
+  ],
+});
+
+export type Message = Infer<typeof message>;
+export type MessageType = Message["type"];
+export type MessageOf<T extends MessageType> = Extract<Message, { type: T }>;
+
+export function encodeMessage(value: Message): Uint8Array {
+  return encode(message, value);
+}
+
+/** Byte strings in the message are views into `input`. */
+export function decodeMessage(input: Uint8Array): Message | Rejection {
+  return decoded(() => decode(message, input));
+}
+
+export const certificateSchema = certificate;
+
+/** What a WRITE signs. */
+export interface WriteStatement {
+  readonly view: number;
+  readonly regency: number;
+  readonly instance: number;
+  readonly digest: Digest;
+}
+
+export function writeStatement(cluster: Digest, statement: WriteStatement): Uint8Array {
+  const writer = writeTag(new Writer(128), "quorate/write/1", cluster).u32(statement.view).u32(statement.regency);
+  return writer.u53(statement.instance).rawLatin1(statement.digest).finish();
+}
+
+/** What a STATUS signs. */
+export interface StatusStatement {
+  readonly view: number;
+  readonly regency: number;
+  readonly decided: number;
+  readonly digest: Digest;
+  readonly abstainingUntil: number;
+}
+
+export function statusStatement(cluster: Digest, statement: StatusStatement): Uint8Array {
+  const writer = writeTag(new Writer(128), "quorate/status/1", cluster).u32(statement.view).u32(statement.regency);
+  return writer.u53(statement.decided).rawLatin1(statement.digest).u53(statement.abstainingUntil).finish();
+}

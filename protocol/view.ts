@@ -1,0 +1,133 @@
+/**
+ * The view: who the members are, how many votes decide, who leads (docs/protocol.md section 1). Pure functions only.
+ */
+import { bytesOf, type Digest } from "./bytes.ts";
+import type { Crypto } from "./crypto/contract.ts";
+import { QuorateError } from "./errors.ts";
+import { Writer } from "./layout.ts";
+
+export type ReplicaId = number;
+export type Mode = "bft" | "cft";
+
+export interface Member {
+  readonly id: ReplicaId;
+  readonly signKey: Uint8Array;
+  readonly boxKey: Uint8Array;
+  readonly host: string;
+  readonly clientPort: number;
+  readonly peerPort: number;
+  readonly adminPort: number;
+}
+
+/**
+ * Invariants: 1. members are sorted by id and ids are unique. 2. n >= 3f+1 in bft, n >= 2f+1 in cft. 3. any two quorums
+ * share at least one correct replica; a weak quorum holds at least one correct (in cft: not crashed) replica.
+ */
+export interface View {
+  readonly id: number;
+  readonly cluster: Digest;
+  readonly mode: Mode;
+  readonly members: readonly Member[];
+  readonly administrators: readonly Uint8Array[];
+  readonly n: number;
+  readonly f: number;
+  /** Q: bft floor((n+f)/2)+1, cft floor(n/2)+1. Compare with `votes >= view.quorum`. */
+  readonly quorum: number;
+  /** W: bft f+1, cft 1. */
+  readonly weakQuorum: number;
+  /** n - f: how many replicas one can always wait for. */
+  readonly reachable: number;
+  /** Instances per leader when leaders rotate, 0 when they do not. */
+  readonly rotation: number;
+  readonly digest: Digest;
+}
+
+export interface ViewOptions {
+  readonly id: number;
+  readonly cluster: Digest;
+  readonly mode: Mode;
+  readonly f: number;
+  readonly members: readonly Member[];
+  readonly administrators: readonly Uint8Array[];
+  readonly rotation?: number;
+}
+
+export function quorumOf(sizes: { n: number; f: number; mode: Mode }): number {
+  return sizes.mode === "bft" ? Math.floor((sizes.n + sizes.f) / 2) + 1 : Math.floor(sizes.n / 2) + 1;
+}
+
+/** The most faults n replicas can stand. */
+export function faultsTolerated(sizes: { n: number; mode: Mode }): number {
+  return sizes.mode === "bft" ? Math.floor((sizes.n - 1) / 3) : Math.floor((sizes.n - 1) / 2);
+}
+
+/** @throws QuorateError CONFIG_INVALID when sizes or ids break an invariant. */
+export function viewOf(crypto: Crypto, options: ViewOptions): View {
+  const members = [...options.members].sort((a, b) => a.id - b.id);
+  const n = members.length;
+  const { f, mode } = options;
+  if (new Set(members.map((member) => member.id)).size !== n) {
+    throw new QuorateError("CONFIG_INVALID", "two members of the view have the same id; give each replica its own");
+  }
+  if (!Number.isInteger(f) || f < 0 || f > faultsTolerated({ n, mode })) {
+    const least = mode === "bft" ? 3 * f + 1 : 2 * f + 1;
+    throw new QuorateError(
+      "CONFIG_INVALID",
+      `${n} replicas cannot tolerate f=${f} in ${mode} mode; it takes at least ${least}`,
+      { n, f, mode },
+    );
+  }
+  const rotation = options.rotation ?? 0;
+  const base = { ...options, members, n, f, rotation };
+  return {
+    ...base,
+    quorum: quorumOf({ n, f, mode }),
+    weakQuorum: mode === "bft" ? f + 1 : 1,
+    reachable: n - f,
+    digest: viewDigest(crypto, base),
+  };
+}
+
+function viewDigest(crypto: Crypto, view: ViewOptions & { rotation: number }): Digest {
+  const writer = new Writer(1024);
+  writeTag(writer, "quorate/view/1", view.cluster)
+    .u32(view.id)
+    .u8(view.mode === "bft" ? 0 : 1)
+    .u32(view.f)
+    .u32(view.rotation);
+  writer.u32(view.members.length);
+  for (const member of view.members) {
+    writer.u32(member.id).raw(member.signKey).raw(member.boxKey).bytes(new TextEncoder().encode(member.host));
+    writer.u32(member.clientPort).u32(member.peerPort).u32(member.adminPort);
+  }
+  writer.u32(view.administrators.length);
+  for (const key of view.administrators) writer.bytes(key);
+  return crypto.sha256(writer.view());
+}
+
+export function memberOf(view: View, id: ReplicaId): Member | undefined {
+  return view.members.find((member) => member.id === id);
+}
+
+/** Position of a replica in the view, or -1. Authenticators and checkpoints go by position. */
+export function positionOf(view: View, id: ReplicaId): number {
+  return view.members.findIndex((member) => member.id === id);
+}
+
+/** A pure function of view, regency and instance. */
+export function leaderOf(view: View, regency: number, instance: number): ReplicaId {
+  const shift = view.rotation > 0 ? Math.floor(instance / view.rotation) : 0;
+  return (view.members[(regency + shift) % view.n] as Member).id;
+}
+
+/** h(0): binds the history to the cluster, its first view and who may be a client. */
+export function genesisDigest(crypto: Crypto, view: View, clientsDigest: Digest): Digest {
+  const writer = new Writer();
+  writeTag(writer, "quorate/genesis/1", view.cluster).raw(bytesOf(view.digest)).raw(bytesOf(clientsDigest));
+  return crypto.sha256(writer.view());
+}
+
+/** Every signed, MACed or hashed statement starts so: tag length, tag, cluster id. */
+export function writeTag(writer: Writer, tag: string, cluster: Digest): Writer {
+  return writer.u8(tag.length).rawLatin1(tag).rawLatin1(cluster);
+}
