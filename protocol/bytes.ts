@@ -8,7 +8,7 @@ declare const digestBrand: unique symbol;
 export type Digest = string & { readonly [digestBrand]?: "Digest" };
 
 const encoder = new TextEncoder();
-const decoder = new TextDecoder("utf-8", { fatal: true });
+const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 const node = (globalThis as { Buffer?: typeof Buffer }).Buffer;
 
 export const EMPTY = new Uint8Array(0);

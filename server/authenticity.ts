@@ -1,0 +1,105 @@
+/**
+ * Whose request is it? Client keys, the MAC keys shared with each client, and the checks of authenticator entries and
+ * signatures (docs/protocol.md section 2). Keys certify themselves: a client id is their fingerprint. They are learned from
+ * AUTH and from envelopes and kept beside the replicated state; a replica that lacks them holds a proposal until others vouch.
+ */
+import type { Digest } from "../protocol/bytes.ts";
+import { type Cluster, clientMay } from "../protocol/cluster.ts";
+import { type Crypto, equalMacs, type MacKey } from "../protocol/crypto/contract.ts";
+import { decoded, isRejection, QuorateError } from "../protocol/errors.ts";
+import { clientIdOf, type Identity, type PublicKeys, publicKeysFrom, sharedMacKey } from "../protocol/identity.ts";
+import {
+  AUTHENTICATOR_BYTES,
+  decodeEnvelope,
+  type Envelope,
+  type Request,
+  requestStatement,
+} from "../protocol/request.ts";
+import { positionOf, type ReplicaId } from "../protocol/view.ts";
+import type { Authentication } from "./consensus/contract.ts";
+
+const CLIENTS_KEPT_MAX = 20_000;
+
+/** What is known of one client. */
+export interface ClientKeys {
+  readonly publicKeys: PublicKeys;
+  /** Checks what the client sends. */
+  readonly incoming: MacKey;
+  /** Authenticates replies. */
+  readonly outgoing: MacKey;
+}
+
+export class Authenticity {
+  readonly #crypto: Crypto;
+  readonly #cluster: Cluster;
+  readonly #identity: Identity;
+  readonly #position: number;
+  readonly #clients = new Map<Digest, ClientKeys>();
+
+  constructor(options: { crypto: Crypto; cluster: Cluster; self: ReplicaId; identity: Identity }) {
+    this.#crypto = options.crypto;
+    this.#cluster = options.cluster;
+    this.#identity = options.identity;
+    this.#position = positionOf(options.cluster.view, options.self);
+  }
+
+  /** The keys of a client if they are known, or given here and really its own. */
+  keysOf(client: Digest, given: Uint8Array | null): ClientKeys | null {
+    const known = this.#clients.get(client);
+    if (known) return known;
+    if (!given) return null;
+    const publicKeys = publicKeysFrom(given);
+    if (clientIdOf(this.#crypto, publicKeys) !== client) return null;
+    const shared = { cluster: this.#cluster.id, mine: this.#identity, theirs: publicKeys };
+    try {
+      const keys: ClientKeys = {
+        publicKeys,
+        incoming: sharedMacKey(this.#crypto, { ...shared, purpose: "client-to-replica" }),
+        outgoing: sharedMacKey(this.#crypto, { ...shared, purpose: "replica-to-client" }),
+      };
+      if (this.#clients.size >= CLIENTS_KEPT_MAX) this.#clients.delete(this.#clients.keys().next().value as Digest);
+      this.#clients.set(client, keys);
+      return keys;
+    } catch (error) {
+      if (error instanceof QuorateError) return null;
+      throw error;
+    }
+  }
+
+  /** Judges a request by its decoded envelope: a signature comes back as a check to be made off the event loop. */
+  judge(request: Request, envelope: Envelope): Authentication {
+    if (request.cluster !== this.#cluster.id || !clientMay(this.#cluster, request.client)) return "unproven";
+    if (envelope.view !== this.#cluster.view.id) return "unproven";
+    const keys = this.keysOf(request.client, envelope.keys);
+    if (!keys) return "unproven";
+    const statement = requestStatement(this.#cluster.id, envelope.view, request.digest);
+    const { authenticator } = envelope;
+    if (authenticator.type === "signature") {
+      const { signature } = authenticator;
+      return { publicKey: keys.publicKeys.signKey, statement: statement.slice(), signature };
+    }
+    if (this.#cluster.signedRequests) return "unproven";
+    const mac = authenticator.macs[this.#position];
+    if (mac === undefined || !this.#matches(keys, statement, mac)) return "unproven";
+    return "authentic";
+  }
+
+  /** For the core: the same on the envelope's bytes. */
+  readonly authenticate = (request: Request, envelope: Uint8Array): Authentication => {
+    const parsed = decoded(() => decodeEnvelope(envelope));
+    return isRejection(parsed) ? "unproven" : this.judge(request, parsed);
+  };
+
+  /** The filter in front of a signature check: the MAC for this very replica. */
+  passesFilter(request: Request, envelope: Envelope): boolean {
+    const { authenticator } = envelope;
+    if (authenticator.type !== "signature") return true;
+    const keys = this.keysOf(request.client, envelope.keys);
+    if (!keys) return false;
+    return this.#matches(keys, requestStatement(this.#cluster.id, envelope.view, request.digest), authenticator.mac);
+  }
+
+  #matches(keys: ClientKeys, statement: Uint8Array, mac: string): boolean {
+    return equalMacs(mac, this.#crypto.mac(keys.incoming, statement).slice(0, AUTHENTICATOR_BYTES));
+  }
+}

@@ -1,0 +1,97 @@
+/**
+ * What the parts of the core share: who we are, the time of the last tick, and the effects of the step in progress.
+ * Asynchronous effects carry a ticket; their continuation runs inside the step that brings the answer.
+ */
+import type { Digest } from "../../protocol/bytes.ts";
+import type { Crypto, Signer } from "../../protocol/crypto/contract.ts";
+import { assert } from "../../protocol/errors.ts";
+import type { Message } from "../../protocol/messages.ts";
+import { type Member, memberOf, type ReplicaId, type View } from "../../protocol/view.ts";
+import type { Authenticate, ConsensusOptions, CoreRecord, Effect, SignatureCheck, Ticket } from "./contract.ts";
+
+export interface ContextOptions {
+  readonly view: View;
+  readonly self: ReplicaId;
+  readonly crypto: Crypto;
+  readonly signer: Signer;
+  readonly authenticate: Authenticate;
+  readonly options: ConsensusOptions;
+}
+
+export class CoreContext {
+  readonly view: View;
+  readonly self: ReplicaId;
+  readonly crypto: Crypto;
+  readonly signer: Signer;
+  readonly authenticate: Authenticate;
+  readonly options: ConsensusOptions;
+  nowUs = 0;
+  wallMs = 0;
+  #effects: Effect[] = [];
+  #nextTicket: Ticket = 1;
+  readonly #journaling = new Map<Ticket, () => void>();
+  readonly #verifying = new Map<Ticket, (valid: readonly boolean[]) => void>();
+
+  constructor(options: ContextOptions) {
+    this.view = options.view;
+    this.self = options.self;
+    this.crypto = options.crypto;
+    this.signer = options.signer;
+    this.authenticate = options.authenticate;
+    this.options = options.options;
+  }
+
+  get cluster(): Digest {
+    return this.view.cluster;
+  }
+
+  emit(effect: Effect): void {
+    this.#effects.push(effect);
+  }
+
+  send(to: ReplicaId, message: Message): void {
+    this.#effects.push({ type: "send", to, message });
+  }
+
+  broadcast(message: Message): void {
+    this.#effects.push({ type: "broadcast", message });
+  }
+
+  journal(records: readonly CoreRecord[], then: () => void): void {
+    const ticket = this.#nextTicket++;
+    this.#journaling.set(ticket, then);
+    this.#effects.push({ type: "journal", ticket, records });
+  }
+
+  verify(checks: readonly SignatureCheck[], then: (valid: readonly boolean[]) => void): void {
+    const ticket = this.#nextTicket++;
+    this.#verifying.set(ticket, then);
+    this.#effects.push({ type: "verify", ticket, checks });
+  }
+
+  journaled(ticket: Ticket): void {
+    const then = this.#journaling.get(ticket);
+    assert(then, "journaled: unknown ticket");
+    this.#journaling.delete(ticket);
+    then();
+  }
+
+  verified(ticket: Ticket, valid: readonly boolean[]): void {
+    const then = this.#verifying.get(ticket);
+    assert(then, "verified: unknown ticket");
+    this.#verifying.delete(ticket);
+    then(valid);
+  }
+
+  takeEffects(): Effect[] {
+    const effects = this.#effects;
+    this.#effects = [];
+    return effects;
+  }
+
+  member(id: ReplicaId): Member {
+    const member = memberOf(this.view, id);
+    assert(member, `replica ${id} is not a member`);
+    return member;
+  }
+}

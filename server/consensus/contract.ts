@@ -1,0 +1,111 @@
+/**
+ * The ports of the pure core: what goes in, what comes out (ARCHITECTURE.md, "The core's ports"). `step(input)` is
+ * synchronous, never re-entrant, and knows no clock, no socket and no disk: the driver feeds inputs in order and performs
+ * effects in order.
+ */
+import type { Batch } from "../../protocol/batch.ts";
+import type { Digest } from "../../protocol/bytes.ts";
+import type { Message } from "../../protocol/messages.ts";
+import type { Request } from "../../protocol/request.ts";
+import type { ReplicaId } from "../../protocol/view.ts";
+
+/** Names an asynchronous effect in the input that answers it. */
+export type Ticket = number;
+
+/** One Ed25519 signature to check: by this member's key, over these bytes. */
+export interface SignatureCheck {
+  readonly publicKey: Uint8Array;
+  readonly statement: Uint8Array;
+  readonly signature: Uint8Array;
+}
+
+/** An instance as the core journals it; the same shape as storage's records, which the core may not import. */
+export interface JournaledInstance {
+  readonly view: number;
+  readonly instance: number;
+  readonly regency: number;
+  readonly digest: Digest;
+  readonly batchDigest: Digest;
+  readonly batch: Uint8Array;
+  /** The write certificate of an accept record, null for a batch learned as decided. */
+  readonly certificate: WriteCertificate | null;
+}
+
+/** Q signatures on one WRITE statement. */
+export interface WriteCertificate {
+  view: number;
+  regency: number;
+  instance: number;
+  digest: Digest;
+  votes: { replica: number; signature: Uint8Array }[];
+}
+
+export type CoreRecord =
+  | ({ readonly type: "instance" } & JournaledInstance)
+  /** Erases the clean-stop record. */
+  | { readonly type: "started" };
+
+export type Input =
+  | { readonly type: "message"; readonly from: ReplicaId; readonly message: Message }
+  /** A request received from its client and found authentic by the intake. */
+  | { readonly type: "request"; readonly request: Request; readonly envelope: Uint8Array; readonly replier: number }
+  /** `nowUs` is monotonic, `wallMs` is the clock of people (milliseconds since 1970). */
+  | { readonly type: "tick"; readonly nowUs: number; readonly wallMs: number }
+  | { readonly type: "journaled"; readonly ticket: Ticket }
+  | { readonly type: "verified"; readonly ticket: Ticket; readonly valid: readonly boolean[] }
+  | { readonly type: "executed"; readonly instance: number }
+  /** A fresh link to this replica stands: whatever was sent before may be lost. */
+  | { readonly type: "connected"; readonly peer: ReplicaId }
+  /** A clean stop: journal what was sent, then send nothing more. */
+  | { readonly type: "stop" };
+
+/** A decided batch: execute in order of instance. */
+export interface Decision {
+  readonly instance: number;
+  readonly digest: Digest;
+  readonly batch: Batch;
+}
+
+export type Effect =
+  | { readonly type: "send"; readonly to: ReplicaId; readonly message: Message }
+  | { readonly type: "broadcast"; readonly message: Message }
+  /** One synced write; answered by `journaled`. */
+  | { readonly type: "journal"; readonly ticket: Ticket; readonly records: readonly CoreRecord[] }
+  /** Off the event loop; answered by `verified`, in the order of the checks. */
+  | { readonly type: "verify"; readonly ticket: Ticket; readonly checks: readonly SignatureCheck[] }
+  | { readonly type: "decide"; readonly decision: Decision }
+  /** Instances up to this one are in the own journal as decided: their replies may leave once executed. */
+  | { readonly type: "durable"; readonly instance: number }
+  /** Send log from this instance on (a HISTORY) to a replica that lags. */
+  | { readonly type: "serveHistory"; readonly to: ReplicaId; readonly from: number; readonly decided: number }
+  /** Send one decided batch (a BATCH) from the log. */
+  | { readonly type: "serveBatch"; readonly to: ReplicaId; readonly instance: number; readonly digest: Digest }
+  /** The leader broke a rule that everybody sees alike, or holds up a proposal. */
+  | { readonly type: "suspect"; readonly leader: ReplicaId; readonly reason: string }
+  /** A member sent something that no correct replica sends. */
+  | { readonly type: "misbehaved"; readonly replica: ReplicaId; readonly code: string }
+  /** Feed a `tick` no later than this. */
+  | { readonly type: "wake"; readonly atUs: number }
+  /** Nothing more is sent: `messages` left beyond the accept records and belong into the clean-stop record. */
+  | { readonly type: "stopping"; readonly messages: readonly Message[] };
+
+/** What a replica may conclude about a batched request from its envelope alone. */
+export type Authentication = "authentic" | "unproven" | SignatureCheck;
+
+/** How the core asks whether a request in a PROPOSE or FORWARD is its client's. Pure: same arguments, same answer. */
+export type Authenticate = (request: Request, envelope: Uint8Array) => Authentication;
+
+/** Tunables of the ordering; none of them can break safety. */
+export interface ConsensusOptions {
+  readonly batchRequestsMax: number;
+  readonly batchBytesMax: number;
+  /** Under load the leader waits at most this long for the batch to fill. */
+  readonly batchWaitUs: number;
+  /** Proposals whose timestamp is further from the own clock than this are held. */
+  readonly clockDriftMs: number;
+  /** T: a request pending longer is forwarded to all. */
+  readonly requestTimeoutMs: number;
+  readonly statusIntervalMs: number;
+  /** Decided batches that may wait for execution before this replica stops voting. */
+  readonly executionLagMax: number;
+}

@@ -1,0 +1,641 @@
+/**
+ * Normal operation of one instance after the other (docs/protocol.md section 4): PROPOSE, signed WRITEs, the synced
+ * journal record with its write certificate, ACCEPT, decision.
+ *
+ * Invariants
+ *  1. At most one WRITE and one ACCEPT leaves per (view, instance, regency), and none while abstaining after a restart.
+ *  2. ACCEPT leaves, and counts for ourselves, only when its certificate has verified and its record is on disk.
+ *  3. No vote and no proposal in instance i+1 before i is in the own journal with the decided digest.
+ *  4. Decisions are emitted in order of instance, each once.
+ *  5. Only votes of the installed regency and the running instance count.
+ */
+import { BATCH_REQUEST_HEADER_BYTES, decodeBatch, encodeBatch, historyDigest } from "../../protocol/batch.ts";
+import type { Digest } from "../../protocol/bytes.ts";
+import { EMPTY } from "../../protocol/bytes.ts";
+import { assert, decoded, isRejection, type Rejection, reject } from "../../protocol/errors.ts";
+import { type MessageOf, writeStatement } from "../../protocol/messages.ts";
+import type { Request } from "../../protocol/request.ts";
+import { leaderOf, type ReplicaId } from "../../protocol/view.ts";
+import type { CoreContext } from "./context.ts";
+import type { CoreRecord, JournaledInstance, SignatureCheck, WriteCertificate } from "./contract.ts";
+import { FutureMessages, type OrderingMessage } from "./future-messages.ts";
+import type { RequestQueue } from "./request-queue.ts";
+import type { Position, Start } from "./restart.ts";
+import { type Candidate, type Certification, type Proposal, type Round, RunningInstance } from "./round.ts";
+import type { Vote } from "./votes.ts";
+
+/** A batch fetch is repeated with the next writer after this long. */
+const BATCH_FETCH_RETRY_US = 200_000;
+/** The leader waits for this share of the last two batches' mean before it proposes under load. */
+const BATCH_FILL_PERCENT = 60;
+
+export class Ordering {
+  readonly #context: CoreContext;
+  readonly #queue: RequestQueue;
+  readonly #future = new FutureMessages();
+  readonly #abstainUntil: number;
+  readonly #abstainRegency: number;
+  #regency: number;
+  #lastDecided: Position;
+  #durableUpTo: number;
+  #executedUpTo: number;
+  #running: RunningInstance;
+  /** The clean-stop record is erased: new votes may leave. */
+  #started: boolean;
+  #stopped = false;
+  /** Our ACCEPT for the last decided instance: somebody may still need it. */
+  #lastAccept: MessageOf<"ACCEPT"> | null = null;
+  readonly #executing = new Map<number, readonly Request[]>();
+  #lastBatches: readonly [number, number] = [0, 0];
+  #emptyBatchWanted = false;
+
+  constructor(context: CoreContext, queue: RequestQueue, start: Start) {
+    this.#context = context;
+    this.#queue = queue;
+    this.#regency = start.regency;
+    this.#lastDecided = start.lastDecided;
+    this.#durableUpTo = start.lastDecided.instance;
+    this.#executedUpTo = start.lastDecided.instance;
+    this.#abstainUntil = start.abstainUntil;
+    this.#abstainRegency = start.regency;
+    this.#started = !start.eraseCleanStop;
+    this.#running = new RunningInstance({
+      instance: start.lastDecided.instance + 1,
+      regency: start.regency,
+      sinceUs: 0,
+    });
+    this.#resume(start);
+  }
+
+  get regency(): number {
+    return this.#regency;
+  }
+
+  get lastDecided(): Position {
+    return this.#lastDecided;
+  }
+
+  get durableUpTo(): number {
+    return this.#durableUpTo;
+  }
+
+  get leader(): ReplicaId {
+    return leaderOf(this.#context.view, this.#regency, this.#running.instance);
+  }
+
+  /** The last instance we will not vote in, or 0 when that is behind us. */
+  get abstainingUntil(): number {
+    return this.#executedUpTo >= this.#abstainUntil ? 0 : this.#abstainUntil;
+  }
+
+  get bufferedMessages(): number {
+    return this.#future.size;
+  }
+
+  /** Is a proposal held because a request's origin is unproven or its time is off? */
+  get holding(): boolean {
+    const { proposal, ownWrite } = this.#running.round;
+    return proposal !== null && ownWrite === null && !this.#approved(proposal);
+  }
+
+  // ---- starting and stopping
+
+  #resume(start: Start): void {
+    if (start.eraseCleanStop) {
+      this.#context.journal([{ type: "started" }], () => {
+        this.#started = true;
+        this.#progress();
+      });
+    }
+    for (const message of start.resend) this.#resumeSent(message as OrderingMessage);
+    const record = start.newestAccepted;
+    if (record?.certificate && record.instance >= this.#lastDecided.instance)
+      this.#resumeAccept(record, record.certificate);
+  }
+
+  /** A PROPOSE or WRITE sent before a clean stop: it stands, and is sent again on every connect. */
+  #resumeSent(message: OrderingMessage): void {
+    const { round, instance } = this.#running;
+    if (message.instance !== instance || message.regency !== round.regency) return;
+    if (message.type === "WRITE") {
+      round.ownWrite = message;
+      this.#addVote("WRITE", {
+        sender: this.#context.self,
+        digest: message.digest,
+        signature: message.signature,
+        standing: "valid",
+      });
+    } else if (message.type === "PROPOSE") {
+      const candidate = this.#hold(message.batch);
+      assert(!isRejection(candidate), "a proposal of our own is malformed");
+      round.proposal = { message, candidate, unproven: new Set(), drifted: false, verifying: false };
+    }
+  }
+
+  /** An accept record counts, and its ACCEPT is sent again, once its certificate verifies. */
+  #resumeAccept(record: JournaledInstance, certificate: WriteCertificate): void {
+    const running = this.#running;
+    if (record.instance === running.instance) {
+      const candidate = this.#hold(record.batch);
+      assert(
+        !isRejection(candidate) && candidate.digest === record.digest,
+        "the newest journal record contradicts the history",
+      );
+    }
+    if (record.regency !== this.#regency) return;
+    const { cluster, view, self } = this.#context;
+    const statement = writeStatement(cluster, certificate);
+    const checks = certificate.votes.map((vote) => ({
+      publicKey: this.#context.member(vote.replica).signKey,
+      statement,
+      signature: vote.signature,
+    }));
+    this.#context.verify(checks, (valid) => {
+      if (valid.includes(false) || certificate.votes.length < view.quorum || this.#stopped) return;
+      const { regency, instance, digest } = record;
+      const accept: MessageOf<"ACCEPT"> = { type: "ACCEPT", view: view.id, regency, instance, digest };
+      this.#context.broadcast(accept);
+      if (this.#running === running && running.instance === instance) {
+        running.round.certification = { digest, votes: [], verified: true, journaled: true };
+        running.round.ownAccept = accept;
+        this.#addVote("ACCEPT", { sender: self, digest, signature: EMPTY, standing: "valid" });
+        this.#progress();
+      } else if (instance === this.#lastDecided.instance) this.#lastAccept = accept;
+    });
+  }
+
+  /** Journals every PROPOSE and WRITE sent beyond the accept records, then says so; nothing is sent after this. */
+  stop(): void {
+    if (this.#stopped) return;
+    this.#stopped = true;
+    const { proposal, ownWrite } = this.#running.round;
+    const messages = [];
+    if (proposal && this.leader === this.#context.self) messages.push(proposal.message);
+    if (ownWrite) messages.push(ownWrite);
+    this.#context.emit({ type: "stopping", messages });
+  }
+
+  // ---- messages
+
+  /** @returns a Rejection when the sender broke a rule that a correct replica keeps. */
+  receive(from: ReplicaId, message: OrderingMessage): Rejection | null {
+    if (message.regency > this.#regency || message.instance > this.#running.instance) {
+      this.#future.add(from, message);
+      return null;
+    }
+    if (message.regency < this.#regency || message.instance < this.#running.instance) return null;
+    switch (message.type) {
+      case "PROPOSE":
+        return this.#onPropose(from, message);
+      case "WRITE":
+        this.#addVote("WRITE", {
+          sender: from,
+          digest: message.digest,
+          signature: message.signature,
+          standing: "unverified",
+        });
+        break;
+      case "ACCEPT":
+        this.#addVote("ACCEPT", { sender: from, digest: message.digest, signature: EMPTY, standing: "valid" });
+        break;
+    }
+    this.#progress();
+    return null;
+  }
+
+  #addVote(kind: "WRITE" | "ACCEPT", vote: Vote): void {
+    const { round } = this.#running;
+    (kind === "WRITE" ? round.writes : round.accepts).add(vote);
+  }
+
+  #onPropose(from: ReplicaId, message: MessageOf<"PROPOSE">): Rejection | null {
+    const { round } = this.#running;
+    if (from !== this.leader) return reject("ignore", "PROPOSE_NOT_LEADER");
+    if (round.proposal) return null;
+    const candidate = this.#hold(message.batch);
+    const invalid = isRejection(candidate) ? candidate : this.#invalid(message, candidate);
+    if (isRejection(candidate) || invalid) {
+      this.#context.emit({ type: "suspect", leader: from, reason: invalid?.code ?? "PROPOSE_INVALID" });
+      return reject("ignore", invalid?.code ?? "PROPOSE_INVALID");
+    }
+    round.proposal = this.#examine(message, candidate);
+    if (this.holding && !round.proposal.verifying) {
+      this.#context.emit({
+        type: "suspect",
+        leader: from,
+        reason: round.proposal.drifted ? "HELD_DRIFT" : "HELD_UNPROVEN",
+      });
+    }
+    this.#progress();
+    return null;
+  }
+
+  /** What every correct replica judges alike. */
+  #invalid(message: MessageOf<"PROPOSE">, candidate: Candidate): Rejection | null {
+    const { batch } = candidate;
+    if (message.envelopes.length !== batch.requests.length) return reject("ignore", "PROPOSE_ENVELOPES");
+    if (batch.timestampMs < this.#lastDecided.timestampMs) return reject("ignore", "PROPOSE_TIMESTAMP");
+    const { cluster } = this.#context;
+    if (batch.requests.some((request) => request.cluster !== cluster)) return reject("ignore", "PROPOSE_CLUSTER");
+    return null;
+  }
+
+  /** What this replica alone cannot vouch for holds the proposal; it is no reason to call it invalid. */
+  #examine(message: MessageOf<"PROPOSE">, candidate: Candidate): Proposal {
+    const context = this.#context;
+    const unproven = new Set<Digest>();
+    const checks: SignatureCheck[] = [];
+    const checked: Digest[] = [];
+    candidate.batch.requests.forEach((request, index) => {
+      if (this.#queue.authentic(request.digest)) return;
+      const verdict = context.authenticate(request, message.envelopes[index] as Uint8Array);
+      if (verdict === "authentic") return;
+      unproven.add(request.digest);
+      if (verdict === "unproven") return;
+      checks.push(verdict);
+      checked.push(request.digest);
+    });
+    const drifted = Math.abs(candidate.batch.timestampMs - context.wallMs) > context.options.clockDriftMs;
+    const proposal: Proposal = { message, candidate, unproven, drifted, verifying: checks.length > 0 };
+    if (checks.length > 0) {
+      context.verify(checks, (valid) => {
+        proposal.verifying = false;
+        checked.forEach((digest, index) => {
+          if (valid[index]) unproven.delete(digest);
+        });
+        this.#progress();
+      });
+    }
+    return proposal;
+  }
+
+  /** The origin of this request is proven by now: directly from its client, or vouched for by W replicas. */
+  vouched(digest: Digest): void {
+    if (this.#running.round.proposal?.unproven.delete(digest)) this.#progress();
+  }
+
+  #approved(proposal: Proposal): boolean {
+    return proposal.unproven.size === 0 && !proposal.drifted;
+  }
+
+  #candidateOf(bytes: Uint8Array): Candidate | Rejection {
+    const { crypto, cluster } = this.#context;
+    const { instance } = this.#running;
+    const batch = decoded(() => decodeBatch(crypto, bytes, (digest) => this.#queue.authentic(digest)?.request));
+    if (isRejection(batch)) return batch;
+    if (batch.instance !== instance) return reject("ignore", "BATCH_INSTANCE");
+    const batchDigest = crypto.sha256(bytes);
+    const digest = historyDigest(crypto, { cluster, instance, previous: this.#lastDecided.digest, batchDigest });
+    return { digest, batchDigest, bytes, batch };
+  }
+
+  /** A batch that hashes onto our history and is well formed may become the running instance. */
+  #hold(bytes: Uint8Array): Candidate | Rejection {
+    const candidate = this.#candidateOf(bytes);
+    if (!isRejection(candidate)) this.#running.candidates.set(candidate.digest, candidate);
+    return candidate;
+  }
+
+  // ---- progress of the running instance
+
+  /** Takes every step that has become possible; called after anything changed. */
+  #progress(): void {
+    if (this.#stopped) return;
+    let before: RunningInstance;
+    do {
+      before = this.#running;
+      this.#tryWrite();
+      this.#tryCertify();
+      this.#tryAccept();
+      this.#tryDecide();
+    } while (this.#running !== before);
+  }
+
+  /** May we vote or propose in the running instance at all? Invariant 3, and the clean-stop record must be erased. */
+  get #mayVote(): boolean {
+    return this.#started && !this.#stopped && this.#durableUpTo === this.#lastDecided.instance;
+  }
+
+  #abstains(round: Round): boolean {
+    return round.regency === this.#abstainRegency && this.#running.instance <= this.#abstainUntil;
+  }
+
+  #tryWrite(): void {
+    const { round, instance } = this.#running;
+    const { proposal } = round;
+    if (!proposal || round.ownWrite || !this.#mayVote || this.#abstains(round)) return;
+    const { digest } = proposal.candidate;
+    const { view, self, signer, cluster, options } = this.#context;
+    if (this.#lastDecided.instance - this.#executedUpTo > options.executionLagMax) return;
+    if (!this.#approved(proposal) && round.writes.count(digest) < view.weakQuorum) return;
+    const statement = { view: view.id, regency: round.regency, instance, digest };
+    const signature = signer(writeStatement(cluster, statement));
+    round.ownWrite = { type: "WRITE", ...statement, signature };
+    this.#context.broadcast(round.ownWrite);
+    round.writes.add({ sender: self, digest, signature, standing: "valid" });
+  }
+
+  #tryCertify(): void {
+    const running = this.#running;
+    const { round } = running;
+    if (round.certification) return;
+    const digest = round.writes.reached(this.#context.view.quorum);
+    if (digest === null) return;
+    const candidate = running.candidates.get(digest);
+    if (!candidate) {
+      this.#fetchBatch(digest, round.writes.of(digest));
+      return;
+    }
+    if (!this.#mayVote) return;
+    const votes = round.writes.of(digest);
+    const valid = votes.filter((vote) => vote.standing === "valid");
+    const unverified = votes.filter((vote) => vote.standing === "unverified");
+    const chosen = [...valid, ...unverified].slice(0, this.#context.view.quorum);
+    const certification: Certification = { digest, votes: chosen, verified: false, journaled: false };
+    round.certification = certification;
+    this.#verifyWrites(round, certification);
+    this.#context.journal([this.#acceptRecord(round, candidate, chosen)], () => {
+      certification.journaled = true;
+      if (this.#lastDecided.instance === running.instance && this.#lastDecided.digest === digest)
+        this.#durable(running.instance);
+      this.#certified(running, round, certification);
+    });
+  }
+
+  #verifyWrites(round: Round, certification: Certification): void {
+    const running = this.#running;
+    const open = certification.votes.filter((vote) => vote.standing === "unverified");
+    if (open.length === 0) {
+      certification.verified = true;
+      return;
+    }
+    const { view, cluster } = this.#context;
+    const place = { view: view.id, regency: round.regency, instance: running.instance, digest: certification.digest };
+    const statement = writeStatement(cluster, place);
+    const checks = open.map((vote) => ({
+      publicKey: this.#context.member(vote.sender).signKey,
+      statement,
+      signature: vote.signature,
+    }));
+    this.#context.verify(checks, (valid) => {
+      open.forEach((vote, index) => {
+        if (valid[index]) {
+          vote.standing = "valid";
+          return;
+        }
+        round.writes.invalidate(vote);
+        this.#context.emit({ type: "misbehaved", replica: vote.sender, code: "WRITE_SIGNATURE" });
+      });
+      certification.verified = valid.every((ok) => ok);
+      if (!certification.verified && round.certification === certification) round.certification = null;
+      this.#certified(running, round, certification);
+    });
+  }
+
+  #acceptRecord(round: Round, candidate: Candidate, votes: readonly Vote[]): CoreRecord {
+    const { instance } = this.#running;
+    const view = this.#context.view.id;
+    const { regency } = round;
+    const { digest, batchDigest, bytes } = candidate;
+    const signed = votes.map((vote) => ({ replica: vote.sender, signature: vote.signature }));
+    const certificate = { view, regency, instance, digest, votes: signed };
+    return { type: "instance", view, instance, regency, digest, batchDigest, batch: bytes, certificate };
+  }
+
+  /** One of journal and verification came back; the instance may have been decided without us meanwhile. */
+  #certified(running: RunningInstance, round: Round, certification: Certification): void {
+    if (running !== this.#running && certification.verified && certification.journaled) {
+      this.#acceptLate(running, round, certification);
+    }
+    this.#progress();
+  }
+
+  /** Others may still lack our ACCEPT for an instance that Q others have decided. */
+  #acceptLate(running: RunningInstance, round: Round, certification: Certification): void {
+    if (this.#stopped || round.ownAccept || round.regency !== this.#regency) return;
+    round.ownAccept = this.#acceptMessage(round.regency, running.instance, certification.digest);
+    this.#context.broadcast(round.ownAccept);
+    if (running.instance === this.#lastDecided.instance) this.#lastAccept = round.ownAccept;
+  }
+
+  #acceptMessage(regency: number, instance: number, digest: Digest): MessageOf<"ACCEPT"> {
+    return { type: "ACCEPT", view: this.#context.view.id, regency, instance, digest };
+  }
+
+  #tryAccept(): void {
+    const { round, instance } = this.#running;
+    const { certification } = round;
+    if (!certification?.verified || !certification.journaled || round.ownAccept || !this.#started) return;
+    round.ownAccept = this.#acceptMessage(round.regency, instance, certification.digest);
+    this.#context.broadcast(round.ownAccept);
+    this.#addVote("ACCEPT", {
+      sender: this.#context.self,
+      digest: certification.digest,
+      signature: EMPTY,
+      standing: "valid",
+    });
+  }
+
+  #tryDecide(): void {
+    const { round, candidates } = this.#running;
+    const { view } = this.#context;
+    const believed = round.accepts.reached(view.weakQuorum);
+    if (believed === null) return;
+    const digest = round.accepts.reached(view.quorum) ?? believed;
+    const candidate = candidates.get(digest);
+    if (!candidate) {
+      this.#fetchBatch(digest, round.accepts.of(digest));
+      return;
+    }
+    if (round.accepts.count(digest) < view.quorum) return;
+    this.#journalDecided(candidate, round);
+    this.#decide(candidate, round.ownAccept);
+  }
+
+  /** Decided, but not in our journal with this digest: write it, so that we may go on. */
+  #journalDecided(candidate: Candidate, round: Round): void {
+    const { instance } = this.#running;
+    const { certification } = round;
+    if (certification?.digest === candidate.digest) {
+      if (certification.journaled) this.#durableUpTo = instance;
+      return;
+    }
+    this.#context.journal([this.#decidedRecord(instance, candidate)], () => this.#durable(instance));
+  }
+
+  #decidedRecord(instance: number, candidate: Candidate): CoreRecord {
+    const { digest, batchDigest, bytes } = candidate;
+    const { id: view } = this.#context.view;
+    return {
+      type: "instance",
+      view,
+      instance,
+      regency: this.#regency,
+      digest,
+      batchDigest,
+      batch: bytes,
+      certificate: null,
+    };
+  }
+
+  #durable(instance: number): void {
+    if (instance <= this.#durableUpTo) return;
+    this.#durableUpTo = instance;
+    this.#context.emit({ type: "durable", instance });
+    this.#progress();
+  }
+
+  #decide(candidate: Candidate, accept: MessageOf<"ACCEPT"> | null): void {
+    const { digest, batch } = candidate;
+    const { instance, timestampMs } = batch;
+    assert(instance === this.#lastDecided.instance + 1, "decisions are in order");
+    this.#lastDecided = { instance, digest, timestampMs };
+    this.#lastAccept = accept;
+    this.#lastBatches = [this.#lastBatches[1], batch.requests.length];
+    this.#queue.decided(batch.requests);
+    this.#executing.set(instance, batch.requests);
+    this.#context.emit({ type: "decide", decision: { instance, digest, batch } });
+    if (this.#durableUpTo === instance) this.#context.emit({ type: "durable", instance });
+    this.#running = new RunningInstance({
+      instance: instance + 1,
+      regency: this.#regency,
+      sinceUs: this.#context.nowUs,
+    });
+    for (const { from, message } of this.#future.take(instance + 1)) {
+      if (this.#running.instance === instance + 1) this.receive(from, message);
+    }
+  }
+
+  /** Batches proven decided by the log of others: journaled in one synced write, then decided in order. */
+  learn(batches: readonly { readonly digest: Digest; readonly bytes: Uint8Array }[]): void {
+    const records: CoreRecord[] = [];
+    let last = 0;
+    for (const { digest, bytes } of batches) {
+      if (this.#stopped) return;
+      const candidate = this.#running.candidates.get(digest) ?? this.#candidateOf(bytes);
+      if (isRejection(candidate) || candidate.digest !== digest) break;
+      last = this.#running.instance;
+      const { certification } = this.#running.round;
+      if (certification?.digest !== digest) records.push(this.#decidedRecord(last, candidate));
+      else if (certification.journaled) this.#durableUpTo = last;
+      this.#decide(candidate, this.#running.round.ownAccept);
+    }
+    if (records.length > 0) {
+      const top = last;
+      this.#context.journal(records, () => this.#durable(top));
+    }
+    this.#progress();
+  }
+
+  executed(instance: number): void {
+    this.#executedUpTo = instance;
+    const requests = this.#executing.get(instance);
+    assert(requests, "executed: an instance that was not decided");
+    this.#executing.delete(instance);
+    this.#queue.executed(requests);
+    this.#progress();
+  }
+
+  // ---- batches by digest
+
+  #fetchBatch(digest: Digest, voters: readonly Vote[]): void {
+    const running = this.#running;
+    const { nowUs, self } = this.#context;
+    const last = running.fetch?.digest === digest ? running.fetch : null;
+    if (last && nowUs - last.atUs < BATCH_FETCH_RETRY_US) return;
+    const sources = voters.filter((vote) => vote.sender !== self);
+    const asked = last ? last.asked + 1 : 0;
+    const source = sources[asked % sources.length];
+    if (!source) return;
+    running.fetch = { digest, asked, atUs: nowUs };
+    const { view } = this.#context;
+    const { regency } = running.round;
+    this.#context.send(source.sender, {
+      type: "FETCH_BATCH",
+      view: view.id,
+      regency,
+      instance: running.instance,
+      digest,
+    });
+    this.#context.emit({ type: "wake", atUs: nowUs + BATCH_FETCH_RETRY_US });
+  }
+
+  /** Any batch that hashes to a digest with votes is as good as one from the leader. */
+  onBatch(message: MessageOf<"BATCH">): Rejection | null {
+    const { instance, fetch } = this.#running;
+    if (message.instance !== instance || fetch?.digest !== message.digest) return null;
+    const candidate = this.#candidateOf(message.batch);
+    if (isRejection(candidate)) return candidate;
+    if (candidate.digest !== message.digest) return reject("ignore", "BATCH_DIGEST");
+    this.#running.candidates.set(candidate.digest, candidate);
+    this.#progress();
+    return null;
+  }
+
+  /** The batch of the running instance, if we hold it. */
+  batchOf(instance: number, digest: Digest): Uint8Array | null {
+    if (instance !== this.#running.instance) return null;
+    return this.#running.candidates.get(digest)?.bytes ?? null;
+  }
+
+  // ---- the leader
+
+  /** Proposes if we lead, nothing is proposed yet, and requests wait (or an abstaining member needs instances to pass). */
+  propose(): void {
+    const { round, instance, sinceUs } = this.#running;
+    if (round.proposal || this.leader !== this.#context.self || !this.#mayVote || this.#abstains(round)) return;
+    const { options, nowUs, wallMs, view } = this.#context;
+    if (this.#lastDecided.instance - this.#executedUpTo > options.executionLagMax) return;
+    const { waiting } = this.#queue;
+    if (waiting === 0 && !this.#emptyBatchWanted) return;
+    const filling = Math.floor(((this.#lastBatches[0] + this.#lastBatches[1]) * BATCH_FILL_PERCENT) / 200);
+    if (waiting > 0 && waiting < filling && nowUs - sinceUs < options.batchWaitUs) {
+      this.#context.emit({ type: "wake", atUs: sinceUs + options.batchWaitUs });
+      return;
+    }
+    this.#emptyBatchWanted = false;
+    const entries = this.#queue.take({
+      requestsMax: options.batchRequestsMax,
+      bytesMax: options.batchBytesMax,
+      overheadBytes: BATCH_REQUEST_HEADER_BYTES,
+    });
+    const timestampMs = Math.max(wallMs, this.#lastDecided.timestampMs);
+    const batch = encodeBatch({ instance, timestampMs, requests: entries.map((entry) => entry.request.bytes) });
+    const envelopes = entries.map((entry) => entry.envelope);
+    const message: MessageOf<"PROPOSE"> = {
+      type: "PROPOSE",
+      view: view.id,
+      regency: round.regency,
+      instance,
+      batch,
+      envelopes,
+    };
+    const candidate = this.#hold(batch);
+    assert(!isRejection(candidate), "a proposal of our own is malformed");
+    round.proposal = { message, candidate, unproven: new Set(), drifted: false, verifying: false };
+    this.#context.broadcast(message);
+    this.#progress();
+  }
+
+  /** While a member abstains, instances must pass for it: an empty batch is proposed when nothing else waits. */
+  wantEmptyBatch(): void {
+    this.#emptyBatchWanted = true;
+  }
+
+  // ---- repair
+
+  /** Looks at timers: a fetch may be due again. */
+  tick(): void {
+    if (this.#running.fetch) this.#progress();
+  }
+
+  /** Everything of the running instance, and our ACCEPT of the last one, for a replica whose link was cut. */
+  resend(to: ReplicaId): void {
+    if (this.#stopped) return;
+    const { proposal, ownWrite, ownAccept } = this.#running.round;
+    if (this.#lastAccept) this.#context.send(to, this.#lastAccept);
+    if (proposal && this.leader === this.#context.self) this.#context.send(to, proposal.message);
+    if (ownWrite) this.#context.send(to, ownWrite);
+    if (ownAccept) this.#context.send(to, ownAccept);
+  }
+}

@@ -1,0 +1,191 @@
+/**
+ * Client intake, the first stage of a put: bounds, authenticity, duplicates; what passes goes to the core as bytes that
+ * are never encoded again (docs/protocol.md sections 2, 3 and 8). Everything refused is answered, bound to the request.
+ */
+import { type Digest, EMPTY, utf8 } from "../protocol/bytes.ts";
+import { encodeReply, type ReplyBody, type ReplyStatus } from "../protocol/client-frames.ts";
+import { type Cluster, clientMay } from "../protocol/cluster.ts";
+import type { Crypto } from "../protocol/crypto/contract.ts";
+import { decoded, isRejection, type Rejection, reject } from "../protocol/errors.ts";
+import { LARGE_RESULT_BYTES } from "../protocol/limits.ts";
+import { decodeEnvelope, decodeRequest, type Envelope, EVERYBODY, type Request } from "../protocol/request.ts";
+import type { ReplicaId } from "../protocol/view.ts";
+import type { Authenticity } from "./authenticity.ts";
+import type { ClientConnection } from "./network/contract.ts";
+import type { OrderedReply } from "./service/executor.ts";
+import type { Verifier } from "./verifier.ts";
+
+/** What the intake asks of the replica around it. */
+export interface IntakePort {
+  /** False while draining: everything new is refused. */
+  accepting(): boolean;
+  /** May unordered requests be answered now (section 3, "Unordered requests")? */
+  answersReads(): boolean;
+  /** An answer that needs no ordering, or null. */
+  lookup(request: Request): OrderedReply | null;
+  query(request: Request): { readonly result: Uint8Array; readonly revision: number } | null;
+  /** Room in the request queue for this client? */
+  room(request: Request): boolean;
+  submit(request: Request, envelope: Uint8Array, replier: number): void;
+}
+
+export interface IntakeCounts {
+  admitted: number;
+  unordered: number;
+  repeated: number;
+  busy: number;
+  refused: number;
+}
+
+export class Intake {
+  readonly counts: IntakeCounts = { admitted: 0, unordered: 0, repeated: 0, busy: 0, refused: 0 };
+  readonly #crypto: Crypto;
+  readonly #cluster: Cluster;
+  readonly #self: ReplicaId;
+  readonly #authenticity: Authenticity;
+  readonly #verifier: Verifier;
+  readonly #port: IntakePort;
+  readonly #emptyDigest: Digest;
+
+  constructor(options: {
+    crypto: Crypto;
+    cluster: Cluster;
+    self: ReplicaId;
+    authenticity: Authenticity;
+    verifier: Verifier;
+    port: IntakePort;
+  }) {
+    this.#crypto = options.crypto;
+    this.#cluster = options.cluster;
+    this.#self = options.self;
+    this.#authenticity = options.authenticity;
+    this.#verifier = options.verifier;
+    this.#port = options.port;
+    this.#emptyDigest = options.crypto.sha256(EMPTY);
+  }
+
+  /** One REQUEST frame's parts; the bytes are copied here, once. @returns a Rejection when the connection must go. */
+  receive(connection: ClientConnection, envelopeView: Uint8Array, requestView: Uint8Array): Rejection | null {
+    const envelopeBytes = envelopeView.slice();
+    const request = decoded(() => decodeRequest(this.#crypto, requestView.slice()));
+    if (isRejection(request)) return request;
+    const envelope = decoded(() => decodeEnvelope(envelopeBytes));
+    if (isRejection(envelope)) return envelope;
+    if (request.client !== connection.client || request.session !== connection.session)
+      return reject("punish", "REQUEST_OWNER");
+    if (request.cluster !== this.#cluster.id) return reject("punish", "REQUEST_CLUSTER");
+    if (!clientMay(this.#cluster, request.client)) return this.#refuse(connection, request, "NOT_A_CLIENT");
+    if (!this.#port.accepting()) return this.#refuse(connection, request, "SHUTTING_DOWN");
+    if (envelope.view !== this.#cluster.view.id) return this.#advise(connection, request, "NEWER_VIEW");
+    if (this.#cluster.signedRequests && envelope.authenticator.type !== "signature") {
+      return this.#advise(connection, request, "MUST_SIGN");
+    }
+    if (!this.#authenticity.passesFilter(request, envelope)) return reject("punish", "REQUEST_MAC");
+    const verdict = this.#authenticity.judge(request, envelope);
+    if (verdict === "unproven") return reject("punish", "REQUEST_MAC");
+    if (verdict === "authentic") {
+      this.#admit(connection, request, envelope, envelopeBytes);
+      return null;
+    }
+    this.#verifier([verdict], ([valid]) => {
+      if (valid) this.#admit(connection, request, envelope, envelopeBytes);
+      else connection.close(4400, "REQUEST_SIGNATURE");
+    });
+    return null;
+  }
+
+  #admit(connection: ClientConnection, request: Request, envelope: Envelope, envelopeBytes: Uint8Array): void {
+    if (request.kind === "unordered") {
+      this.counts.unordered++;
+      this.#answerUnordered(connection, request, envelope.replier);
+      return;
+    }
+    const known = this.#port.lookup(request);
+    if (known) {
+      this.counts.repeated++;
+      this.reply(connection, known, envelope.replier);
+      return;
+    }
+    if (request.kind !== "resolve" && !this.#port.room(request)) {
+      this.counts.busy++;
+      this.#advise(connection, request, "BUSY");
+      return;
+    }
+    this.counts.admitted++;
+    this.#port.submit(request, envelopeBytes, envelope.replier);
+  }
+
+  #answerUnordered(connection: ClientConnection, request: Request, replier: number): void {
+    const answer = this.#port.answersReads() ? this.#port.query(request) : null;
+    if (!answer) {
+      this.#advise(connection, request, "NOT_READY");
+      return;
+    }
+    const { result, revision } = answer;
+    this.#send(connection, request, {
+      status: "OK",
+      position: revision,
+      resultDigest: this.#crypto.sha256(result),
+      result,
+      replier,
+    });
+  }
+
+  /** Sends the reply of an executed request to a connection of its session. */
+  reply(connection: ClientConnection, reply: OrderedReply, replier: number): void {
+    this.#send(connection, reply.request, {
+      status: reply.status,
+      position: reply.instance,
+      resultDigest: reply.resultDigest,
+      result: reply.result,
+      replier,
+    });
+  }
+
+  #refuse(connection: ClientConnection, request: Request, reason: string): null {
+    this.counts.refused++;
+    const result = utf8(reason);
+    const resultDigest = this.#crypto.sha256(result);
+    this.#send(connection, request, { status: "REFUSED", position: 0, resultDigest, result, replier: EVERYBODY });
+    return null;
+  }
+
+  #advise(connection: ClientConnection, request: Request, status: ReplyStatus): null {
+    const resultDigest = this.#emptyDigest;
+    this.#send(connection, request, { status, position: 0, resultDigest, result: EMPTY, replier: EVERYBODY });
+    return null;
+  }
+
+  #send(
+    connection: ClientConnection,
+    request: Request,
+    answer: { status: ReplyStatus; position: number; resultDigest: Digest; result: Uint8Array | null; replier: number },
+  ): void {
+    const keys = this.#authenticity.keysOf(request.client, null);
+    if (!keys) return;
+    const { result, replier, ...outcome } = answer;
+    const frame = encodeReply(
+      this.#crypto,
+      keys.outgoing,
+      { cluster: this.#cluster.id, client: request.client },
+      {
+        replica: this.#self,
+        view: this.#cluster.view.id,
+        session: request.session,
+        sequence: request.sequence,
+        kind: request.kind,
+        requestDigest: request.digest,
+        ...outcome,
+        body: this.#bodyOf(result, replier),
+        result: result ?? EMPTY,
+      },
+    );
+    connection.send(frame);
+  }
+
+  /** One full reply and digests for large results. */
+  #bodyOf(result: Uint8Array | null, replier: number): ReplyBody {
+    if (!result) return "gone";
+    return result.length <= LARGE_RESULT_BYTES || replier === this.#self || replier === EVERYBODY ? "full" : "digest";
+  }
+}

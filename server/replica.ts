@@ -1,0 +1,442 @@
+/**
+ * The driver: one event loop, inputs into the core, effects out, in order. Everything real (links, gateway, storage,
+ * clock) stands behind a port, so that the simulator runs this very code.
+ *
+ * A turn: tick the core (it proposes), flush the links, execute one decided batch and reply, flush again. So the next
+ * instance is on its way before the last one executes. A batch executes only once it is in the own journal as decided:
+ * replies would have to wait for that anyway, and so the state store never gets ahead of the journal.
+ */
+import type { Digest } from "../protocol/bytes.ts";
+import type { Cluster } from "../protocol/cluster.ts";
+import type { Crypto } from "../protocol/crypto/contract.ts";
+import { assertNever, isRejection, QuorateError } from "../protocol/errors.ts";
+import type { Identity } from "../protocol/identity.ts";
+import { HISTORY_BATCHES_MAX, HISTORY_BYTES_MAX } from "../protocol/limits.ts";
+import { decodeMessage, encodeMessage, type Message } from "../protocol/messages.ts";
+import { EVERYBODY } from "../protocol/request.ts";
+import type { ReplicaId } from "../protocol/view.ts";
+import type { DiskUse, InstanceRecord, JournalRecord, Storage } from "../storage/contract.ts";
+import { Authenticity } from "./authenticity.ts";
+import type { ConsensusOptions, CoreRecord, Decision, Effect, Input, Ticket } from "./consensus/contract.ts";
+import type { Start } from "./consensus/restart.ts";
+import { Core } from "./core.ts";
+import { Intake } from "./intake.ts";
+import type { Gateway, Links } from "./network/contract.ts";
+import type { Executor, OrderedReply } from "./service/executor.ts";
+import type { Verifier } from "./verifier.ts";
+
+/** The parts of the world a replica touches. */
+export interface Clock {
+  nowUs(): number;
+  wallMs(): number;
+  /** Runs once, after the inputs at hand were taken in. */
+  defer(callback: () => void): void;
+  /** Runs once, at or soon after; the returned function cancels. */
+  at(us: number, callback: () => void): () => void;
+}
+
+export interface DriverLogger {
+  info(detail: Readonly<Record<string, unknown>>, message: string): void;
+  warn(detail: Readonly<Record<string, unknown>>, message: string): void;
+  error(detail: Readonly<Record<string, unknown>>, message: string): void;
+}
+
+/** What the driver reports; the metrics registry and the simulator's checkers listen. */
+export interface DriverObserver {
+  decided(batch: { instance: number; requests: number; bytes: number; digest: Digest }): void;
+  phase(name: "journal" | "verify" | "execute" | "state_write", seconds: number): void;
+  fault(source: "message", from: ReplicaId, code: string): void;
+  suspected(leader: ReplicaId, reason: string): void;
+  fetched(kind: "batch" | "history"): void;
+}
+
+export interface ReplicaParts {
+  readonly cluster: Cluster;
+  readonly self: ReplicaId;
+  readonly identity: Identity;
+  readonly crypto: Crypto;
+  readonly storage: Storage;
+  readonly executor: Executor;
+  readonly start: Start;
+  readonly options: ConsensusOptions;
+  readonly clock: Clock;
+  readonly verifier: Verifier;
+  readonly logger: DriverLogger;
+  readonly observer: DriverObserver;
+  /** Called once when this replica can no longer keep its promises; the process must end. */
+  readonly halt: (error: unknown) => void;
+}
+
+/** The state is written behind at this pace while there is something to write. */
+const STATE_WRITE_INTERVAL_US = 50_000;
+/** Batch bytes executed but not yet in the state store before execution waits. */
+const UNWRITTEN_BYTES_MAX = 128 * 1024 * 1024;
+
+export class Replica {
+  readonly intake: Intake;
+  readonly authenticity: Authenticity;
+  readonly #parts: ReplicaParts;
+  readonly #core: Core;
+  readonly #toExecute: Decision[] = [];
+  readonly #serving = new Set<ReplicaId>();
+  /** Reads are answered from here on: every instance the journal held at start has been executed. */
+  readonly #readsFrom: number;
+  #links: Links | null = null;
+  #gateway: Gateway | null = null;
+  #durableUpTo: number;
+  #turnDue = false;
+  #wakeAtUs = Number.POSITIVE_INFINITY;
+  #cancelWake: (() => void) | null = null;
+  #stateWriting: Promise<void> | null = null;
+  #stateWrittenUs = 0;
+  #unwrittenBytes = 0;
+  #draining = false;
+  #halted = false;
+  #stopped: (() => void) | null = null;
+
+  constructor(parts: ReplicaParts) {
+    this.#parts = parts;
+    const { crypto, cluster, self, identity, verifier, start, options, executor } = parts;
+    this.authenticity = new Authenticity({ crypto, cluster, self, identity });
+    this.#durableUpTo = start.lastDecided.instance;
+    this.#readsFrom = start.newest?.instance ?? 0;
+    const { authenticate } = this.authenticity;
+    const signer = crypto.signer(identity.signSeed);
+    this.#core = new Core({ view: cluster.view, self, crypto, signer, authenticate, options }, start);
+    this.intake = new Intake({
+      crypto,
+      cluster,
+      self,
+      authenticity: this.authenticity,
+      verifier,
+      port: {
+        accepting: () => !this.#draining,
+        answersReads: () => executor.applied.instance >= this.#readsFrom,
+        lookup: (request) => executor.lookup(request),
+        query: (request) => executor.query(request),
+        room: (request) => this.#core.queue.room(request.client, request.bytes.length),
+        submit: (request, envelope, replier) => this.input({ type: "request", request, envelope, replier }),
+      },
+    });
+  }
+
+  /** Joins the network: from here on inputs arrive. */
+  run(links: Links, gateway: Gateway): void {
+    this.#links = links;
+    this.#gateway = gateway;
+    this.#schedule();
+  }
+
+  get core(): Core {
+    return this.#core;
+  }
+
+  get executedInstance(): number {
+    return this.#parts.executor.applied.instance;
+  }
+
+  get executionBacklog(): number {
+    return this.#toExecute.length;
+  }
+
+  get draining(): boolean {
+    return this.#draining;
+  }
+
+  /** Every instance that was journaled at start is executed, and no proposal from before is missing. */
+  get recovered(): boolean {
+    return this.executedInstance >= this.#readsFrom;
+  }
+
+  diskUse(): Promise<DiskUse> {
+    return this.#parts.storage.diskUse();
+  }
+
+  // ---- inputs
+
+  /** One message of an authenticated peer. The bytes are copied: messages are kept longer than the frame. */
+  onMessage(from: ReplicaId, payload: Uint8Array): void {
+    const message = decodeMessage(payload.slice());
+    if (isRejection(message)) {
+      this.#parts.observer.fault("message", from, message.code);
+      this.#links?.punish(from, message.code);
+      return;
+    }
+    this.input({ type: "message", from, message });
+  }
+
+  onConnected(peer: ReplicaId): void {
+    this.input({ type: "connected", peer });
+  }
+
+  input(input: Input): void {
+    if (this.#halted) return;
+    for (const effect of this.#core.step(input)) this.#perform(effect);
+    this.#schedule();
+  }
+
+  #schedule(): void {
+    if (this.#turnDue || this.#halted) return;
+    this.#turnDue = true;
+    this.#parts.clock.defer(this.#turn);
+  }
+
+  readonly #turn = (): void => {
+    this.#turnDue = false;
+    if (this.#halted) return;
+    const { clock } = this.#parts;
+    this.#step({ type: "tick", nowUs: clock.nowUs(), wallMs: clock.wallMs() });
+    this.#links?.flush();
+    this.#execute();
+    this.#links?.flush();
+    this.#writeState();
+    if (this.#executable) this.#schedule();
+  };
+
+  #step(input: Input): void {
+    for (const effect of this.#core.step(input)) this.#perform(effect);
+  }
+
+  // ---- effects
+
+  #perform(effect: Effect): void {
+    switch (effect.type) {
+      case "send":
+        if (effect.message.type === "FETCH_BATCH") this.#parts.observer.fetched("batch");
+        if (effect.message.type === "FETCH_HISTORY") this.#parts.observer.fetched("history");
+        this.#links?.send(effect.to, encodeMessage(effect.message));
+        return;
+      case "broadcast":
+        this.#broadcast(effect.message);
+        return;
+      case "journal":
+        this.#journal(effect.ticket, effect.records);
+        return;
+      case "verify": {
+        const since = this.#parts.clock.nowUs();
+        this.#parts.verifier(effect.checks, (valid) => {
+          this.#observe("verify", since);
+          this.input({ type: "verified", ticket: effect.ticket, valid });
+        });
+        return;
+      }
+      case "decide":
+        this.#toExecute.push(effect.decision);
+        return;
+      case "durable":
+        this.#durableUpTo = effect.instance;
+        return;
+      case "serveHistory":
+        void this.#serveHistory(effect.to, effect.from, effect.decided);
+        return;
+      case "serveBatch":
+        void this.#serveBatch(effect.to, effect.instance, effect.digest);
+        return;
+      case "suspect":
+        this.#parts.observer.suspected(effect.leader, effect.reason);
+        return;
+      case "misbehaved":
+        this.#parts.observer.fault("message", effect.replica, effect.code);
+        return;
+      case "wake":
+        this.#wake(effect.atUs);
+        return;
+      case "stopping":
+        this.#journalCleanStop(effect.messages);
+        return;
+      default:
+        assertNever(effect);
+    }
+  }
+
+  #broadcast(message: Message): void {
+    const payload = encodeMessage(message);
+    for (const member of this.#parts.cluster.view.members) {
+      if (member.id !== this.#parts.self) this.#links?.send(member.id, payload);
+    }
+  }
+
+  #observe(phase: "journal" | "verify" | "execute" | "state_write", sinceUs: number): void {
+    this.#parts.observer.phase(phase, (this.#parts.clock.nowUs() - sinceUs) / 1_000_000);
+  }
+
+  #journal(ticket: Ticket, records: readonly CoreRecord[]): void {
+    const since = this.#parts.clock.nowUs();
+    this.#parts.storage.journal.append(records).then(
+      () => {
+        this.#observe("journal", since);
+        this.input({ type: "journaled", ticket });
+      },
+      (error: unknown) => this.#halt(error),
+    );
+  }
+
+  #wake(atUs: number): void {
+    if (atUs >= this.#wakeAtUs) return;
+    this.#cancelWake?.();
+    this.#wakeAtUs = atUs;
+    this.#cancelWake = this.#parts.clock.at(atUs, () => {
+      this.#wakeAtUs = Number.POSITIVE_INFINITY;
+      this.#cancelWake = null;
+      this.#schedule();
+    });
+  }
+
+  // ---- execution and replies
+
+  /** The next batch may execute: it is durable, and the state store is not too far behind. */
+  get #executable(): boolean {
+    const next = this.#toExecute[0];
+    return next !== undefined && next.instance <= this.#durableUpTo && this.#unwrittenBytes <= UNWRITTEN_BYTES_MAX;
+  }
+
+  #execute(): void {
+    if (!this.#executable) return;
+    const { instance, digest, batch } = this.#toExecute.shift() as Decision;
+    const { executor, clock, observer } = this.#parts;
+    const since = clock.nowUs();
+    const replies = executor.execute(batch, digest);
+    this.#observe("execute", since);
+    let bytes = 0;
+    for (const request of batch.requests) bytes += request.bytes.length;
+    this.#unwrittenBytes += bytes;
+    observer.decided({ instance, requests: batch.requests.length, bytes, digest });
+    for (const reply of replies) this.#reply(reply);
+    this.#step({ type: "executed", instance });
+  }
+
+  #reply(reply: OrderedReply): void {
+    const { client, session, key } = reply.request;
+    const connection = this.#gateway?.connectionOf(client, session);
+    if (!connection) return;
+    this.intake.reply(connection, reply, this.#core.queue.find(key)?.replier ?? EVERYBODY);
+  }
+
+  /** Write-behind: one group at a time, at a steady pace, off the reply path. */
+  #writeState(): void {
+    const { clock } = this.#parts;
+    if (this.#stateWriting) return;
+    const dueUs = this.#stateWrittenUs + STATE_WRITE_INTERVAL_US;
+    if (clock.nowUs() < dueUs) {
+      if (this.#unwrittenBytes > 0) this.#wake(dueUs);
+      return;
+    }
+    const writing = this.#writeGroup();
+    if (!writing) return;
+    this.#stateWriting = writing.then(
+      () => {
+        this.#stateWriting = null;
+        this.#schedule();
+      },
+      (error: unknown) => this.#halt(error),
+    );
+  }
+
+  #writeGroup(): Promise<void> | null {
+    const { executor, storage, clock } = this.#parts;
+    const group = executor.takeGroup();
+    this.#stateWrittenUs = clock.nowUs();
+    if (!group) return null;
+    this.#unwrittenBytes = 0;
+    const since = clock.nowUs();
+    return storage.state.write(group).then(() => {
+      this.#observe("state_write", since);
+      executor.groupDurable();
+    });
+  }
+
+  // ---- serving the log to replicas that lag
+
+  /** One range at a time per replica; more are dropped, the asker asks again. */
+  async #serve(to: ReplicaId, work: () => Promise<Message | null>): Promise<void> {
+    if (this.#serving.has(to)) return;
+    this.#serving.add(to);
+    try {
+      const message = await work();
+      if (message && !this.#halted) {
+        this.#links?.send(to, encodeMessage(message));
+        this.#schedule();
+      }
+    } catch (error) {
+      if (error instanceof QuorateError) this.#halt(error);
+      else throw error;
+    } finally {
+      this.#serving.delete(to);
+    }
+  }
+
+  #serveHistory(to: ReplicaId, from: number, decided: number): Promise<void> {
+    return this.#serve(to, async () => {
+      const { journal } = this.#parts.storage;
+      const limits = { maxRecords: HISTORY_BATCHES_MAX, maxBytes: HISTORY_BYTES_MAX };
+      const records = await journal.range({ from, to: decided, ...limits });
+      const last = records.at(-1);
+      if (!last) return null;
+      const beyond = await journal.read(last.instance + 1);
+      const { view, regency } = this.#core.state;
+      const batches = records.map((record) => record.batch);
+      return { type: "HISTORY", view, regency, from, batches, proof: proofOf(records, beyond) };
+    });
+  }
+
+  #serveBatch(to: ReplicaId, instance: number, digest: Digest): Promise<void> {
+    return this.#serve(to, async () => {
+      const record = await this.#parts.storage.journal.read(instance);
+      if (record?.digest !== digest) return null;
+      const { view, regency } = this.#core.state;
+      return { type: "BATCH", view, regency, instance, digest, batch: record.batch };
+    });
+  }
+
+  // ---- the end
+
+  /** A clean stop: refuse what is new, give what is pending `drainMs`, journal what was sent, write the state. */
+  async stop(drainMs: number): Promise<void> {
+    this.#draining = true;
+    const { clock } = this.#parts;
+    const deadlineUs = clock.nowUs() + drainMs * 1000;
+    while (!this.#halted && this.#core.queue.pending > 0 && clock.nowUs() < deadlineUs) {
+      await new Promise<void>((resolve) => clock.at(clock.nowUs() + 10_000, resolve));
+    }
+    if (this.#halted) return;
+    await new Promise<void>((resolve) => {
+      this.#stopped = resolve;
+      this.input({ type: "stop" });
+    });
+    await this.#stateWriting;
+    while (this.#executable) this.#execute();
+    await this.#writeGroup();
+    this.#halted = true;
+    this.#cancelWake?.();
+  }
+
+  #journalCleanStop(messages: readonly Message[]): void {
+    const record: JournalRecord = { type: "cleanStop", messages: messages.map(encodeMessage) };
+    this.#links?.flush();
+    this.#parts.storage.journal.append([record]).then(
+      () => this.#stopped?.(),
+      (error: unknown) => this.#halt(error),
+    );
+  }
+
+  #halt(error: unknown): void {
+    if (this.#halted) return;
+    this.#halted = true;
+    this.#cancelWake?.();
+    this.#stopped?.();
+    this.#parts.halt(error);
+  }
+}
+
+/** The best proof at hand: a certificate just beyond the range, else the highest one within it. */
+function proofOf(
+  records: readonly InstanceRecord[],
+  beyond: InstanceRecord | null,
+): Extract<Message, { type: "HISTORY" }>["proof"] {
+  if (beyond?.certificate) return { links: [beyond.batchDigest], certificate: beyond.certificate };
+  for (let index = records.length - 1; index >= 0; index--) {
+    const certificate = records[index]?.certificate;
+    if (certificate) return { links: [], certificate };
+  }
+  return null;
+}
