@@ -3,10 +3,14 @@
  * When a sender's share is full its messages for the lowest instance go first: that instance is fetched from the log.
  */
 import { FUTURE_BYTES_PER_SENDER_MAX, FUTURE_MESSAGES_PER_SENDER_MAX } from "../../protocol/limits.ts";
-import type { MessageOf } from "../../protocol/messages.ts";
+import type { Message, MessageOf } from "../../protocol/messages.ts";
 import type { ReplicaId } from "../../protocol/view.ts";
 
 export type OrderingMessage = MessageOf<"PROPOSE"> | MessageOf<"WRITE"> | MessageOf<"ACCEPT">;
+
+export function isOrderingMessage(message: Message): message is OrderingMessage {
+  return message.type === "PROPOSE" || message.type === "WRITE" || message.type === "ACCEPT";
+}
 
 interface Held {
   readonly from: ReplicaId;

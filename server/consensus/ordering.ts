@@ -9,23 +9,30 @@
  *  4. Decisions are emitted in order of instance, each once.
  *  5. Only votes of the installed regency and the running instance count.
  */
-import { BATCH_REQUEST_HEADER_BYTES, decodeBatch, encodeBatch, historyDigest } from "../../protocol/batch.ts";
+import { BATCH_REQUEST_HEADER_BYTES, encodeBatch } from "../../protocol/batch.ts";
 import type { Digest } from "../../protocol/bytes.ts";
 import { EMPTY } from "../../protocol/bytes.ts";
-import { assert, decoded, isRejection, type Rejection, reject } from "../../protocol/errors.ts";
+import { assert, isRejection, type Rejection, reject } from "../../protocol/errors.ts";
 import { type MessageOf, writeStatement } from "../../protocol/messages.ts";
 import type { Request } from "../../protocol/request.ts";
 import { leaderOf, type ReplicaId } from "../../protocol/view.ts";
 import type { CoreContext } from "./context.ts";
-import type { CoreRecord, JournaledInstance, SignatureCheck, WriteCertificate } from "./contract.ts";
-import { FutureMessages, type OrderingMessage } from "./future-messages.ts";
+import type { CoreRecord, JournaledInstance, WriteCertificate } from "./contract.ts";
+import { FutureMessages, isOrderingMessage, type OrderingMessage } from "./future-messages.ts";
+import { approved, candidateOf, examine, invalidity } from "./proposal.ts";
+import { acceptMessage, acceptRecord, decidedRecord, writeChecks } from "./records.ts";
 import type { RequestQueue } from "./request-queue.ts";
 import type { Position, Start } from "./restart.ts";
-import { type Candidate, type Certification, type Proposal, type Round, RunningInstance } from "./round.ts";
+import {
+  BATCH_FETCH_RETRY_US,
+  type Candidate,
+  type Certification,
+  nextFetch,
+  type Round,
+  RunningInstance,
+} from "./round.ts";
 import type { Vote } from "./votes.ts";
 
-/** A batch fetch is repeated with the next writer after this long. */
-const BATCH_FETCH_RETRY_US = 200_000;
 /** The leader waits for this share of the last two batches' mean before it proposes under load. */
 const BATCH_FILL_PERCENT = 60;
 
@@ -45,6 +52,8 @@ export class Ordering {
   #stopped = false;
   /** Our ACCEPT for the last decided instance: somebody may still need it. */
   #lastAccept: MessageOf<"ACCEPT"> | null = null;
+  /** What a clean stop left to be sent again. */
+  readonly #restored: readonly OrderingMessage[];
   readonly #executing = new Map<number, readonly Request[]>();
   #lastBatches: readonly [number, number] = [0, 0];
   #emptyBatchWanted = false;
@@ -59,6 +68,7 @@ export class Ordering {
     this.#abstainUntil = start.abstainUntil;
     this.#abstainRegency = start.regency;
     this.#started = !start.eraseCleanStop;
+    this.#restored = start.resend.filter(isOrderingMessage);
     this.#running = new RunningInstance({
       instance: start.lastDecided.instance + 1,
       regency: start.regency,
@@ -95,7 +105,7 @@ export class Ordering {
   /** Is a proposal held because a request's origin is unproven or its time is off? */
   get holding(): boolean {
     const { proposal, ownWrite } = this.#running.round;
-    return proposal !== null && ownWrite === null && !this.#approved(proposal);
+    return proposal !== null && ownWrite === null && !approved(proposal);
   }
 
   // ---- starting and stopping
@@ -107,28 +117,30 @@ export class Ordering {
         this.#progress();
       });
     }
-    for (const message of start.resend) this.#resumeSent(message as OrderingMessage);
+    this.#resumeSent();
     const record = start.newestAccepted;
     if (record?.certificate && record.instance >= this.#lastDecided.instance)
       this.#resumeAccept(record, record.certificate);
   }
 
-  /** A PROPOSE or WRITE sent before a clean stop: it stands, and is sent again on every connect. */
-  #resumeSent(message: OrderingMessage): void {
+  /**
+   * A PROPOSE or WRITE sent before a clean stop stands, and is sent again on every connect. Its instance may lie one above
+   * the first running one: the newest accept record is decided again first.
+   */
+  #resumeSent(): void {
     const { round, instance } = this.#running;
-    if (message.instance !== instance || message.regency !== round.regency) return;
-    if (message.type === "WRITE") {
-      round.ownWrite = message;
-      this.#addVote("WRITE", {
-        sender: this.#context.self,
-        digest: message.digest,
-        signature: message.signature,
-        standing: "valid",
-      });
-    } else if (message.type === "PROPOSE") {
-      const candidate = this.#hold(message.batch);
-      assert(!isRejection(candidate), "a proposal of our own is malformed");
-      round.proposal = { message, candidate, unproven: new Set(), drifted: false, verifying: false };
+    for (const message of this.#restored) {
+      if (message.instance !== instance || message.regency !== round.regency) continue;
+      if (message.type === "WRITE") {
+        const { digest, signature } = message;
+        round.ownWrite = message;
+        this.#addVote("WRITE", { sender: this.#context.self, digest, signature, standing: "valid" });
+      } else if (message.type === "PROPOSE") {
+        const candidate = this.#hold(message.batch);
+        assert(!isRejection(candidate), "a proposal of our own is malformed");
+        round.proposal = { message, candidate, unproven: new Set(), drifted: false, verifying: false };
+      }
+      this.#context.broadcast(message);
     }
   }
 
@@ -143,20 +155,14 @@ export class Ordering {
       );
     }
     if (record.regency !== this.#regency) return;
-    const { cluster, view, self } = this.#context;
-    const statement = writeStatement(cluster, certificate);
-    const checks = certificate.votes.map((vote) => ({
-      publicKey: this.#context.member(vote.replica).signKey,
-      statement,
-      signature: vote.signature,
-    }));
-    this.#context.verify(checks, (valid) => {
+    const { view, self } = this.#context;
+    this.#context.verify(writeChecks(this.#context, certificate, certificate.votes), (valid) => {
       if (valid.includes(false) || certificate.votes.length < view.quorum || this.#stopped) return;
-      const { regency, instance, digest } = record;
-      const accept: MessageOf<"ACCEPT"> = { type: "ACCEPT", view: view.id, regency, instance, digest };
+      const { instance, digest } = record;
+      const accept = acceptMessage(view.id, record.regency, record);
       this.#context.broadcast(accept);
       if (this.#running === running && running.instance === instance) {
-        running.round.certification = { digest, votes: [], verified: true, journaled: true };
+        running.round.certification = { instance, digest, votes: [], verified: true, journaled: true };
         running.round.ownAccept = accept;
         this.#addVote("ACCEPT", { sender: self, digest, signature: EMPTY, standing: "valid" });
         this.#progress();
@@ -172,6 +178,7 @@ export class Ordering {
     const messages = [];
     if (proposal && this.leader === this.#context.self) messages.push(proposal.message);
     if (ownWrite) messages.push(ownWrite);
+    messages.push(...this.#restored.filter((message) => message.instance > this.#running.instance));
     this.#context.emit({ type: "stopping", messages });
   }
 
@@ -213,12 +220,14 @@ export class Ordering {
     if (from !== this.leader) return reject("ignore", "PROPOSE_NOT_LEADER");
     if (round.proposal) return null;
     const candidate = this.#hold(message.batch);
-    const invalid = isRejection(candidate) ? candidate : this.#invalid(message, candidate);
+    const invalid = isRejection(candidate)
+      ? candidate
+      : invalidity(this.#context, this.#lastDecided, message, candidate);
     if (isRejection(candidate) || invalid) {
       this.#context.emit({ type: "suspect", leader: from, reason: invalid?.code ?? "PROPOSE_INVALID" });
       return reject("ignore", invalid?.code ?? "PROPOSE_INVALID");
     }
-    round.proposal = this.#examine(message, candidate);
+    round.proposal = examine(this.#context, this.#queue, message, candidate, () => this.#progress());
     if (this.holding && !round.proposal.verifying) {
       this.#context.emit({
         type: "suspect",
@@ -230,63 +239,13 @@ export class Ordering {
     return null;
   }
 
-  /** What every correct replica judges alike. */
-  #invalid(message: MessageOf<"PROPOSE">, candidate: Candidate): Rejection | null {
-    const { batch } = candidate;
-    if (message.envelopes.length !== batch.requests.length) return reject("ignore", "PROPOSE_ENVELOPES");
-    if (batch.timestampMs < this.#lastDecided.timestampMs) return reject("ignore", "PROPOSE_TIMESTAMP");
-    const { cluster } = this.#context;
-    if (batch.requests.some((request) => request.cluster !== cluster)) return reject("ignore", "PROPOSE_CLUSTER");
-    return null;
-  }
-
-  /** What this replica alone cannot vouch for holds the proposal; it is no reason to call it invalid. */
-  #examine(message: MessageOf<"PROPOSE">, candidate: Candidate): Proposal {
-    const context = this.#context;
-    const unproven = new Set<Digest>();
-    const checks: SignatureCheck[] = [];
-    const checked: Digest[] = [];
-    candidate.batch.requests.forEach((request, index) => {
-      if (this.#queue.authentic(request.digest)) return;
-      const verdict = context.authenticate(request, message.envelopes[index] as Uint8Array);
-      if (verdict === "authentic") return;
-      unproven.add(request.digest);
-      if (verdict === "unproven") return;
-      checks.push(verdict);
-      checked.push(request.digest);
-    });
-    const drifted = Math.abs(candidate.batch.timestampMs - context.wallMs) > context.options.clockDriftMs;
-    const proposal: Proposal = { message, candidate, unproven, drifted, verifying: checks.length > 0 };
-    if (checks.length > 0) {
-      context.verify(checks, (valid) => {
-        proposal.verifying = false;
-        checked.forEach((digest, index) => {
-          if (valid[index]) unproven.delete(digest);
-        });
-        this.#progress();
-      });
-    }
-    return proposal;
-  }
-
   /** The origin of this request is proven by now: directly from its client, or vouched for by W replicas. */
   vouched(digest: Digest): void {
     if (this.#running.round.proposal?.unproven.delete(digest)) this.#progress();
   }
 
-  #approved(proposal: Proposal): boolean {
-    return proposal.unproven.size === 0 && !proposal.drifted;
-  }
-
   #candidateOf(bytes: Uint8Array): Candidate | Rejection {
-    const { crypto, cluster } = this.#context;
-    const { instance } = this.#running;
-    const batch = decoded(() => decodeBatch(crypto, bytes, (digest) => this.#queue.authentic(digest)?.request));
-    if (isRejection(batch)) return batch;
-    if (batch.instance !== instance) return reject("ignore", "BATCH_INSTANCE");
-    const batchDigest = crypto.sha256(bytes);
-    const digest = historyDigest(crypto, { cluster, instance, previous: this.#lastDecided.digest, batchDigest });
-    return { digest, batchDigest, bytes, batch };
+    return candidateOf(this.#context, this.#queue, this.#lastDecided, bytes);
   }
 
   /** A batch that hashes onto our history and is well formed may become the running instance. */
@@ -327,7 +286,7 @@ export class Ordering {
     const { digest } = proposal.candidate;
     const { view, self, signer, cluster, options } = this.#context;
     if (this.#lastDecided.instance - this.#executedUpTo > options.executionLagMax) return;
-    if (!this.#approved(proposal) && round.writes.count(digest) < view.weakQuorum) return;
+    if (!approved(proposal) && round.writes.count(digest) < view.weakQuorum) return;
     const statement = { view: view.id, regency: round.regency, instance, digest };
     const signature = signer(writeStatement(cluster, statement));
     round.ownWrite = { type: "WRITE", ...statement, signature };
@@ -351,15 +310,19 @@ export class Ordering {
     const valid = votes.filter((vote) => vote.standing === "valid");
     const unverified = votes.filter((vote) => vote.standing === "unverified");
     const chosen = [...valid, ...unverified].slice(0, this.#context.view.quorum);
-    const certification: Certification = { digest, votes: chosen, verified: false, journaled: false };
+    const { instance } = running;
+    const certification: Certification = { instance, digest, votes: chosen, verified: false, journaled: false };
     round.certification = certification;
     this.#verifyWrites(round, certification);
-    this.#context.journal([this.#acceptRecord(round, candidate, chosen)], () => {
-      certification.journaled = true;
-      if (this.#lastDecided.instance === running.instance && this.#lastDecided.digest === digest)
-        this.#durable(running.instance);
-      this.#certified(running, round, certification);
-    });
+    this.#context.journal(
+      [acceptRecord({ view: this.#context.view.id, regency: round.regency }, candidate, chosen)],
+      () => {
+        certification.journaled = true;
+        if (this.#lastDecided.instance === running.instance && this.#lastDecided.digest === digest)
+          this.#durable(running.instance);
+        this.#certified(running, round, certification);
+      },
+    );
   }
 
   #verifyWrites(round: Round, certification: Certification): void {
@@ -369,14 +332,10 @@ export class Ordering {
       certification.verified = true;
       return;
     }
-    const { view, cluster } = this.#context;
-    const place = { view: view.id, regency: round.regency, instance: running.instance, digest: certification.digest };
-    const statement = writeStatement(cluster, place);
-    const checks = open.map((vote) => ({
-      publicKey: this.#context.member(vote.sender).signKey,
-      statement,
-      signature: vote.signature,
-    }));
+    const { instance, digest } = certification;
+    const place = { view: this.#context.view.id, regency: round.regency, instance, digest };
+    const votes = open.map((vote) => ({ replica: vote.sender, signature: vote.signature }));
+    const checks = writeChecks(this.#context, place, votes);
     this.#context.verify(checks, (valid) => {
       open.forEach((vote, index) => {
         if (valid[index]) {
@@ -392,16 +351,6 @@ export class Ordering {
     });
   }
 
-  #acceptRecord(round: Round, candidate: Candidate, votes: readonly Vote[]): CoreRecord {
-    const { instance } = this.#running;
-    const view = this.#context.view.id;
-    const { regency } = round;
-    const { digest, batchDigest, bytes } = candidate;
-    const signed = votes.map((vote) => ({ replica: vote.sender, signature: vote.signature }));
-    const certificate = { view, regency, instance, digest, votes: signed };
-    return { type: "instance", view, instance, regency, digest, batchDigest, batch: bytes, certificate };
-  }
-
   /** One of journal and verification came back; the instance may have been decided without us meanwhile. */
   #certified(running: RunningInstance, round: Round, certification: Certification): void {
     if (running !== this.#running && certification.verified && certification.journaled) {
@@ -413,20 +362,16 @@ export class Ordering {
   /** Others may still lack our ACCEPT for an instance that Q others have decided. */
   #acceptLate(running: RunningInstance, round: Round, certification: Certification): void {
     if (this.#stopped || round.ownAccept || round.regency !== this.#regency) return;
-    round.ownAccept = this.#acceptMessage(round.regency, running.instance, certification.digest);
+    round.ownAccept = acceptMessage(this.#context.view.id, round.regency, certification);
     this.#context.broadcast(round.ownAccept);
     if (running.instance === this.#lastDecided.instance) this.#lastAccept = round.ownAccept;
-  }
-
-  #acceptMessage(regency: number, instance: number, digest: Digest): MessageOf<"ACCEPT"> {
-    return { type: "ACCEPT", view: this.#context.view.id, regency, instance, digest };
   }
 
   #tryAccept(): void {
     const { round, instance } = this.#running;
     const { certification } = round;
     if (!certification?.verified || !certification.journaled || round.ownAccept || !this.#started) return;
-    round.ownAccept = this.#acceptMessage(round.regency, instance, certification.digest);
+    round.ownAccept = acceptMessage(this.#context.view.id, round.regency, certification);
     this.#context.broadcast(round.ownAccept);
     this.#addVote("ACCEPT", {
       sender: this.#context.self,
@@ -460,22 +405,9 @@ export class Ordering {
       if (certification.journaled) this.#durableUpTo = instance;
       return;
     }
-    this.#context.journal([this.#decidedRecord(instance, candidate)], () => this.#durable(instance));
-  }
-
-  #decidedRecord(instance: number, candidate: Candidate): CoreRecord {
-    const { digest, batchDigest, bytes } = candidate;
-    const { id: view } = this.#context.view;
-    return {
-      type: "instance",
-      view,
-      instance,
-      regency: this.#regency,
-      digest,
-      batchDigest,
-      batch: bytes,
-      certificate: null,
-    };
+    this.#context.journal([decidedRecord({ view: this.#context.view.id, regency: this.#regency }, candidate)], () =>
+      this.#durable(instance),
+    );
   }
 
   #durable(instance: number): void {
@@ -501,6 +433,7 @@ export class Ordering {
       regency: this.#regency,
       sinceUs: this.#context.nowUs,
     });
+    if (this.#restored.length > 0) this.#resumeSent();
     for (const { from, message } of this.#future.take(instance + 1)) {
       if (this.#running.instance === instance + 1) this.receive(from, message);
     }
@@ -516,7 +449,8 @@ export class Ordering {
       if (isRejection(candidate) || candidate.digest !== digest) break;
       last = this.#running.instance;
       const { certification } = this.#running.round;
-      if (certification?.digest !== digest) records.push(this.#decidedRecord(last, candidate));
+      if (certification?.digest !== digest)
+        records.push(decidedRecord({ view: this.#context.view.id, regency: this.#regency }, candidate));
       else if (certification.journaled) this.#durableUpTo = last;
       this.#decide(candidate, this.#running.round.ownAccept);
     }
@@ -540,23 +474,13 @@ export class Ordering {
 
   #fetchBatch(digest: Digest, voters: readonly Vote[]): void {
     const running = this.#running;
-    const { nowUs, self } = this.#context;
-    const last = running.fetch?.digest === digest ? running.fetch : null;
-    if (last && nowUs - last.atUs < BATCH_FETCH_RETRY_US) return;
-    const sources = voters.filter((vote) => vote.sender !== self);
-    const asked = last ? last.asked + 1 : 0;
-    const source = sources[asked % sources.length];
-    if (!source) return;
-    running.fetch = { digest, asked, atUs: nowUs };
-    const { view } = this.#context;
+    const { nowUs, self, view } = this.#context;
+    const next = nextFetch(running.fetch, { digest, voters, self, nowUs });
+    if (!next) return;
+    running.fetch = next.fetch;
     const { regency } = running.round;
-    this.#context.send(source.sender, {
-      type: "FETCH_BATCH",
-      view: view.id,
-      regency,
-      instance: running.instance,
-      digest,
-    });
+    const { instance } = running;
+    this.#context.send(next.source, { type: "FETCH_BATCH", view: view.id, regency, instance, digest });
     this.#context.emit({ type: "wake", atUs: nowUs + BATCH_FETCH_RETRY_US });
   }
 

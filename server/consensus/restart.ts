@@ -16,7 +16,6 @@ export interface Position {
 
 /** What the journal and the state store hold at start. */
 export interface Durable {
-  /** Where the executed state stands once the journal up to `decidedInstance` was executed again. */
   readonly regency: number;
   readonly newest: JournaledInstance | null;
   readonly newestAccepted: JournaledInstance | null;
@@ -29,7 +28,11 @@ export interface Start {
   readonly regency: number;
   readonly newest: JournaledInstance | null;
   readonly newestAccepted: JournaledInstance | null;
-  /** No PROPOSE, SYNC or WRITE in `regency` up to this instance; 0 for no abstention. */
+  /**
+   * No new PROPOSE, SYNC or WRITE in `regency` up to this instance. With i0 the newest journaled instance: i0 + 1 after
+   * anything but a clean stop (we may have voted there and forgotten); i0 after a clean stop, which remembers what was
+   * sent for i0 + 1 but not our votes that the accept record of i0 made unnecessary.
+   */
   readonly abstainUntil: number;
   /** Own PROPOSE and WRITE messages of a clean stop, to be sent again exactly. */
   readonly resend: readonly Message[];
@@ -60,7 +63,7 @@ export function startOf(durable: Durable, lastDecided: Position): Start {
     regency: durable.regency,
     newest: durable.newest,
     newestAccepted: durable.newestAccepted,
-    abstainUntil: durable.cleanStop ? 0 : newestInstance + 1,
+    abstainUntil: durable.cleanStop ? newestInstance : newestInstance + 1,
     resend,
     eraseCleanStop: durable.cleanStop !== null,
   };

@@ -2,6 +2,7 @@
 import type { Batch } from "../../protocol/batch.ts";
 import type { Digest } from "../../protocol/bytes.ts";
 import type { MessageOf } from "../../protocol/messages.ts";
+import type { ReplicaId } from "../../protocol/view.ts";
 import { type Vote, VoteBox } from "./votes.ts";
 
 /** A batch that would be the running instance, with h(i) over it. */
@@ -26,6 +27,7 @@ export interface Proposal {
 
 /** From Q WRITEs to our ACCEPT: verification and the synced journal record run side by side. */
 export interface Certification {
+  readonly instance: number;
   readonly digest: Digest;
   readonly votes: readonly Vote[];
   verified: boolean;
@@ -47,14 +49,37 @@ export class Round {
   }
 }
 
+/** A batch being fetched by its digest: how many were asked, and when the last one was. */
+export interface BatchFetch {
+  readonly digest: Digest;
+  readonly asked: number;
+  readonly atUs: number;
+}
+
+/** A batch fetch is repeated with the next voter after this long. */
+export const BATCH_FETCH_RETRY_US = 200_000;
+
+/** Whom to ask now for the batch of `digest`, in turn among those who voted for it; null while an answer may still come. */
+export function nextFetch(
+  last: BatchFetch | null,
+  wanted: { digest: Digest; voters: readonly Vote[]; self: ReplicaId; nowUs: number },
+): { readonly fetch: BatchFetch; readonly source: ReplicaId } | null {
+  const { digest, voters, self, nowUs } = wanted;
+  const current = last?.digest === digest ? last : null;
+  if (current && nowUs - current.atUs < BATCH_FETCH_RETRY_US) return null;
+  const sources = voters.filter((vote) => vote.sender !== self);
+  const asked = current ? current.asked + 1 : 0;
+  const source = sources[asked % sources.length];
+  return source ? { fetch: { digest, asked, atUs: nowUs }, source: source.sender } : null;
+}
+
 export class RunningInstance {
   readonly instance: number;
   /** When it could first have been proposed. */
   readonly sinceUs: number;
   readonly candidates = new Map<Digest, Candidate>();
   round: Round;
-  /** The batch fetch under way: whom we asked last, and when. */
-  fetch: { readonly digest: Digest; readonly asked: number; readonly atUs: number } | null = null;
+  fetch: BatchFetch | null = null;
 
   constructor(options: { instance: number; regency: number; sinceUs: number }) {
     this.instance = options.instance;

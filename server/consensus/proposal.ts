@@ -1,0 +1,85 @@
+/**
+ * What a replica makes of a proposed batch (docs/protocol.md section 4.2): is it well formed and onto our history, is it
+ * invalid in a way that everybody sees alike, and what in it can this replica alone not vouch for?
+ */
+import { decodeBatch, historyDigest } from "../../protocol/batch.ts";
+import type { Digest } from "../../protocol/bytes.ts";
+import { decoded, isRejection, type Rejection, reject } from "../../protocol/errors.ts";
+import type { MessageOf } from "../../protocol/messages.ts";
+import type { CoreContext } from "./context.ts";
+import type { SignatureCheck } from "./contract.ts";
+import type { RequestQueue } from "./request-queue.ts";
+import type { Position } from "./restart.ts";
+import type { Candidate, Proposal } from "./round.ts";
+
+/** The batch as the instance after `position`, with h(i) over it. Requests held already are not parsed again. */
+export function candidateOf(
+  context: CoreContext,
+  queue: RequestQueue,
+  position: Position,
+  bytes: Uint8Array,
+): Candidate | Rejection {
+  const { crypto, cluster } = context;
+  const instance = position.instance + 1;
+  const batch = decoded(() => decodeBatch(crypto, bytes, (digest) => queue.authentic(digest)?.request));
+  if (isRejection(batch)) return batch;
+  if (batch.instance !== instance) return reject("ignore", "BATCH_INSTANCE");
+  const batchDigest = crypto.sha256(bytes);
+  const digest = historyDigest(crypto, { cluster, instance, previous: position.digest, batchDigest });
+  return { digest, batchDigest, bytes, batch };
+}
+
+/** What every correct replica judges alike. */
+export function invalidity(
+  context: CoreContext,
+  position: Position,
+  message: MessageOf<"PROPOSE">,
+  candidate: Candidate,
+): Rejection | null {
+  const { batch } = candidate;
+  if (message.envelopes.length !== batch.requests.length) return reject("ignore", "PROPOSE_ENVELOPES");
+  if (batch.timestampMs < position.timestampMs) return reject("ignore", "PROPOSE_TIMESTAMP");
+  if (batch.requests.some((request) => request.cluster !== context.cluster)) return reject("ignore", "PROPOSE_CLUSTER");
+  return null;
+}
+
+/**
+ * What this replica alone cannot vouch for holds the proposal; it is no reason to call it invalid. Signatures are verified
+ * off the event loop: `then` runs when their verdict is in.
+ */
+export function examine(
+  context: CoreContext,
+  queue: RequestQueue,
+  message: MessageOf<"PROPOSE">,
+  candidate: Candidate,
+  then: () => void,
+): Proposal {
+  const unproven = new Set<Digest>();
+  const checks: SignatureCheck[] = [];
+  const checked: Digest[] = [];
+  candidate.batch.requests.forEach((request, index) => {
+    if (queue.authentic(request.digest)) return;
+    const verdict = context.authenticate(request, message.envelopes[index] as Uint8Array);
+    if (verdict === "authentic") return;
+    unproven.add(request.digest);
+    if (verdict === "unproven") return;
+    checks.push(verdict);
+    checked.push(request.digest);
+  });
+  const drifted = Math.abs(candidate.batch.timestampMs - context.wallMs) > context.options.clockDriftMs;
+  const proposal: Proposal = { message, candidate, unproven, drifted, verifying: checks.length > 0 };
+  if (checks.length > 0) {
+    context.verify(checks, (valid) => {
+      proposal.verifying = false;
+      checked.forEach((digest, index) => {
+        if (valid[index]) unproven.delete(digest);
+      });
+      then();
+    });
+  }
+  return proposal;
+}
+
+export function approved(proposal: Proposal): boolean {
+  return proposal.unproven.size === 0 && !proposal.drifted;
+}

@@ -1,0 +1,77 @@
+/**
+ * From an open data directory to a replica that knows where it stands: load the stored state, execute again from the
+ * journal what the state store lacks, and apply the restart rules (docs/protocol.md section 4 and 6).
+ */
+import { decodeBatch } from "../protocol/batch.ts";
+import type { Cluster } from "../protocol/cluster.ts";
+import type { Crypto } from "../protocol/crypto/contract.ts";
+import { decoded, isRejection, QuorateError } from "../protocol/errors.ts";
+import { HISTORY_BATCHES_MAX } from "../protocol/limits.ts";
+import type { Storage } from "../storage/contract.ts";
+import { decidedInstance, type Position, type Start, startOf } from "./consensus/restart.ts";
+import type { Service, ServiceState } from "./service/contract.ts";
+import { Executor } from "./service/executor.ts";
+
+const CHUNK_BYTES = 8 * 1024 * 1024;
+
+export interface Recovered {
+  readonly executor: Executor;
+  readonly start: Start;
+  /** Instances executed again. */
+  readonly replayed: number;
+}
+
+/** @throws QuorateError STORAGE_DAMAGED, STORAGE_FAILED */
+export async function recover(options: {
+  crypto: Crypto;
+  cluster: Cluster;
+  storage: Storage;
+  service: (state: ServiceState) => Service;
+}): Promise<Recovered> {
+  const { crypto, cluster, storage, service } = options;
+  const { journal, state } = storage;
+  const { summary } = journal;
+  const { applied } = state;
+  const executor = new Executor({
+    crypto,
+    cluster: cluster.id,
+    maxClients: cluster.maxClients,
+    stored: state,
+    applied,
+    service,
+  });
+  for await (const [key, value] of state.entries({ from: "", to: "\u00ff" })) executor.load(key, value);
+  const newest = summary.last > 0 ? await journal.read(summary.last) : null;
+  const decided = decidedInstance({ applied: applied.instance, newest });
+  await replay(crypto, storage, executor, decided);
+  const lastDecided: Position = executor.applied;
+  const { regency } = summary.regency;
+  const { newestAccepted, cleanStop } = summary;
+  const start = startOf({ regency, newest, newestAccepted, cleanStop }, lastDecided);
+  return { executor, start, replayed: decided - applied.instance };
+}
+
+/** Executes the journal from where the state stands up to `decided`, writing the state in groups on the way. */
+async function replay(crypto: Crypto, storage: Storage, executor: Executor, decided: number): Promise<void> {
+  while (executor.applied.instance < decided) {
+    const from = executor.applied.instance + 1;
+    const limits = { maxRecords: HISTORY_BATCHES_MAX, maxBytes: CHUNK_BYTES };
+    const records = await storage.journal.range({ from, to: decided, ...limits });
+    if (records[0]?.instance !== from) {
+      throw new QuorateError("STORAGE_DAMAGED", `the journal lacks instance ${from}, which the state store needs`, { instance: from });
+    }
+    for (const record of records) {
+      const batch = decoded(() => decodeBatch(crypto, record.batch));
+      if (isRejection(batch)) {
+        throw new QuorateError("STORAGE_DAMAGED", `the batch of instance ${record.instance} in the journal is malformed`, {
+          instance: record.instance,
+        });
+      }
+      executor.execute(batch, record.digest);
+    }
+    const group = executor.takeGroup();
+    if (!group) continue;
+    await storage.state.write(group);
+    executor.groupDurable();
+  }
+}
