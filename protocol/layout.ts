@@ -41,12 +41,15 @@ export class Writer {
   }
 
   u8(value: number): this {
-    this.#bytes[this.#room(1)] = value;
+    // `#room` may replace the buffer: it must be called before the buffer is named.
+    const at = this.#room(1);
+    this.#bytes[at] = value;
     return this;
   }
 
   u32(value: number): this {
-    this.#view.setUint32(this.#room(4), value);
+    const at = this.#room(4);
+    this.#view.setUint32(at, value);
     return this;
   }
 
@@ -68,7 +71,8 @@ export class Writer {
 
   /** A latin1 string whose length the reader knows (digests, client ids). */
   rawLatin1(text: string): this {
-    writeLatin1(this.#bytes, this.#room(text.length), text);
+    const at = this.#room(text.length);
+    writeLatin1(this.#bytes, at, text);
     return this;
   }
 

@@ -66,6 +66,11 @@ export class Authenticity {
     }
   }
 
+  /** Keys a client has proved to hold, from its AUTH. */
+  learn(client: Digest, keys: Uint8Array): void {
+    this.keysOf(client, keys);
+  }
+
   /** Judges a request by its decoded envelope: a signature comes back as a check to be made off the event loop. */
   judge(request: Request, envelope: Envelope): Authentication {
     if (request.cluster !== this.#cluster.id || !clientMay(this.#cluster, request.client)) return "unproven";

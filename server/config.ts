@@ -16,7 +16,7 @@ import { type Identity, parseKeyFile, type Role } from "../protocol/identity.ts"
 import { BATCH_BYTES_MAX, BATCH_REQUESTS_MAX } from "../protocol/limits.ts";
 import { type Member, memberOf, type ReplicaId } from "../protocol/view.ts";
 
-export { prepareDirectory as prepareDataDirectory } from "../storage/open.ts";
+export { prepareDirectory as prepareDataDirectory } from "../storage/leveldb.ts";
 
 export const LOG_LEVELS = ["trace", "debug", "info", "warn", "error", "fatal", "silent"] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
@@ -172,7 +172,9 @@ export function readKeyFile(file: string, role: Role): Identity {
   }
   const key = parseKeyFile(text, file);
   if (key.role !== role) {
-    throw new QuorateError("KEY_FILE_INVALID", `${file} is a ${key.role} key; name a ${role} key file`, { file });
+    throw new QuorateError("KEY_FILE_INVALID", `${file} holds the keys of role ${key.role}; name a ${role} key file`, {
+      file,
+    });
   }
   return key.identity;
 }

@@ -58,14 +58,20 @@ async function replay(crypto: Crypto, storage: Storage, executor: Executor, deci
     const limits = { maxRecords: HISTORY_BATCHES_MAX, maxBytes: CHUNK_BYTES };
     const records = await storage.journal.range({ from, to: decided, ...limits });
     if (records[0]?.instance !== from) {
-      throw new QuorateError("STORAGE_DAMAGED", `the journal lacks instance ${from}, which the state store needs`, { instance: from });
+      throw new QuorateError("STORAGE_DAMAGED", `the journal lacks instance ${from}, which the state store needs`, {
+        instance: from,
+      });
     }
     for (const record of records) {
       const batch = decoded(() => decodeBatch(crypto, record.batch));
       if (isRejection(batch)) {
-        throw new QuorateError("STORAGE_DAMAGED", `the batch of instance ${record.instance} in the journal is malformed`, {
-          instance: record.instance,
-        });
+        throw new QuorateError(
+          "STORAGE_DAMAGED",
+          `the batch of instance ${record.instance} in the journal is malformed`,
+          {
+            instance: record.instance,
+          },
+        );
       }
       executor.execute(batch, record.digest);
     }

@@ -139,6 +139,11 @@ export class Replica {
     return this.#toExecute.length;
   }
 
+  /** True once this replica stopped, for good or ill. */
+  get halted(): boolean {
+    return this.#halted;
+  }
+
   get draining(): boolean {
     return this.#draining;
   }

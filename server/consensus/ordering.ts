@@ -368,7 +368,7 @@ export class Ordering {
   }
 
   #tryAccept(): void {
-    const { round, instance } = this.#running;
+    const { round } = this.#running;
     const { certification } = round;
     if (!certification?.verified || !certification.journaled || round.ownAccept || !this.#started) return;
     round.ownAccept = acceptMessage(this.#context.view.id, round.regency, certification);

@@ -49,6 +49,8 @@ export interface ClientConnection {
 export interface GatewayEvents {
   /** May this client connect? */
   admit(client: Digest): boolean;
+  /** A client proved itself with these public keys (64 bytes, valid only during the call unless copied). */
+  onAuthenticated?(connection: ClientConnection, keys: Uint8Array): void;
   /** A REQUEST frame's parts. Valid only during the call unless copied. */
   onRequest(connection: ClientConnection, envelope: Uint8Array, request: Uint8Array): void;
   onClosed(connection: ClientConnection): void;

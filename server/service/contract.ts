@@ -6,9 +6,23 @@ import type { Digest } from "../../protocol/bytes.ts";
 
 /** Replicated state as the service sees it: byte strings by latin1 key, in a name space of its own. */
 export interface ServiceState {
+  /** A view of the stored bytes: read, never written to. */
   get(key: string): Uint8Array | undefined;
+  /** Copies `value`: the caller may reuse its buffer. */
   set(key: string, value: Uint8Array): void;
   delete(key: string): void;
+}
+
+/** What of a state store execution needs: the value of a key as of the last durable group. */
+export interface StoredState {
+  get(key: string): Uint8Array | undefined;
+}
+
+/** Where a state stands: the last executed instance, its history digest and its batch's agreed time. */
+export interface Position {
+  readonly instance: number;
+  readonly digest: Digest;
+  readonly timestampMs: number;
 }
 
 export interface ExecutionContext {
@@ -16,6 +30,11 @@ export interface ExecutionContext {
   /** Agreed time of the batch. */
   readonly timestampMs: number;
   readonly client: Digest;
+  /**
+   * True when the results before this one fill the request's reply or the batch's share of memory: whatever could answer
+   * with more than a few bytes must be refused instead, so that every reply fits a frame.
+   */
+  readonly replyFull: boolean;
 }
 
 /** What BFT-SMaRt calls Executable: ordered commands execute, queries answer without changing anything. */

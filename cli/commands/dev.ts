@@ -1,0 +1,147 @@
+/**
+ * `kv dev`: a whole cluster on this machine, one kv-server process per replica. It restarts none: a killed replica stays
+ * down until the next start, so that one can see what the cluster does without it.
+ */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { Command } from "commander";
+import type { ClusterFile } from "../../protocol/cluster.ts";
+import { QuorateError } from "../../protocol/errors.ts";
+import { CommandExit, EXIT } from "../exit.ts";
+import { chooseCluster, globalsOf, helpTail, requireFormat } from "../globals.ts";
+import { type Io, writeOut } from "../io.ts";
+import { addressesOf, firstTaken } from "../local/ports.ts";
+import { exitText, isExit, lastLogMessage, type ReplicaProcess, startReplica } from "../local/replica-process.ts";
+import { addClusterOptions, createCluster, type InitOptions, sizesOf, toleranceWarning } from "./init.ts";
+
+type DevOptions = Pick<InitOptions, "replicas" | "dir" | "basePort">;
+
+export function devCommand(io: Io): Command {
+  return addClusterOptions(new Command("dev").description("run a whole cluster on this machine until Ctrl-C"))
+    .addHelpText(
+      "after",
+      helpTail({
+        notes:
+          "Creates the directory as kv init does when it is missing; an existing one keeps its data, and --replicas and\n" +
+          "--base-port do not change it. Logs go to DIR/replica-N/server.log. Ctrl-C stops every replica.",
+        examples: ["kv dev", "kv dev --replicas 7 --dir seven --base-port 7200"],
+      }),
+    )
+    .action(async (options: DevOptions, command: Command) => {
+      requireFormat(globalsOf(command), ["simple"]);
+      const file = await existingOrNew(options, io, command);
+      await refuseTakenPorts(file);
+      await runCluster({ file, directory: options.dir, io });
+    });
+}
+
+async function existingOrNew(options: DevOptions, io: Io, command: Command): Promise<ClusterFile> {
+  if (!existsSync(options.dir)) {
+    await writeOut(io, `creating ${options.dir}\n`);
+    return await createCluster({ ...options, host: "127.0.0.1", clients: "open" });
+  }
+  const { file } = chooseCluster({ output: "simple", cluster: join(options.dir, "cluster.json") }, io);
+  const asked = command.getOptionValueSource("replicas") === "cli" ? options.replicas : file.members.length;
+  if (asked !== file.members.length) {
+    const why = `${options.dir} holds a cluster of ${file.members.length} replicas, not ${asked}`;
+    throw new QuorateError("DIRECTORY_EXISTS", `${why}; name another with --dir`);
+  }
+  return file;
+}
+
+/** @throws QuorateError PORT_IN_USE */
+async function refuseTakenPorts(file: ClusterFile): Promise<void> {
+  const taken = await firstTaken(addressesOf(file));
+  if (!taken) return;
+  const { host, port, code } = taken;
+  if (code !== "EADDRINUSE") {
+    throw new QuorateError(
+      "CONFIG_INVALID",
+      `cannot listen on ${host}:${port} (${code}); kv dev runs every replica here`,
+    );
+  }
+  const todo = "stop what runs there (another kv dev?), or start a new cluster with --dir DIR --base-port PORT";
+  throw new QuorateError("PORT_IN_USE", `port ${port} of ${host} is in use; ${todo}`, { host, port });
+}
+
+async function runCluster(options: { file: ClusterFile; directory: string; io: Io }): Promise<void> {
+  const { file, directory, io } = options;
+  const running = new Map<number, ReplicaProcess>();
+  let stopping = false;
+  const asked = stopRequest();
+  try {
+    for (const { id } of file.members) {
+      const home = join(directory, `replica-${id}`);
+      const log = join(home, "server.log");
+      const replica = startReplica({ config: join(home, "node.yaml"), log });
+      running.set(id, replica);
+      void replica.exited.then((exit) => {
+        running.delete(id);
+        if (stopping) return;
+        const said = exit.signal === null ? lastLogMessage(log) : null;
+        io.stdout.write(`replica ${id}  down: ${exitText(exit)}${said === null ? "" : `: ${said}`} (log: ${log})\n`);
+      });
+    }
+    const started = Promise.all([...running].map(([id, replica]) => announce(id, replica, io)));
+    const ready = await Promise.race([started, asked.signal]);
+    if (typeof ready === "object" && !ready.includes(true)) {
+      throw new CommandExit(
+        EXIT.USAGE,
+        `no replica started; the lines above and ${directory}/replica-N/server.log say why`,
+      );
+    }
+    if (typeof ready === "object") io.stdout.write(usageText(directory, file));
+    await Promise.race([asked.signal, everyoneExited(running)]);
+    if (running.size === 0 && !asked.wasAsked()) throw new CommandExit(EXIT.UNAVAILABLE, "every replica ended");
+  } finally {
+    stopping = true;
+    if (running.size > 0) io.stdout.write("stopping\n");
+    await Promise.all([...running.values()].map((replica) => replica.stop()));
+    asked.release();
+  }
+}
+
+async function announce(id: number, replica: ReplicaProcess, io: Io): Promise<boolean> {
+  const outcome = await replica.ready;
+  if (isExit(outcome)) return false;
+  const address = /clients=(\S+)/.exec(outcome)?.[1] ?? "";
+  io.stdout.write(`replica ${id}  ready  pid ${replica.pid}  ${address}\n`);
+  return true;
+}
+
+async function everyoneExited(running: ReadonlyMap<number, ReplicaProcess>): Promise<void> {
+  await Promise.all([...running.values()].map((replica) => replica.exited));
+}
+
+/** Resolves on the first SIGINT, SIGTERM or SIGHUP; later ones are swallowed while the replicas stop. */
+function stopRequest(): { signal: Promise<"asked">; wasAsked: () => boolean; release: () => void } {
+  const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+  let asked = false;
+  let onSignal = (): void => {};
+  const signal = new Promise<"asked">((resolve) => {
+    onSignal = () => {
+      asked = true;
+      resolve("asked");
+    };
+  });
+  for (const name of signals) process.on(name, onSignal);
+  const release = (): void => {
+    for (const name of signals) process.off(name, onSignal);
+  };
+  return { signal, wasAsked: () => asked, release };
+}
+
+function usageText(directory: string, file: ClusterFile): string {
+  const { n, f, quorum } = sizesOf(file);
+  const cluster = directory === ".kv" ? "" : ` --cluster ${join(directory, "cluster.json")}`;
+  return [
+    "",
+    `n=${n} f=${f} quorum=${quorum}. In another terminal:`,
+    `  npx kv put greeting hello${cluster}`,
+    `  npx kv get greeting${cluster}`,
+    `  npx kv status${cluster}`,
+    "Ctrl-C stops all replicas.",
+    ...(f === 0 ? [toleranceWarning(n)] : []),
+    "",
+  ].join("\n");
+}

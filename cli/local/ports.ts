@@ -1,0 +1,31 @@
+/** Which ports of a cluster are taken on this machine, found out before anything is started. */
+import { createServer } from "node:net";
+import type { ClusterFile } from "../../protocol/cluster.ts";
+
+export interface Address {
+  readonly host: string;
+  readonly port: number;
+}
+
+export function addressesOf(file: ClusterFile): Address[] {
+  return file.members.flatMap(({ host, clientPort, peerPort, adminPort }) =>
+    [clientPort, peerPort, adminPort].map((port) => ({ host, port })),
+  );
+}
+
+/** The first address that cannot be bound, with the reason's errno code, or null. */
+export async function firstTaken(addresses: readonly Address[]): Promise<(Address & { code: string }) | null> {
+  for (const address of addresses) {
+    const code = await bindCode(address);
+    if (code !== null) return { ...address, code };
+  }
+  return null;
+}
+
+function bindCode({ host, port }: Address): Promise<string | null> {
+  return new Promise((resolve) => {
+    const server = createServer();
+    server.once("error", (error: NodeJS.ErrnoException) => resolve(error.code ?? "UNKNOWN"));
+    server.listen({ host, port, exclusive: true }, () => server.close(() => resolve(null)));
+  });
+}

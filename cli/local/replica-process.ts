@@ -1,0 +1,118 @@
+/**
+ * One kv-server child process. Guarantees: it never outlives this process (its stdin is a pipe that ends with us, and
+ * `QUORATE_STOP_ON_STDIN_END` makes it stop then); `stop()` ends it, by force when it does not end by itself; its
+ * logs are appended to a file.
+ */
+import { type ChildProcess, spawn } from "node:child_process";
+import { closeSync, openSync, readFileSync } from "node:fs";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+
+export const STOP_GRACE_MS = 10_000;
+
+/** Command line of a program of this package, whether it runs compiled or from its TypeScript sources. */
+export function programCommand(program: URL): readonly [file: string, ...args: string[]] {
+  const path = fileURLToPath(program);
+  return path.endsWith(".ts")
+    ? [process.execPath, "--import", import.meta.resolve("tsx"), path]
+    : [process.execPath, path];
+}
+
+/** `./main.ts` beside the sources, `./main.js` in the compiled package: whatever this file itself is. */
+export function siblingProgram(path: string): URL {
+  const extension = import.meta.url.endsWith(".ts") ? "ts" : "js";
+  return new URL(`${path}.${extension}`, import.meta.url);
+}
+
+export interface ReplicaExit {
+  readonly code: number | null;
+  readonly signal: NodeJS.Signals | null;
+}
+
+export interface ReplicaProcess {
+  readonly pid: number;
+  /** The ready line, or how the process ended before it was ready. */
+  readonly ready: Promise<string | ReplicaExit>;
+  readonly exited: Promise<ReplicaExit>;
+  kill(signal: NodeJS.Signals): void;
+  /** SIGTERM, then SIGKILL when it is still there after the grace time. */
+  stop(): Promise<ReplicaExit>;
+}
+
+/** Starts `kv-server --config FILE`. @throws Error when the process cannot be started or the log cannot be written */
+export function startReplica(options: { config: string; log: string; env?: NodeJS.ProcessEnv }): ReplicaProcess {
+  const [file, ...args] = programCommand(siblingProgram("../../server/main"));
+  const log = openSync(options.log, "a", 0o600);
+  let child: ChildProcess;
+  try {
+    child = spawn(file, [...args, "--config", options.config], {
+      stdio: ["pipe", "pipe", log],
+      env: { ...process.env, ...options.env, QUORATE_STOP_ON_STDIN_END: "1" },
+      // A Ctrl-C in the terminal reaches only this process, which then stops the replicas in its own way.
+      detached: true,
+    });
+  } finally {
+    closeSync(log);
+  }
+  const exited = new Promise<ReplicaExit>((resolve) => {
+    child.on("exit", (code, signal) => resolve({ code, signal }));
+    child.on("error", () => resolve({ code: null, signal: null }));
+  });
+  child.stdin?.on("error", () => {});
+  const kill = (signal: NodeJS.Signals): void => {
+    if (child.exitCode === null && child.signalCode === null) child.kill(signal);
+  };
+  return {
+    pid: child.pid ?? 0,
+    ready: Promise.race([readyLine(child), exited]),
+    exited,
+    kill,
+    async stop() {
+      kill("SIGTERM");
+      const force = setTimeout(() => kill("SIGKILL"), STOP_GRACE_MS);
+      try {
+        return await exited;
+      } finally {
+        clearTimeout(force);
+      }
+    },
+  };
+}
+
+function readyLine(child: ChildProcess): Promise<string> {
+  return new Promise((resolve) => {
+    if (!child.stdout) return;
+    createInterface({ input: child.stdout }).on("line", (line) => {
+      if (line.startsWith("ready ")) resolve(line);
+    });
+  });
+}
+
+export function isExit(outcome: string | ReplicaExit): outcome is ReplicaExit {
+  return typeof outcome !== "string";
+}
+
+export function exitText({ code, signal }: ReplicaExit): string {
+  if (signal !== null) return `killed by ${signal}`;
+  return code === null ? "could not be started" : `exit code ${code}`;
+}
+
+const LOG_TAIL_BYTES = 64 * 1024;
+
+/** What a replica last said in its log: the message of the last line, or null. */
+export function lastLogMessage(path: string): string | null {
+  let text: string;
+  try {
+    text = readFileSync(path).subarray(-LOG_TAIL_BYTES).toString("utf8");
+  } catch {
+    return null;
+  }
+  const last = text.trimEnd().split("\n").at(-1) ?? "";
+  if (last === "") return null;
+  try {
+    const { msg } = JSON.parse(last) as { msg?: unknown };
+    return typeof msg === "string" ? msg : last;
+  } catch {
+    return last;
+  }
+}

@@ -1,0 +1,60 @@
+/** What a caller waits for (`Call`), and the request that carries it (`InFlight`), as the session's tables hold them. */
+import type { Digest } from "../protocol/bytes.ts";
+import type { RequestProof } from "./credentials.ts";
+import type { Votes } from "./quorum.ts";
+
+/**
+ * How a command travels: `write` and `read` are ordered, in requests of their own (a read can be issued again, a write
+ * must not be); `query` is unordered first; `resolve` is a RESOLVE.
+ */
+export type Lane = "write" | "read" | "query" | "resolve";
+
+/** One command and its caller's promise. `done` once the promise is settled. */
+export interface Call {
+  readonly command: Uint8Array;
+  lane: Lane;
+  /** Milliseconds since 1970 in batch time, 0 for none. */
+  readonly deadlineMs: number;
+  /** On the monotonic clock. */
+  readonly timeoutAt: number;
+  readonly settle: (result: Uint8Array) => void;
+  readonly reject: (error: unknown) => void;
+  /** True of a read's result that says: the results before it in the bundle left no room, ask again. */
+  readonly crowdedOut: ((result: Uint8Array) => boolean) | null;
+  /** Of a RESOLVE for one of our own requests: that request. */
+  readonly target: InFlight | null;
+  done: boolean;
+  /** The request it was sent in, and its place there. */
+  entry: InFlight | null;
+  index: number;
+  signal: AbortSignal | null;
+  onAbort: (() => void) | null;
+}
+
+/**
+ * One request. Invariants: 1. `bytes` and `digest` never change: a retry resends the same request. 2. `open` counts the
+ * calls not done. 3. an `abandoned` request (a write nobody waits for) is not resent and holds back `ackedBelow`.
+ */
+export interface InFlight {
+  readonly lane: Lane;
+  readonly session: number;
+  readonly sequence: number;
+  readonly ackedBelow: number;
+  readonly bytes: Uint8Array;
+  readonly digest: Digest;
+  readonly calls: readonly Call[];
+  /** Callers of `outcome()` for this very request. */
+  readonly waiters: Call[];
+  readonly votes: Votes;
+  readonly sentAt: number;
+  proof: RequestProof;
+  /** Position of the member asked for the full result. */
+  replier: number;
+  attempts: number;
+  resendAt: number;
+  timeoutAt: number;
+  open: number;
+  abandoned: boolean;
+  /** The RESOLVE on its way for this request. */
+  resolver: Call | null;
+}

@@ -1,0 +1,53 @@
+/** `connect()` on Node: reads the cluster file and the client's keys, and talks over `ws` with node:crypto. */
+import { dirname, join } from "node:path";
+import type { ClusterFile } from "../protocol/cluster.ts";
+import { nodeCrypto } from "../protocol/crypto/node.ts";
+import { QuorateError } from "../protocol/errors.ts";
+import { type Identity, newIdentity as newIdentityWith } from "../protocol/identity.ts";
+import { readClusterFile, readIdentityFile } from "./identity-file.ts";
+import type { Kv } from "./kv.ts";
+import { type ConnectionOptions, open } from "./open.ts";
+import { wsTransport } from "./transport-ws.ts";
+
+export interface ConnectOptions<T> extends ConnectionOptions<T> {
+  /** The cluster file `kv init` wrote: its path, or its parsed content. */
+  readonly cluster: string | ClusterFile;
+  /** The client's keys: a key file's path, or the keys; `client.key` beside the cluster file by default. */
+  readonly identity?: string | Identity | undefined;
+}
+
+/**
+ * Connects to a cluster: resolves once a quorum of its replicas is connected; the others follow in the background, and
+ * every connection that breaks is made again. Values are text unless `codec` says otherwise.
+ *
+ * @throws QuorateError CONFIG_MISSING, CONFIG_INVALID, KEY_FILE_UNREADABLE, KEY_FILE_PERMISSIONS, KEY_FILE_INVALID;
+ *   QUORUM_UNAVAILABLE after `timeoutMs`; CLUSTER_MISMATCH (the replicas belong to another cluster) and REFUSED (this
+ *   identity may not be a client) at once; ABORTED
+ * @example
+ * ```ts
+ * const kv = await connect({ cluster: ".kv/cluster.json" });
+ * await kv.put("greeting", "hello");
+ * await kv.close();
+ * ```
+ */
+export async function connect<T = string>(options: ConnectOptions<T>): Promise<Kv<T>> {
+  const { cluster, identity, ...rest } = options;
+  const path = typeof cluster === "string" ? cluster : null;
+  const file = typeof cluster === "string" ? await readClusterFile(cluster) : cluster;
+  const keys = identity ?? (path === null ? undefined : join(dirname(path), "client.key"));
+  if (keys === undefined) {
+    throw new QuorateError("INVALID_ARGUMENT", "give identity: a key file's path, or keys such as newIdentity()");
+  }
+  return open({
+    ...rest,
+    cluster: file,
+    identity: typeof keys === "string" ? await readIdentityFile(keys) : keys,
+    crypto: nodeCrypto,
+    transport: rest.transport ?? wsTransport,
+  });
+}
+
+/** Fresh keys: a client nobody knows yet, welcome where clients are "open". */
+export function newIdentity(): Identity {
+  return newIdentityWith(nodeCrypto);
+}

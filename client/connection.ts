@@ -1,0 +1,230 @@
+/**
+ * One connection to one replica: handshake (HELLO, AUTH, WELCOME), reconnection with jittered back-off, and the faults met
+ * on the way (docs/protocol.md section 2). A connection belongs to one session at a time; frames are sent only once
+ * the gateway has welcomed it. Invariants: 1. at most one channel is open. 2. `onReady` is called once per channel.
+ * 3. nothing is reported after `close()`.
+ */
+import { CLOSE_CODES, decodeGatewayFrame, type Hello, type Reply } from "../protocol/client-frames.ts";
+import type { Cluster } from "../protocol/cluster.ts";
+import { assertNever, type ErrorCode, isRejection } from "../protocol/errors.ts";
+import { CONNECTION_QUEUE_BYTES_MAX, HANDSHAKE_MS_MAX } from "../protocol/limits.ts";
+import type { Member } from "../protocol/view.ts";
+import type { Credentials } from "./credentials.ts";
+import type { Channel, ChannelClosed, Clock, Scheduled, Transport } from "./ports.ts";
+
+const BACKOFF_MS_MIN = 100;
+const BACKOFF_MS_MAX = 5_000;
+/** A replica that was sent requests and said nothing for so long: the connection may be half open, so try another. */
+const SILENCE_MS_MAX = 15_000;
+
+/** Why a replica cannot be used now. `definite`: waiting will not help. */
+export interface ConnectionFault {
+  readonly code: ErrorCode;
+  readonly message: string;
+  readonly definite: boolean;
+}
+
+export interface ConnectionEvents {
+  onReady(position: number): void;
+  /** Not verified yet. */
+  onReply(position: number, reply: Reply): void;
+  onFault(position: number, fault: ConnectionFault): void;
+}
+
+export interface ConnectionOptions {
+  readonly position: number;
+  readonly member: Member;
+  readonly cluster: Cluster;
+  readonly credentials: Credentials;
+  readonly transport: Transport;
+  readonly clock: Clock;
+  readonly events: ConnectionEvents;
+}
+
+export class Connection {
+  readonly member: Member;
+  readonly #options: ConnectionOptions;
+  #session = 0;
+  #channel: Channel | null = null;
+  #ready = false;
+  #closed = false;
+  #greeted = false;
+  #fault: ConnectionFault | null = null;
+  #faults = 0;
+  #attempts = 0;
+  #unansweredSince = 0;
+  #timer: Scheduled | null = null;
+  #whenDown: (() => void) | null = null;
+
+  constructor(options: ConnectionOptions) {
+    this.#options = options;
+    this.member = options.member;
+  }
+
+  /** Welcomed by the gateway: `send` reaches the replica. */
+  get ready(): boolean {
+    return this.#ready;
+  }
+
+  /** The newest fault, or null while the connection is ready. */
+  get fault(): ConnectionFault | null {
+    return this.#ready ? null : this.#fault;
+  }
+
+  /** How often this replica broke the protocol: garbage, a wrong MAC, another cluster. */
+  get faults(): number {
+    return this.#faults;
+  }
+
+  /** Opens, or opens again for another session. */
+  open(session: number): void {
+    this.#session = session;
+    this.#attempts = 0;
+    this.#drop();
+    this.#connect();
+  }
+
+  /** False when it was not taken: not ready, or too much is queued. A resend repairs that. */
+  send(frame: Uint8Array): boolean {
+    const channel = this.#channel;
+    if (!this.#ready || channel === null || channel.queuedBytes > CONNECTION_QUEUE_BYTES_MAX) return false;
+    const now = this.#options.clock.monotonicMs();
+    if (this.#unansweredSince === 0) this.#unansweredSince = now;
+    else if (now - this.#unansweredSince > SILENCE_MS_MAX) {
+      this.#fail({ code: "TIMEOUT", message: `no answer for ${SILENCE_MS_MAX / 1000} s`, definite: false });
+      return false;
+    }
+    channel.send(frame);
+    return true;
+  }
+
+  /** It answered a request with a valid MAC: forget earlier failures. */
+  vouch(): void {
+    this.#attempts = 0;
+  }
+
+  /** It broke the protocol: count it, close, come back later. */
+  punish(message: string): void {
+    this.#faults++;
+    this.#fail({ code: "REFUSED", message, definite: false });
+  }
+
+  /** Closes for good; resolves when the channel is gone. */
+  close(): Promise<void> {
+    this.#closed = true;
+    const channel = this.#channel;
+    this.#ready = false;
+    this.#timer?.cancel();
+    this.#timer = null;
+    if (channel === null) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.#whenDown = resolve;
+      channel.close();
+    });
+  }
+
+  #connect(): void {
+    const { transport, clock, member } = this.#options;
+    this.#greeted = false;
+    this.#unansweredSince = 0;
+    const channel: Channel = transport.open(member, {
+      onFrame: (bytes) => {
+        if (this.#channel === channel && !this.#closed) this.#onFrame(channel, bytes);
+      },
+      onClosed: (closed) => {
+        if (this.#channel === channel) this.#onClosed(closed);
+      },
+    });
+    this.#channel = channel;
+    this.#timer = clock.after(HANDSHAKE_MS_MAX, () =>
+      this.#fail({ code: "TIMEOUT", message: "it does not complete the handshake", definite: false }),
+    );
+  }
+
+  /** Lets go of the channel; what it still reports is ignored. */
+  #drop(): void {
+    const channel = this.#channel;
+    this.#channel = null;
+    this.#ready = false;
+    this.#timer?.cancel();
+    this.#timer = null;
+    channel?.close();
+  }
+
+  #fail(fault: ConnectionFault): void {
+    this.#drop();
+    this.#fault = fault;
+    const { clock, events, position } = this.#options;
+    const delay = fault.definite
+      ? BACKOFF_MS_MAX
+      : Math.min(BACKOFF_MS_MAX, BACKOFF_MS_MIN * 2 ** Math.min(this.#attempts, 16));
+    this.#attempts++;
+    this.#timer = clock.after(delay * (0.5 + clock.random() / 2), () => this.#connect());
+    events.onFault(position, fault);
+  }
+
+  #onClosed(closed: ChannelClosed): void {
+    this.#channel = null;
+    if (this.#closed) this.#whenDown?.();
+    else this.#fail(faultOf(closed));
+  }
+
+  #onFrame(channel: Channel, bytes: Uint8Array): void {
+    const frame = decodeGatewayFrame(bytes);
+    if (isRejection(frame)) {
+      this.punish(`it sent a malformed frame (${frame.code})`);
+      return;
+    }
+    this.#unansweredSince = 0;
+    switch (frame.type) {
+      case "REPLY":
+        if (this.#ready) this.#options.events.onReply(this.#options.position, frame);
+        return;
+      case "HELLO":
+        this.#greet(channel, frame);
+        return;
+      case "WELCOME":
+        if (!this.#greeted || this.#ready) {
+          this.punish("it sent an unexpected frame");
+          return;
+        }
+        this.#ready = true;
+        this.#timer?.cancel();
+        this.#timer = null;
+        this.#options.events.onReady(this.#options.position);
+        return;
+      default:
+        assertNever(frame);
+    }
+  }
+
+  #greet(channel: Channel, hello: Hello): void {
+    const { cluster, credentials, member, position } = this.#options;
+    if (this.#greeted) {
+      this.punish("it greeted twice");
+      return;
+    }
+    if (hello.cluster !== cluster.id || hello.replica !== member.id) {
+      this.#faults++;
+      const what = hello.cluster !== cluster.id ? "it belongs to another cluster" : `it is replica ${hello.replica}`;
+      this.#fail({ code: "CLUSTER_MISMATCH", message: `${what}; use this cluster's cluster.json`, definite: true });
+      return;
+    }
+    this.#greeted = true;
+    channel.send(credentials.auth(position, { replica: member.id, nonce: hello.nonce, session: this.#session }));
+  }
+}
+
+function faultOf({ code, reason }: ChannelClosed): ConnectionFault {
+  const why = reason === "" ? "" : `: ${reason}`;
+  switch (code) {
+    case 0:
+      return { code: "QUORUM_UNAVAILABLE", message: `cannot be reached${why}`, definite: false };
+    case CLOSE_CODES.NOT_A_CLIENT:
+      return { code: "REFUSED", message: `this identity may not be a client${why}`, definite: true };
+    case CLOSE_CODES.UNAUTHENTICATED:
+      return { code: "REFUSED", message: `it does not accept this identity's proof${why}`, definite: true };
+    default:
+      return { code: "QUORUM_UNAVAILABLE", message: `closed the connection (${code})${why}`, definite: false };
+  }
+}

@@ -1,0 +1,3 @@
+/** `quorate/client` on Node. */
+export { type ConnectOptions, connect, newIdentity } from "./connect.ts";
+export * from "./public.ts";

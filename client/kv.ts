@@ -1,0 +1,359 @@
+/**
+ * `Kv`: the key-value store as callers see it (docs/protocol.md sections 3 and 8). Reads and writes are linearizable; each
+ * answer is one that a quorum of replicas gave. A missing key is `null`; every failure is a `QuorateError` with a code.
+ */
+import { bytesOf, hex, latin1, prefixEnd } from "../protocol/bytes.ts";
+import { REPLY_STATUSES } from "../protocol/client-frames.ts";
+import { type Command, decodeResults, encodeCommand, type Result, type WireEntry } from "../protocol/commands.ts";
+import { decoded, isRejection, QuorateError } from "../protocol/errors.ts";
+import { RANGE_ENTRIES_MAX } from "../protocol/limits.ts";
+import { boundOf, conditionOf, continuationKey, keyOf, textOfKey, valueBytes } from "./arguments.ts";
+import type { Codec } from "./codecs.ts";
+import { ConflictError, type RequestId } from "./errors.ts";
+import type {
+  CallOptions,
+  CasOptions,
+  Deleted,
+  DeleteOptions,
+  Entry,
+  Key,
+  KeyEntry,
+  Outcome,
+  Page,
+  PageOptions,
+  PutOptions,
+  RangeOptions,
+  ReadOptions,
+  ScanOptions,
+  Swap,
+  WriteOptions,
+  Written,
+} from "./kv-types.ts";
+import type { ReplicaState } from "./replicas.ts";
+import { crowdedOut, readResult, refusal, unexpected } from "./results.ts";
+import type { Session, SubmitOptions } from "./session.ts";
+
+/** Defaults of one connection. */
+export interface KvDefaults {
+  readonly timeoutMs: number;
+  readonly orderedReads: boolean;
+}
+
+/**
+ * A connection to a cluster, and a codec for its values. Calls may run concurrently: what is issued in one turn of the event
+ * loop travels in one request, in any order.
+ *
+ * @example
+ * ```ts
+ * const kv = await connect({ cluster: ".kv/cluster.json" });
+ * const { revision } = await kv.put("greeting", "hello");
+ * await kv.put("greeting", "hello again", { ifRevision: revision });
+ * const entry = await kv.get("greeting"); // { key: "greeting", value: "hello again", version: 2n, ... } or null
+ * for await (const { key, value } of kv.range({ prefix: "greet" })) console.log(key, value);
+ * await kv.close();
+ * ```
+ */
+export class Kv<T> implements AsyncDisposable {
+  readonly #session: Session;
+  readonly #codec: Codec<T>;
+  readonly #defaults: KvDefaults;
+
+  /** Use `connect()`. */
+  constructor(session: Session, codec: Codec<T>, defaults: KvDefaults) {
+    this.#session = session;
+    this.#codec = codec;
+    this.#defaults = defaults;
+  }
+
+  /** The same connection with another codec: `kv.withCodec(json<User>())`. Closing either closes both. */
+  withCodec<U>(codec: Codec<U>): Kv<U> {
+    return new Kv(this.#session, codec, this.#defaults);
+  }
+
+  /** This client's id: 64 hexadecimal digits. */
+  get clientId(): string {
+    return hex(this.#session.client);
+  }
+
+  /** The replicas of the cluster, and which of them are connected. */
+  replicas(): ReplicaState[] {
+    return this.#session.replicas;
+  }
+
+  /**
+   * Writes a value.
+   * @throws ConflictError CONFLICT when `ifRevision` or `ifAbsent` does not hold; nothing is written then.
+   * @throws UnknownOutcomeError UNKNOWN_OUTCOME, QUORUM_UNAVAILABLE, ABORTED, CLOSED when it was sent and its result is
+   *   not known: see `outcome()`.
+   * @throws QuorateError KEY_EMPTY, KEY_TOO_LARGE, VALUE_TOO_LARGE, INVALID_ARGUMENT, DEADLINE, STORAGE_FULL, REFUSED,
+   *   TIMEOUT, QUORUM_UNAVAILABLE (not sent)
+   * @example
+   * ```ts
+   * const { revision } = await kv.put("color", "red", { ifAbsent: true });
+   * ```
+   */
+  put(key: Key, value: T, options: PutOptions = {}): Promise<Written> {
+    return this.#write(
+      options,
+      () => ({ type: "put", key: keyOf(key), value: valueBytes(this.#codec, value), ifRevision: conditionOf(options) }),
+      (result) => {
+        if (result.type === "written") return written(result);
+        if (result.type === "conflict") throw new ConflictError(BigInt(result.modRevision));
+        throw refusal(result);
+      },
+    );
+  }
+
+  /**
+   * Reads a key, or null when it is absent.
+   * @throws QuorateError KEY_EMPTY, KEY_TOO_LARGE, DECODE_FAILED (the value does not fit the codec), TIMEOUT,
+   *   QUORUM_UNAVAILABLE, ABORTED, CLOSED
+   * @example
+   * ```ts
+   * const entry = await kv.get("color");
+   * console.log(entry?.value, entry?.modRevision);
+   * ```
+   */
+  get(key: Key, options: ReadOptions = {}): Promise<Entry<T> | null> {
+    return this.#read(
+      options,
+      () => ({ type: "get", key: keyOf(key) }),
+      (result, command) => {
+        if (result.type === "absent") return null;
+        if (result.type !== "found") throw refusal(result);
+        const keyBytes = new Uint8Array(command.key);
+        const name = typeof key === "string" ? key : textOfKey(keyBytes);
+        return { ...revisions(result), key: name, keyBytes, value: this.#codec.decode(result.value) };
+      },
+    );
+  }
+
+  /**
+   * Deletes a key; `deleted` is false when it was absent.
+   * @throws ConflictError CONFLICT when `ifRevision` does not hold. Otherwise as `put`.
+   * @example
+   * ```ts
+   * const { deleted } = await kv.delete("color");
+   * ```
+   */
+  delete(key: Key, options: DeleteOptions = {}): Promise<Deleted> {
+    return this.#write(
+      options,
+      () => ({ type: "delete", key: keyOf(key), ifRevision: conditionOf(options) }),
+      (result) => {
+        if (result.type === "deleted") return { deleted: true, revision: BigInt(result.revision) };
+        if (result.type === "absent") return { deleted: false, revision: BigInt(result.revision) };
+        if (result.type === "conflict") throw new ConflictError(BigInt(result.modRevision));
+        throw refusal(result);
+      },
+    );
+  }
+
+  /**
+   * Compare-and-swap: writes when the key's modRevision is `expect`. Losing is an answer, not an error.
+   * @throws as `put`, CONFLICT excepted.
+   * @example
+   * ```ts
+   * const { swapped, revision } = await kv.cas("counter", { expect: "absent", value: "1" });
+   * ```
+   */
+  cas(key: Key, options: CasOptions<T>): Promise<Swap> {
+    const { expect, value } = options;
+    return this.#write(
+      options,
+      () => ({
+        type: "cas",
+        key: keyOf(key),
+        expect: conditionOf({ ifRevision: expect === "absent" ? 0n : expect }) ?? 0,
+        value: valueBytes(this.#codec, value),
+      }),
+      (result) => {
+        if (result.type === "written") return { swapped: true, revision: BigInt(result.modRevision) };
+        if (result.type === "conflict") return { swapped: false, revision: BigInt(result.modRevision) };
+        throw refusal(result);
+      },
+    );
+  }
+
+  /**
+   * One page of a range, atomic: all of it at one store revision.
+   * @throws QuorateError INVALID_ARGUMENT, DECODE_FAILED, TIMEOUT, QUORUM_UNAVAILABLE, ABORTED, CLOSED
+   * @example
+   * ```ts
+   * const first = await kv.page({ prefix: "u/", limit: 100 });
+   * const second = first.continuation && (await kv.page({ prefix: "u/", limit: 100, continuation: first.continuation }));
+   * ```
+   */
+  page(options: PageOptions & { keysOnly: true }): Promise<Page<KeyEntry>>;
+  page(options?: PageOptions & { keysOnly?: false | undefined }): Promise<Page<Entry<T>>>;
+  page(options?: PageOptions): Promise<Page<KeyEntry | Entry<T>>>;
+  page(options: PageOptions = {}): Promise<Page<KeyEntry | Entry<T>>> {
+    return this.#read(
+      options,
+      () => rangeCommand(options),
+      (result) => {
+        if (result.type !== "page") throw refusal(result);
+        const entries = result.entries.map((entry) => this.#entry(entry, options.keysOnly === true));
+        const last = result.entries.at(-1);
+        if (result.more && last === undefined) throw unexpected("an empty page that is not the last");
+        const continuation = result.more && last ? hex(last.key) : null;
+        return { entries, revision: BigInt(result.revision), continuation };
+      },
+    );
+  }
+
+  /**
+   * The entries of a range in key order, fetched page by page. Each page is atomic, the whole is not: writes meanwhile may or
+   * may not be seen.
+   * @throws as `page`, from the iteration.
+   * @example
+   * ```ts
+   * for await (const { key, value } of kv.range({ prefix: "u/", limit: 1_000 })) console.log(key, value);
+   * ```
+   */
+  range(options: ScanOptions & { keysOnly: true }): AsyncGenerator<KeyEntry, void, undefined>;
+  range(options?: ScanOptions & { keysOnly?: false | undefined }): AsyncGenerator<Entry<T>, void, undefined>;
+  range(options?: ScanOptions): AsyncGenerator<KeyEntry | Entry<T>, void, undefined>;
+  async *range(options: ScanOptions = {}): AsyncGenerator<KeyEntry | Entry<T>, void, undefined> {
+    const { pageSize = 0, limit = Number.POSITIVE_INFINITY, ...rest } = options;
+    let left = limit;
+    let continuation: string | undefined;
+    while (left > 0) {
+      const size = Math.min(left, pageSize > 0 ? pageSize : RANGE_ENTRIES_MAX);
+      const page: Page<KeyEntry | Entry<T>> = await this.page({ ...rest, limit: size, continuation });
+      yield* page.entries;
+      left -= page.entries.length;
+      if (page.continuation === null) return;
+      continuation = page.continuation;
+    }
+  }
+
+  /**
+   * An opaque command of the replicated service: its result bytes. Unordered commands that turn out to be no query are
+   * ordered. For services other than this key-value store.
+   * @throws QuorateError REQUEST_TOO_LARGE, and as `put`
+   */
+  invoke(command: Uint8Array, options: WriteOptions & { ordered: boolean }): Promise<Uint8Array> {
+    const { ordered, ...call } = options;
+    return this.#session.submit(command, this.#submitOptions(call, ordered ? "write" : "query"), (result) => result);
+  }
+
+  /**
+   * What became of a write whose outcome was unknown. If it has not been executed by then, it is cancelled for ever: after an
+   * answer other than "unknown", writing again is safe.
+   * @throws QuorateError TIMEOUT, QUORUM_UNAVAILABLE, ABORTED, CLOSED: ask again
+   * @example
+   * ```ts
+   * try {
+   *   await kv.put("color", "blue", { timeoutMs: 200 });
+   * } catch (error) {
+   *   if (!(error instanceof UnknownOutcomeError)) throw error;
+   *   const outcome = await kv.outcome(error.requestId);
+   *   if (outcome.type === "cancelled") await kv.put("color", "blue");
+   * }
+   * ```
+   */
+  async outcome(requestId: RequestId, options: CallOptions = {}): Promise<Outcome> {
+    const { session, sequence, index = 0 } = requestId;
+    if (!Number.isSafeInteger(session) || session < 1 || !Number.isSafeInteger(sequence) || sequence < 1) {
+      throw new QuorateError("INVALID_ARGUMENT", "a request id has a session and a sequence, both integers from 1");
+    }
+    const { timeoutMs, signal } = this.#submitOptions(options, "write");
+    const resolution = await this.#session.resolve({ session, sequence }, { timeoutMs, signal });
+    if (resolution.type !== "replied") return resolution;
+    const status = REPLY_STATUSES[resolution.status];
+    const results = decoded(() => decodeResults(resolution.results));
+    const bytes = isRejection(results) ? undefined : results[index];
+    if (status === undefined || bytes === undefined) throw unexpected("an unreadable resolution");
+    const result = decoded(() => readResult(bytes));
+    return { type: "replied", status, result: isRejection(result) ? null : result, bytes };
+  }
+
+  /** Rejects what is pending with CLOSED and closes every connection. Await your calls first. */
+  async close(): Promise<void> {
+    await this.#session.close();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  #submitOptions(options: WriteOptions, lane: SubmitOptions["lane"]): SubmitOptions {
+    const { timeoutMs = this.#defaults.timeoutMs, deadlineMs, signal } = options;
+    return { lane, timeoutMs, deadlineMs, signal };
+  }
+
+  #write<R>(options: WriteOptions, command: () => Command, decode: (result: Result) => R): Promise<R> {
+    try {
+      const submit = this.#submitOptions(options, "write");
+      return this.#session.submit(encodeCommand(command()), submit, (bytes) => decode(readResult(bytes)));
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  #read<C extends Command, R>(
+    options: ReadOptions,
+    command: () => C,
+    decode: (result: Result, command: C) => R,
+  ): Promise<R> {
+    try {
+      const made = command();
+      const ordered = options.ordered ?? this.#defaults.orderedReads;
+      const submit = { ...this.#submitOptions(options, ordered ? "read" : "query"), crowdedOut };
+      return this.#session.submit(encodeCommand(made), submit, (bytes) => decode(readResult(bytes), made));
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  #entry(entry: WireEntry, keysOnly: boolean): KeyEntry | Entry<T> {
+    const keyBytes = new Uint8Array(entry.key);
+    const named = { ...revisions(entry), key: textOfKey(keyBytes), keyBytes };
+    if (keysOnly) return named;
+    if (entry.value === null) throw unexpected("an entry without its value");
+    return { ...named, value: this.#codec.decode(entry.value) };
+  }
+}
+
+interface WireRevisions {
+  readonly createRevision: number;
+  readonly modRevision: number;
+  readonly version: number;
+}
+
+function revisions(wire: WireRevisions): Omit<KeyEntry, "key" | "keyBytes"> {
+  return {
+    createRevision: BigInt(wire.createRevision),
+    modRevision: BigInt(wire.modRevision),
+    version: BigInt(wire.version),
+  };
+}
+
+function written(wire: WireRevisions): Written {
+  return {
+    revision: BigInt(wire.modRevision),
+    createRevision: BigInt(wire.createRevision),
+    version: BigInt(wire.version),
+  };
+}
+
+/** The command for a page; a continuation moves the bound the iteration starts from. */
+function rangeCommand(options: RangeOptions & PageOptions): Extract<Command, { type: "range" }> {
+  const { prefix, limit = 0, reverse = false, keysOnly = false, continuation } = options;
+  if (prefix !== undefined && (options.from !== undefined || options.to !== undefined)) {
+    throw new QuorateError("INVALID_ARGUMENT", "give either prefix, or from and to");
+  }
+  if (!Number.isSafeInteger(limit) || limit < 0) {
+    throw new QuorateError("INVALID_ARGUMENT", `limit must be an integer from 0, not ${limit}`);
+  }
+  let from = boundOf(prefix ?? options.from ?? "");
+  const end = prefix === undefined ? undefined : prefixEnd(latin1(from));
+  let to = end != null ? bytesOf(end) : options.to === undefined ? null : boundOf(options.to);
+  if (continuation !== undefined) {
+    const last = continuationKey(continuation);
+    if (reverse) to = last;
+    else from = new Uint8Array([...last, 0]);
+  }
+  return { type: "range", from, to, limit: Math.min(limit, RANGE_ENTRIES_MAX), reverse, keysOnly };
+}

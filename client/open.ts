@@ -1,0 +1,69 @@
+/** Opens a `Kv` on given ports: what `connect()` of Node and of browsers share, and what tests and simulators call. */
+import { type ClusterFile, clusterFileSchema, clusterOf, firstIssue } from "../protocol/cluster.ts";
+import type { Crypto } from "../protocol/crypto/contract.ts";
+import { QuorateError } from "../protocol/errors.ts";
+import type { Identity } from "../protocol/identity.ts";
+import { systemClock } from "./clock.ts";
+import { type Codec, utf8 } from "./codecs.ts";
+import { Kv } from "./kv.ts";
+import type { Clock, Transport } from "./ports.ts";
+import { Session } from "./session.ts";
+import { SessionNumbers } from "./session-numbers.ts";
+
+/** Options of `connect()` that do not depend on the platform. */
+export interface ConnectionOptions<T> {
+  /** How values become bytes; `utf8` by default. See `Kv.withCodec`. */
+  readonly codec?: Codec<T> | undefined;
+  /** Milliseconds each call waits for a quorum, connecting included; 5,000 by default. */
+  readonly timeoutMs?: number | undefined;
+  /** Sign every request (Ed25519). Done anyway when the cluster asks for it. */
+  readonly signed?: boolean | undefined;
+  /** Order every read like a write. */
+  readonly orderedReads?: boolean | undefined;
+  /** Gives up connecting. */
+  readonly signal?: AbortSignal | undefined;
+  /** Replaces the WebSocket transport. */
+  readonly transport?: Transport | undefined;
+  /** Replaces time and chance. */
+  readonly clock?: Clock | undefined;
+  /** Session numbers of this process, which must only rise. */
+  readonly sessionNumbers?: SessionNumbers | undefined;
+}
+
+const TIMEOUT_MS = 5_000;
+
+/** Never below the last session of this process. */
+const processNumbers = new SessionNumbers();
+
+/** @throws QuorateError CONFIG_INVALID, KEY_FILE_INVALID, INVALID_ARGUMENT, and as `Replicas.whenQuorumReady` */
+export async function open<T>(
+  options: ConnectionOptions<T> & {
+    readonly cluster: ClusterFile;
+    readonly identity: Identity;
+    readonly crypto: Crypto;
+    readonly transport: Transport;
+  },
+): Promise<Kv<T>> {
+  const { crypto, identity, transport, timeoutMs = TIMEOUT_MS, signal } = options;
+  if (!(timeoutMs > 0)) throw new QuorateError("INVALID_ARGUMENT", "timeoutMs must be above 0");
+  const parsed = clusterFileSchema.safeParse(options.cluster);
+  if (!parsed.success) throw new QuorateError("CONFIG_INVALID", `the cluster file: ${firstIssue(parsed.error)}`);
+  const cluster = clusterOf(crypto, parsed.data);
+  const session = new Session({
+    cluster,
+    identity,
+    crypto,
+    transport,
+    clock: options.clock ?? systemClock(),
+    numbers: options.sessionNumbers ?? processNumbers,
+    signed: options.signed ?? cluster.signedRequests,
+  });
+  try {
+    await session.ready({ timeoutMs, signal });
+  } catch (error) {
+    await session.close();
+    throw error;
+  }
+  const codec = options.codec ?? (utf8 as Codec<unknown> as Codec<T>);
+  return new Kv(session, codec, { timeoutMs, orderedReads: options.orderedReads ?? false });
+}

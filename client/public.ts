@@ -1,0 +1,13 @@
+/** What both entry points export: the platform-independent part of the public API. */
+export type { ClusterFile } from "../protocol/cluster.ts";
+export type { Result } from "../protocol/commands.ts";
+export type { Identity } from "../protocol/identity.ts";
+export { bytes, type Codec, json, type StandardSchema, utf8 } from "./codecs.ts";
+export type { ConnectionFault } from "./connection.ts";
+export { ConflictError, type ErrorCode, QuorateError, type RequestId, UnknownOutcomeError } from "./errors.ts";
+export { Kv } from "./kv.ts";
+export type * from "./kv-types.ts";
+export type { ConnectionOptions } from "./open.ts";
+export type { Channel, ChannelClosed, ChannelEvents, Clock, Scheduled, Transport } from "./ports.ts";
+export type { ReplicaState } from "./replicas.ts";
+export { SessionNumbers } from "./session-numbers.ts";

@@ -1,0 +1,51 @@
+/** When to send again (docs/protocol.md section 3): exponential back-off with jitter, capped, never below what replies usually take. */
+import type { Clock } from "./ports.ts";
+
+const START_MS = 200;
+const CAP_MS = 5_000;
+const BYTES_MISSING_MS_MIN = 50;
+const BUSY_START_MS = 50;
+
+export class RetryPolicy {
+  readonly #clock: Clock;
+  /** Smoothed time from request to quorum. */
+  #latencyMs = 0;
+  #busyRounds = 0;
+  #pausedUntil = 0;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  /** Until the next resend after `attempts` sends. Under load answers take longer than 200 ms: then wait longer too. */
+  resendDelayMs(attempts: number): number {
+    const start = Math.max(START_MS, 3 * this.#latencyMs);
+    const delay = Math.min(CAP_MS, start * 2 ** Math.min(attempts - 1, 16));
+    return delay * (0.75 + this.#clock.random() / 2);
+  }
+
+  /** How long the named replica may lag behind the quorum with the full result. */
+  get bytesMissingDelayMs(): number {
+    return Math.max(BYTES_MISSING_MS_MIN, this.#latencyMs);
+  }
+
+  /** A request got its answer: busy times are over. */
+  answered(latencyMs: number | null): void {
+    this.#busyRounds = 0;
+    if (latencyMs === null) return;
+    this.#latencyMs = this.#latencyMs === 0 ? latencyMs : this.#latencyMs * 0.875 + latencyMs * 0.125;
+  }
+
+  /** A weak quorum is busy: nothing new is sent until the returned time (full jitter). */
+  busy(now: number): number {
+    if (now < this.#pausedUntil) return this.#pausedUntil;
+    const ceiling = Math.min(CAP_MS, BUSY_START_MS * 2 ** Math.min(this.#busyRounds, 16));
+    this.#busyRounds++;
+    this.#pausedUntil = now + this.#clock.random() * ceiling;
+    return this.#pausedUntil;
+  }
+
+  paused(now: number): boolean {
+    return now < this.#pausedUntil;
+  }
+}

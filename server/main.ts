@@ -1,0 +1,108 @@
+#!/usr/bin/env node
+/**
+ * `kv-server`: one replica in the foreground. JSON logs on stderr (pretty on a terminal), one ready line on stdout.
+ * Exit codes: 0 after SIGTERM or SIGINT, 2 for anything the operator must mend before a start can succeed, 1 when the
+ * replica can no longer keep its promises (a failed sync, a broken invariant).
+ */
+import { Command, CommanderError } from "commander";
+import { QuorateError } from "../protocol/errors.ts";
+import { loadServerConfig } from "./config.ts";
+import { openLogger } from "./logger.ts";
+import { startServer, VERSION } from "./server.ts";
+
+const EXIT_FAILED = 1;
+const EXIT_USAGE = 2;
+
+function complain(error: unknown): number {
+  if (error instanceof QuorateError) {
+    process.stderr.write(`kv-server: ${error.message} [${error.code}]\n`);
+    return EXIT_USAGE;
+  }
+  process.stderr.write(`kv-server: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`);
+  return EXIT_FAILED;
+}
+
+async function serve(options: { config: string; logLevel?: string }): Promise<number> {
+  const flags = options.logLevel === undefined ? {} : { logLevel: options.logLevel };
+  const config = loadServerConfig(options.config, { flags });
+  const logger = openLogger({ level: config.logLevel, replica: config.replica });
+  const stopping = new Promise<string>((resolve) => {
+    let asked = false;
+    const ask = (signal: string): void => {
+      if (asked) process.exit(EXIT_FAILED);
+      asked = true;
+      resolve(signal);
+    };
+    process.on("SIGTERM", () => ask("SIGTERM"));
+    process.on("SIGINT", () => ask("SIGINT"));
+    if (process.env.QUORATE_STOP_ON_STDIN_END === "1") {
+      process.stdin.on("end", () => resolve("stdin")).on("error", () => resolve("stdin"));
+      process.stdin.resume();
+    }
+  });
+  const server = await startServer(config, logger);
+  const { clients, peers, http } = server.addresses;
+  process.stdout.write(`ready replica=${config.replica} clients=${clients} peers=${peers} http=${http}\n`);
+  const ended = await Promise.race([stopping, server.failed.then((error) => ({ error }))]);
+  if (typeof ended !== "string") {
+    logger.error({ error: String(ended.error) }, "halted: this replica can no longer keep its promises");
+    return complain(ended.error) && EXIT_FAILED;
+  }
+  logger.info({ signal: ended }, "stopping");
+  await server.stop();
+  logger.info({}, "stopped");
+  return 0;
+}
+
+function program(done: (code: number) => void): Command {
+  const command = new Command("kv-server")
+    .description("Runs one replica of a Quorate cluster in the foreground.")
+    .version(VERSION)
+    .exitOverride()
+    .requiredOption("--config <file>", "the replica's node.yaml")
+    .option("--log-level <level>", "trace, debug, info, warn, error, fatal or silent")
+    .addHelpText(
+      "after",
+      `
+Examples:
+  kv init --replicas 4 --dir .kv
+  kv-server --config .kv/replica-0/node.yaml
+  kv-server config validate --config .kv/replica-0/node.yaml`,
+    )
+    .action(async (options: { config: string; logLevel?: string }) => done(await serve(options)));
+  return command;
+}
+
+/** `config validate` says what a start would say about the files, and changes nothing. */
+function validate(argv: readonly string[]): number {
+  const command = new Command("kv-server config validate")
+    .exitOverride()
+    .requiredOption("--config <file>", "the replica's node.yaml");
+  command.parse([...argv], { from: "user" });
+  const { config: file } = command.opts<{ config: string }>();
+  const config = loadServerConfig(file);
+  const { view } = config.cluster;
+  process.stdout.write(
+    `${config.file} is valid: replica ${config.replica} of ${view.n}, f=${view.f}, data in ${config.dataDir}\n`,
+  );
+  return 0;
+}
+
+async function main(argv: readonly string[]): Promise<number> {
+  try {
+    if (argv[0] === "config") {
+      if (argv[1] === "validate") return validate(argv.slice(2));
+      throw new QuorateError("INVALID_ARGUMENT", "kv-server config knows one word: validate --config FILE");
+    }
+    let code = 0;
+    await program((result) => {
+      code = result;
+    }).parseAsync([...argv], { from: "user" });
+    return code;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : EXIT_USAGE;
+    return complain(error);
+  }
+}
+
+process.exit(await main(process.argv.slice(2)));

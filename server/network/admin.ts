@@ -1,0 +1,174 @@
+/**
+ * The admin port of a replica: GET /livez, /readyz (alias /health), /metrics, /status. Read-only, without keys or
+ * secrets, never cached; on uWebSockets.js or, where that has no binary, on node:http: the same answers, the same suite.
+ */
+import { createServer } from "node:http";
+import { type ListenAddress, listening } from "./listening.ts";
+import { type Implementation, listenUws, type Uws, type UwsResponse, uwsFor } from "./uws.ts";
+
+export interface HealthCheck {
+  readonly name: string;
+  readonly ok: boolean;
+  /** One line of why, shown to operators. */
+  readonly detail?: string;
+}
+
+/** `ok` decides the status (200 or 503); the checks say why. */
+export interface Health {
+  readonly ok: boolean;
+  readonly checks: readonly HealthCheck[];
+}
+
+export interface AdminRoutes {
+  livez(): Health;
+  readyz(): Health;
+  /** Prometheus text. */
+  metrics(): Promise<string>;
+  /** Whatever JSON can hold. */
+  status(): Promise<object>;
+}
+
+export interface AdminOptions {
+  readonly listen: ListenAddress;
+  /** Default "auto". "ws" means node:http here. */
+  readonly implementation?: Implementation;
+  readonly routes: AdminRoutes;
+  /** What to change when the port is taken; default "adminPort". */
+  readonly setting?: string;
+  /** A route threw: the caller got a 500 without the reason. */
+  readonly onError?: (error: unknown) => void;
+}
+
+export interface Admin {
+  readonly port: number;
+  close(): Promise<void>;
+}
+
+interface Answer {
+  readonly status: number;
+  readonly type: string;
+  readonly body: string;
+}
+
+const TEXT = "text/plain; charset=utf-8";
+const METRICS = "text/plain; version=0.0.4; charset=utf-8";
+const JSON_TYPE = "application/json; charset=utf-8";
+const REASONS: Readonly<Record<number, string>> = {
+  200: "OK",
+  404: "Not Found",
+  405: "Method Not Allowed",
+  500: "Internal Server Error",
+  503: "Service Unavailable",
+};
+
+function headersOf(answer: Answer): Record<string, string> {
+  const headers: Record<string, string> = {
+    "Content-Type": answer.type,
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+  };
+  if (answer.status === 405) headers.Allow = "GET";
+  return headers;
+}
+
+/** Failed checks are always listed, all of them with `?verbose`. */
+function healthAnswer(name: string, health: Health, verbose: boolean): Answer {
+  const lines: string[] = [];
+  for (const check of health.checks) {
+    if (check.ok && !verbose) continue;
+    lines.push(`[${check.ok ? "+" : "-"}]${check.name} ${check.ok ? "ok" : "failed"}`);
+    if (check.detail !== undefined) lines.push(`    ${check.detail}`);
+  }
+  lines.push(health.ok ? (verbose ? `${name} passed` : "ok") : `${name} failed`);
+  return { status: health.ok ? 200 : 503, type: TEXT, body: `${lines.join("\n")}\n` };
+}
+
+/** Never rejects. `query` is what stands behind the question mark. */
+async function answerTo(
+  options: AdminOptions,
+  request: { method: string; path: string; query: string },
+): Promise<Answer> {
+  const { routes } = options;
+  const verbose = new URLSearchParams(request.query).has("verbose");
+  try {
+    if (!PATHS.has(request.path)) return { status: 404, type: TEXT, body: "not found\n" };
+    if (request.method !== "GET") return { status: 405, type: TEXT, body: "only GET is allowed\n" };
+    switch (request.path) {
+      case "/livez":
+        return healthAnswer("livez", routes.livez(), verbose);
+      case "/metrics":
+        return { status: 200, type: METRICS, body: await routes.metrics() };
+      case "/status":
+        return { status: 200, type: JSON_TYPE, body: `${JSON.stringify(await routes.status())}\n` };
+      default:
+        return healthAnswer("readyz", routes.readyz(), verbose);
+    }
+  } catch (error) {
+    options.onError?.(error);
+    return { status: 500, type: TEXT, body: "internal error, see the log\n" };
+  }
+}
+const PATHS = new Set(["/livez", "/readyz", "/health", "/metrics", "/status"]);
+
+async function openUws(uws: Uws, options: AdminOptions): Promise<Admin> {
+  const app = uws.App();
+  app.any("/*", (response, request) => {
+    let aborted = false;
+    response.onAborted(() => {
+      aborted = true;
+    });
+    const asked = { method: request.getMethod().toUpperCase(), path: request.getUrl(), query: request.getQuery() };
+    void answerTo(options, asked).then((answer) => {
+      if (!aborted) sendUws(response, answer);
+    });
+  });
+  const listener = await listenUws(uws, app, { listen: options.listen, setting: options.setting ?? "adminPort" });
+  return {
+    port: listener.port,
+    async close() {
+      listener.stop();
+      app.close();
+    },
+  };
+}
+
+function sendUws(response: UwsResponse, answer: Answer): void {
+  response.cork(() => {
+    response.writeStatus(`${answer.status} ${REASONS[answer.status] ?? ""}`);
+    for (const [name, value] of Object.entries(headersOf(answer))) response.writeHeader(name, value);
+    response.end(answer.body);
+  });
+}
+
+const REQUEST_MS_MAX = 10_000;
+
+async function openNode(options: AdminOptions): Promise<Admin> {
+  const server = createServer(
+    { headersTimeout: REQUEST_MS_MAX, requestTimeout: REQUEST_MS_MAX },
+    (request, response) => {
+      request.resume();
+      const [path = "", ...query] = (request.url ?? "").split("?");
+      void answerTo(options, { method: request.method ?? "", path, query: query.join("?") }).then((answer) => {
+        response.writeHead(answer.status, headersOf(answer)).end(answer.body);
+      });
+    },
+  );
+  const port = await listening(server, { listen: options.listen, setting: options.setting ?? "adminPort" });
+  return {
+    port,
+    async close() {
+      const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+      server.closeAllConnections();
+      await closed;
+    },
+  };
+}
+
+/**
+ * Opens the admin port.
+ * @throws QuorateError PORT_IN_USE, CONFIG_INVALID; Error when "uws" is demanded and has no binary here
+ */
+export async function openAdmin(options: AdminOptions): Promise<Admin> {
+  const uws = await uwsFor(options.implementation ?? "auto");
+  return uws ? openUws(uws, options) : openNode(options);
+}

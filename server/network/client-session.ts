@@ -1,0 +1,258 @@
+/**
+ * What a gateway says and demands on one client connection, whatever carries it (docs/protocol.md sections 2, 3 and 8):
+ * HELLO with a fresh nonce, an AUTH that MACs it, WELCOME, then requests. Every bound is here: handshake deadline, number of
+ * connections, slow readers. The carriers (gateway-uws.ts, gateway-ws.ts) only move bytes.
+ */
+import type { Digest } from "../../protocol/bytes.ts";
+import {
+  type Auth,
+  authStatement,
+  CLOSE_CODES,
+  decodeClientFrame,
+  encodeHello,
+  encodeWelcome,
+  NONCE_BYTES,
+} from "../../protocol/client-frames.ts";
+import { type Crypto, equalMacs } from "../../protocol/crypto/contract.ts";
+import { isRejection, QuorateError, reject } from "../../protocol/errors.ts";
+import { clientIdOf, type Identity, publicKeysFrom, sharedMacKey } from "../../protocol/identity.ts";
+import {
+  CLIENT_FRAME_BYTES_MAX,
+  CONNECTION_QUEUE_BYTES_MAX,
+  CONNECTIONS_MAX,
+  HANDSHAKE_MS_MAX,
+  IDLE_CONNECTION_MS_MAX,
+} from "../../protocol/limits.ts";
+import type { ClientConnection, GatewayEvents } from "./contract.ts";
+
+export type CloseName = keyof typeof CLOSE_CODES;
+
+/** Bounds a test may tighten. */
+export interface GatewayLimits {
+  readonly connectionsMax: number;
+  readonly frameBytesMax: number;
+  readonly queueBytesMax: number;
+  readonly handshakeMs: number;
+  readonly idleMs: number;
+}
+
+export const GATEWAY_LIMITS: GatewayLimits = {
+  connectionsMax: CONNECTIONS_MAX,
+  frameBytesMax: CLIENT_FRAME_BYTES_MAX,
+  queueBytesMax: CONNECTION_QUEUE_BYTES_MAX,
+  handshakeMs: HANDSHAKE_MS_MAX,
+  idleMs: IDLE_CONNECTION_MS_MAX,
+};
+
+/** One WebSocket, as its carrier offers it. After `end` neither `send` nor `end` is called again. */
+export interface Carrier {
+  readonly remote: string;
+  /** Sends at once. False when more than the queue bound waits to be read; the frame is then not sent. */
+  send(frame: Uint8Array): boolean;
+  end(code: number, reason: string): void;
+}
+
+/** Says who a client is, or why it may not connect. */
+export type Authenticate = (auth: Auth, nonce: Uint8Array) => { client: Digest } | { refused: CloseName };
+
+/** The real check: granted, and in possession of the key (purpose `connect`) for this replica and this nonce. */
+export function authenticator(options: {
+  crypto: Crypto;
+  cluster: Digest;
+  replica: number;
+  identity: Identity;
+  admit(client: Digest): boolean;
+}): Authenticate {
+  const { crypto, cluster, replica, identity } = options;
+  return (auth, nonce) => {
+    const theirs = publicKeysFrom(auth.keys);
+    const client = clientIdOf(crypto, theirs);
+    if (!options.admit(client)) return { refused: "NOT_A_CLIENT" };
+    try {
+      const key = sharedMacKey(crypto, { cluster, mine: identity, theirs, purpose: "connect" });
+      const statement = authStatement({ cluster, replica, nonce, client, session: auth.session });
+      return equalMacs(crypto.mac(key, statement), auth.mac) ? { client } : { refused: "UNAUTHENTICATED" };
+    } catch (error) {
+      if (error instanceof QuorateError) return { refused: "UNAUTHENTICATED" }; // a key of low order
+      throw error;
+    }
+  };
+}
+
+export interface ClientSessionsOptions {
+  readonly crypto: Crypto;
+  readonly cluster: Digest;
+  readonly replica: number;
+  readonly view: number;
+  readonly authenticate: Authenticate;
+  readonly events: Omit<GatewayEvents, "admit">;
+  readonly limits: GatewayLimits;
+}
+
+const WELCOME = encodeWelcome();
+const TEXT_FRAME = reject("punish", "TEXT_FRAME");
+
+/** One connection. The carrier calls `received`, `gone` and `broken`; everybody else uses it as a `ClientConnection`. */
+export class ClientSession implements ClientConnection {
+  readonly id: number;
+  client: Digest = "";
+  session = 0;
+  readonly openedMs = performance.now();
+  readonly nonce: Uint8Array;
+  authenticated = false;
+  closed = false;
+  readonly #owner: ClientSessions;
+  readonly #carrier: Carrier;
+
+  constructor(options: { id: number; owner: ClientSessions; carrier: Carrier; nonce: Uint8Array }) {
+    this.id = options.id;
+    this.#owner = options.owner;
+    this.#carrier = options.carrier;
+    this.nonce = options.nonce;
+  }
+
+  get remote(): string {
+    return this.#carrier.remote;
+  }
+
+  send(frame: Uint8Array): boolean {
+    if (this.closed) return false;
+    if (this.#carrier.send(frame)) return true;
+    this.fail("TOO_SLOW", "TOO_SLOW");
+    return false;
+  }
+
+  close(code: number, reason: string): void {
+    if (this.closed) return;
+    this.closed = true;
+    this.#carrier.end(code, reason);
+    this.#owner.remove(this);
+  }
+
+  /** Counts a fault, then closes. */
+  fail(name: CloseName, fault: string): void {
+    if (this.closed) return;
+    this.#owner.fault(fault, this.remote);
+    this.close(CLOSE_CODES[name], name);
+  }
+
+  /** One message of the client; a view that is valid during the call. */
+  received(frame: Uint8Array, isBinary: boolean): void {
+    if (this.closed) return;
+    const decoded = isBinary ? decodeClientFrame(frame) : TEXT_FRAME;
+    if (isRejection(decoded)) this.fail("BAD_FRAME", decoded.code);
+    else if (decoded.type === "AUTH") this.#owner.auth(this, decoded);
+    else if (this.authenticated) this.#owner.events.onRequest(this, decoded.envelope, decoded.request);
+    else this.fail("UNAUTHENTICATED", "UNAUTHENTICATED");
+  }
+
+  /** The carrier lost the connection, or gave it up (`fault`: a message too large, broken framing). */
+  gone(fault: string | null): void {
+    if (this.closed) return;
+    this.closed = true;
+    if (fault !== null) this.#owner.fault(fault, this.remote);
+    this.#owner.remove(this);
+  }
+}
+
+/** All connections of one gateway. */
+export class ClientSessions {
+  readonly events: Omit<GatewayEvents, "admit">;
+  readonly limits: GatewayLimits;
+  readonly #options: ClientSessionsOptions;
+  readonly #open = new Set<ClientSession>();
+  /** Not authenticated yet, oldest first. */
+  readonly #strangers = new Set<ClientSession>();
+  readonly #bySession = new Map<Digest, Map<number, ClientSession>>();
+  readonly #watch: NodeJS.Timeout;
+  #lastId = 0;
+
+  constructor(options: ClientSessionsOptions) {
+    this.#options = options;
+    this.events = options.events;
+    this.limits = options.limits;
+    this.#watch = setInterval(() => this.#expire(), Math.min(1_000, options.limits.handshakeMs / 4));
+  }
+
+  get size(): number {
+    return this.#open.size;
+  }
+
+  /** A new connection: greeted, unless there are too many, when the longest unauthenticated one gives way or else it does. */
+  open(carrier: Carrier): ClientSession {
+    const { crypto, cluster, replica, view } = this.#options;
+    const nonce = crypto.random(NONCE_BYTES);
+    const session = new ClientSession({ id: ++this.#lastId, owner: this, carrier, nonce });
+    if (this.#open.size >= this.limits.connectionsMax) {
+      const [oldest] = this.#strangers;
+      (oldest ?? session).fail("TOO_MANY_CONNECTIONS", "TOO_MANY_CONNECTIONS");
+      if (session.closed) return session;
+    }
+    this.#open.add(session);
+    this.#strangers.add(session);
+    session.send(encodeHello({ cluster, replica, view, nonce }));
+    return session;
+  }
+
+  connectionOf(client: Digest, session: number): ClientConnection | undefined {
+    return this.#bySession.get(client)?.get(session);
+  }
+
+  auth(session: ClientSession, auth: Auth): void {
+    if (session.authenticated || auth.session === 0) {
+      session.fail("BAD_FRAME", "UNEXPECTED_AUTH");
+      return;
+    }
+    const outcome = this.#options.authenticate(auth, session.nonce);
+    if ("refused" in outcome) session.fail(outcome.refused, outcome.refused);
+    else {
+      this.#welcome(session, outcome.client, auth.session);
+      this.events.onAuthenticated?.(session, auth.keys);
+    }
+  }
+
+  #welcome(session: ClientSession, client: Digest, number: number): void {
+    this.#strangers.delete(session);
+    session.client = client;
+    session.session = number;
+    session.authenticated = true;
+    let sessions = this.#bySession.get(client);
+    if (!sessions) {
+      sessions = new Map();
+      this.#bySession.set(client, sessions);
+    }
+    const older = sessions.get(number);
+    sessions.set(number, session);
+    older?.close(CLOSE_CODES.SUPERSEDED, "SUPERSEDED");
+    session.send(WELCOME);
+  }
+
+  fault(code: string, remote: string): void {
+    this.events.onFault({ code, remote });
+  }
+
+  remove(session: ClientSession): void {
+    this.#strangers.delete(session);
+    if (!this.#open.delete(session) || !session.authenticated) return;
+    const sessions = this.#bySession.get(session.client);
+    if (sessions?.get(session.session) === session) {
+      sessions.delete(session.session);
+      if (sessions.size === 0) this.#bySession.delete(session.client);
+    }
+    this.events.onClosed(session);
+  }
+
+  /** Says goodbye to everybody. */
+  close(): void {
+    clearInterval(this.#watch);
+    for (const session of this.#open) session.close(CLOSE_CODES.GOING_AWAY, "GOING_AWAY");
+  }
+
+  #expire(): void {
+    const openedBefore = performance.now() - this.limits.handshakeMs;
+    for (const session of this.#strangers) {
+      if (session.openedMs > openedBefore) return;
+      session.fail("UNAUTHENTICATED", "HANDSHAKE_TIMEOUT");
+    }
+  }
+}

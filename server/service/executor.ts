@@ -1,0 +1,192 @@
+/**
+ * The deterministic execution of decided batches (docs/protocol.md section 3 and section 4 step 5): each request of a batch
+ * is judged by the client table, executed by the service at most once, and answered. The same history gives the same
+ * state, byte for byte, on every replica and after every restart, however its groups were cut.
+ */
+import type { Batch } from "../../protocol/batch.ts";
+import type { Digest } from "../../protocol/bytes.ts";
+import { encodeResults } from "../../protocol/commands.ts";
+import type { Crypto } from "../../protocol/crypto/contract.ts";
+import { assert, Malformed, QuorateError } from "../../protocol/errors.ts";
+import type { Request } from "../../protocol/request.ts";
+import type { Answer, BatchPlace } from "./client-records.ts";
+import { CLIENT_TABLE_LIMITS, ClientTable, type ClientTableLimits } from "./client-table.ts";
+import type { Position, Service, ServiceState, StoredState } from "./contract.ts";
+import { type Changes, ReplicatedState, SERVICE_SPACE, ServiceSpace } from "./state.ts";
+
+const MIB = 1024 * 1024;
+/** Results of one request after which nothing large is added: with one more result at most, its reply fits a frame. */
+export const REQUEST_RESULTS_BYTES_MAX = 4 * MIB;
+/** Results of one batch after which nothing large is added: what the replies of a batch may take of memory. */
+export const BATCH_RESULTS_BYTES_MAX = 256 * MIB;
+
+/** The answer to one ordered request. */
+export interface OrderedReply extends Answer {
+  readonly request: Request;
+}
+
+export interface ExecutorOptions {
+  readonly crypto: Crypto;
+  readonly cluster: Digest;
+  readonly maxClients: number;
+  readonly stored: StoredState;
+  /** Where the stored state stands. */
+  readonly applied: Position;
+  readonly service: (state: ServiceState) => Service;
+  /** Replicated constants; the protocol's unless a test says otherwise. */
+  readonly limits?: Partial<Omit<ClientTableLimits, "maxClients">>;
+}
+
+/** Changes of whole instances, to be written in one atomic synced batch, and where the state then stands. */
+export interface Group {
+  readonly changes: Changes;
+  readonly applied: Position;
+}
+
+interface MutablePlace extends BatchPlace {
+  index: number;
+}
+
+/** What one command is executed in; one object per batch, as a service keeps no context beyond its call. */
+interface Context {
+  readonly instance: number;
+  readonly timestampMs: number;
+  client: Digest;
+  replyFull: boolean;
+}
+
+export class Executor {
+  readonly #cluster: Digest;
+  readonly #state: ReplicatedState;
+  readonly #clients: ClientTable;
+  readonly #service: Service;
+  #applied: Position;
+  /** The instance the last group taken stands at. */
+  #takenInstance: number;
+
+  constructor(options: ExecutorOptions) {
+    this.#cluster = options.cluster;
+    this.#state = new ReplicatedState(options.stored);
+    const { maxClients, limits } = options;
+    this.#clients = new ClientTable(options.crypto, { ...CLIENT_TABLE_LIMITS, ...limits, maxClients });
+    this.#service = options.service(new ServiceSpace(this.#state));
+    this.#applied = options.applied;
+    this.#takenInstance = options.applied.instance;
+  }
+
+  /**
+   * One stored entry: every one of them, in key order, before anything else.
+   * @throws QuorateError STORAGE_DAMAGED when it is none that a group ever held.
+   */
+  load(key: string, value: Uint8Array): void {
+    try {
+      if (key.startsWith(SERVICE_SPACE)) this.#service.load(key.slice(SERVICE_SPACE.length), value);
+      else this.#clients.load(key, value);
+    } catch (cause) {
+      if (!(cause instanceof Malformed)) throw cause;
+      const message =
+        "the stored state holds an entry that was never written; rebuild it from the journal or from peers";
+      throw new QuorateError("STORAGE_DAMAGED", message, { key: [...key].map((byte) => byte.charCodeAt(0)) }, cause);
+    }
+  }
+
+  /** The last executed instance, its history digest and its batch's time. */
+  get applied(): Position {
+    return this.#applied;
+  }
+
+  get revision(): number {
+    return this.#service.revision;
+  }
+
+  /** Clients in the replicated client table. */
+  get clients(): number {
+    return this.#clients.size;
+  }
+
+  /** Executes the next decided batch: one answer per request, in order. `digest` is h(instance). */
+  execute(batch: Batch, digest: Digest): OrderedReply[] {
+    const { instance, timestampMs, requests } = batch;
+    assert(instance === this.#applied.instance + 1, "batches are executed in order, each once");
+    assert(timestampMs >= this.#applied.timestampMs, "batch time never goes back: whoever voted checked it");
+    this.#clients.beginBatch(timestampMs);
+    const place: MutablePlace = { instance, timestampMs, index: 0 };
+    const context: Context = { instance, timestampMs, client: "" as Digest, replyFull: false };
+    const replies: OrderedReply[] = [];
+    let roomBytes = BATCH_RESULTS_BYTES_MAX;
+    for (const request of requests) {
+      const { status, instance: at, resultDigest, result } = this.#answer(request, place, context, roomBytes);
+      if (result) roomBytes -= result.length;
+      replies.push({ request, status, instance: at, resultDigest, result });
+      place.index += 1;
+    }
+    this.#applied = { instance, digest, timestampMs };
+    return replies;
+  }
+
+  /**
+   * At intake: the answer to a request that was executed, cancelled, finished or expired before, or whose sequence is
+   * another request's. Null: it must be ordered. Changes nothing.
+   */
+  lookup(request: Request): OrderedReply | null {
+    if (request.kind !== "ordered" || request.cluster !== this.#cluster) return null;
+    const answer = this.#clients.lookup(request, this.#applied.instance);
+    if (answer === null) return null;
+    const { status, instance, resultDigest, result } = answer;
+    return { request, status, instance, resultDigest, result };
+  }
+
+  /**
+   * Answers all commands of an unordered request against the last executed state. Null: order it instead, because some
+   * command is no query or because the results would not fit one reply.
+   */
+  query(request: Request): { readonly result: Uint8Array; readonly revision: number } | null {
+    const results: Uint8Array[] = [];
+    let bytes = 0;
+    for (const command of request.commands) {
+      if (bytes >= REQUEST_RESULTS_BYTES_MAX) return null;
+      const result = this.#service.query(command);
+      if (result === null) return null;
+      bytes += result.length;
+      results.push(result);
+    }
+    return { result: encodeResults(results), revision: this.#service.revision };
+  }
+
+  /** Everything executed since the last group was taken, or null when nothing was. `changes` may be empty. */
+  takeGroup(): Group | null {
+    if (this.#takenInstance === this.#applied.instance) return null;
+    this.#takenInstance = this.#applied.instance;
+    this.#clients.writeChanges(this.#state);
+    return { changes: this.#state.takeGroup(), applied: this.#applied };
+  }
+
+  /** The oldest group taken and not yet reported is on disk. */
+  groupDurable(): void {
+    this.#state.groupDurable();
+  }
+
+  #answer(request: Request, place: BatchPlace, context: Context, roomBytes: number): Answer {
+    // Unreachable as long as voters check requests; answered all the same, as an assertion must not hang on a client's bytes.
+    if (request.cluster !== this.#cluster) return this.#clients.refusal("CLUSTER_MISMATCH", place.instance);
+    if (request.kind === "unordered") return this.#clients.refusal("INVALID_ARGUMENT", place.instance);
+    if (request.kind === "resolve") return this.#clients.resolve(request, place);
+    const judgement = this.#clients.judge(request, place);
+    if (!judgement.execute) return judgement.answer;
+    context.client = request.client;
+    const result = this.#executeCommands(request, context, Math.min(roomBytes, REQUEST_RESULTS_BYTES_MAX));
+    return this.#clients.record(judgement.session, request, place, result);
+  }
+
+  #executeCommands(request: Request, context: Context, roomBytes: number): Uint8Array {
+    const results: Uint8Array[] = [];
+    let left = roomBytes;
+    for (const command of request.commands) {
+      context.replyFull = left <= 0;
+      const result = this.#service.execute(command, context);
+      left -= result.length;
+      results.push(result);
+    }
+    return encodeResults(results);
+  }
+}

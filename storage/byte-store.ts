@@ -1,0 +1,74 @@
+/**
+ * The narrow floor under both stores: ordered bytes, one atomic synced batch at a time. LevelDB provides it in
+ * production and memory in the simulator, so that `StoredJournal` and `StoredState` are the same code in both.
+ */
+import { QuorateError } from "../protocol/errors.ts";
+import { Reader } from "../protocol/layout.ts";
+
+export type StoreName = "journal" | "state";
+
+/** A value of `null` deletes the key. */
+export type Change = readonly [key: Uint8Array, value: Uint8Array | null];
+export type Entry = readonly [key: Uint8Array, value: Uint8Array];
+
+export interface ByteStore {
+  /** The value as it stood after the last completed write; blocks while it is read. @throws QuorateError */
+  get(key: Uint8Array): Uint8Array | undefined;
+  /**
+   * Entries with from <= key < to in key order, at most `entriesMax` in all, in chunks of bounded memory, none of them
+   * empty. @throws QuorateError
+   */
+  chunks(range: { from: Uint8Array; to: Uint8Array; entriesMax: number }): AsyncIterable<readonly Entry[]>;
+  /**
+   * One atomic batch, on disk when the promise resolves. Takes the bytes before it returns. At most one write may be
+   * outstanding. @throws QuorateError STORAGE_FULL, STORAGE_FAILED
+   */
+  write(changes: readonly Change[]): Promise<void>;
+  /** Moves what was written so far out of reach of a damaged log (for LevelDB: into a table). */
+  settle(): Promise<void>;
+  /** Bytes on disk. */
+  sizeBytes(): Promise<number>;
+  close(): Promise<void>;
+}
+
+const NUMBERED_KEY_BYTES = 9;
+
+/** One byte of kind, then the number in eight bytes big-endian: keys of a kind are in the order of their numbers. */
+export function numberedKey(kind: number, number: number): Uint8Array {
+  const key = Buffer.allocUnsafe(NUMBERED_KEY_BYTES);
+  key[0] = kind;
+  key.writeUInt32BE(Math.floor(number / 0x1_0000_0000), 1);
+  key.writeUInt32BE(number >>> 0, 5);
+  return key;
+}
+
+/** The number in a numbered key. @throws Malformed */
+export function numberOf(key: Uint8Array): number {
+  const reader = new Reader(key);
+  reader.u8();
+  const number = reader.u53();
+  reader.end();
+  return number;
+}
+
+export function damaged(
+  store: StoreName,
+  what: string,
+  detail: Readonly<Record<string, unknown>> = {},
+  cause?: unknown,
+): QuorateError {
+  const remedy =
+    store === "state"
+      ? "move the directory `state` aside (do not delete it) and start again: it is rebuilt from the journal"
+      : "leave the directory as it is and this replica stopped: without state transfer it cannot be rebuilt from the others yet";
+  return new QuorateError(
+    "STORAGE_DAMAGED",
+    `the ${store} store is damaged: ${what}; ${remedy}`,
+    { store, ...detail },
+    cause,
+  );
+}
+
+export function failed(store: StoreName, what: string, cause?: unknown): QuorateError {
+  return new QuorateError("STORAGE_FAILED", `the ${store} store ${what}; the replica has to stop`, { store }, cause);
+}

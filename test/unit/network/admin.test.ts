@@ -1,0 +1,4 @@
+import { adminContract } from "./admin-contract.ts";
+
+adminContract("uws");
+adminContract("ws");

@@ -1,0 +1,431 @@
+/** The suite that every carrier of the client gateway must pass (server/network/contract.ts, client-session.ts). */
+import { connect as dialTcp } from "node:net";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import WebSocket from "ws";
+import { type Digest, latin1 } from "../../../protocol/bytes.ts";
+import {
+  type Auth,
+  authStatement,
+  CLOSE_CODES,
+  decodeGatewayFrame,
+  encodeAuth,
+  encodeRequestFrame,
+  type Hello,
+} from "../../../protocol/client-frames.ts";
+import { nodeCrypto } from "../../../protocol/crypto/node.ts";
+import { isRejection } from "../../../protocol/errors.ts";
+import { clientIdOf, type Identity, newIdentity, publicKeysBytes, sharedMacKey } from "../../../protocol/identity.ts";
+import type { GatewayLimits } from "../../../server/network/client-session.ts";
+import type { ClientConnection, Gateway, GatewayEvents } from "../../../server/network/contract.ts";
+import { openGateway, openUnauthenticatedGateway } from "../../../server/network/gateway.ts";
+import { freePort } from "./free-port.ts";
+import { until } from "./tcp-harness.ts";
+
+const CLUSTER = latin1(new Uint8Array(32).fill(9)) as Digest;
+const REPLICA = 3;
+const VIEW = 5;
+
+/** What the gateway reported; requests copied, and answered by the same bytes when `echo` is on. */
+class Server implements GatewayEvents {
+  readonly requests: { connection: ClientConnection; envelope: string; request: string }[] = [];
+  readonly closed: ClientConnection[] = [];
+  readonly faults: { code: string; remote: string }[] = [];
+  refused: Digest | null = null;
+  echo = false;
+
+  admit(client: Digest): boolean {
+    return client !== this.refused;
+  }
+
+  onRequest(connection: ClientConnection, envelope: Uint8Array, request: Uint8Array): void {
+    this.requests.push({ connection, envelope: latin1(envelope), request: latin1(request) });
+    if (this.echo) connection.send(request.slice());
+  }
+
+  onClosed(connection: ClientConnection): void {
+    this.closed.push(connection);
+  }
+
+  onFault(fault: { code: string; remote: string }): void {
+    this.faults.push(fault);
+  }
+
+  codes(): string[] {
+    return this.faults.map((fault) => fault.code);
+  }
+}
+
+/** A client that speaks by hand. */
+class Client {
+  readonly socket: WebSocket;
+  readonly frames: Buffer[] = [];
+  closeCode: number | null = null;
+
+  constructor(port: number) {
+    this.socket = new WebSocket(`ws://127.0.0.1:${port}/`, { perMessageDeflate: true });
+    this.socket.on("message", (data: Buffer) => this.frames.push(Buffer.from(data)));
+    this.socket.on("close", (code) => {
+      this.closeCode = code;
+    });
+    this.socket.on("error", () => undefined);
+  }
+
+  async hello(): Promise<Hello> {
+    await until(() => this.frames.length > 0, "HELLO");
+    const hello = decodeGatewayFrame(this.frames[0] as Buffer);
+    if (isRejection(hello) || hello.type !== "HELLO") throw new Error("no HELLO");
+    return hello;
+  }
+
+  async welcome(): Promise<void> {
+    await until(() => this.frames.length > 1, "WELCOME");
+    expect(decodeGatewayFrame(this.frames[1] as Buffer)).toEqual({ type: "WELCOME" });
+  }
+
+  async closed(): Promise<number> {
+    await until(() => this.closeCode !== null, "closed");
+    return this.closeCode as number;
+  }
+}
+
+function authFor(
+  identity: Identity,
+  replica: Identity,
+  hello: Hello,
+  session: number,
+  change: Partial<Auth> = {},
+): Uint8Array {
+  const key = sharedMacKey(nodeCrypto, { cluster: CLUSTER, mine: identity, theirs: replica, purpose: "connect" });
+  const client = clientIdOf(nodeCrypto, identity);
+  const statement = authStatement({ cluster: CLUSTER, replica: REPLICA, nonce: hello.nonce, client, session });
+  return encodeAuth({ keys: publicKeysBytes(identity), session, mac: nodeCrypto.mac(key, statement), ...change });
+}
+
+export function gatewayContract(implementation: "uws" | "ws"): void {
+  describe(`gateway: ${implementation}`, () => {
+    const replica = newIdentity(nodeCrypto);
+    const alice = newIdentity(nodeCrypto);
+    const aliceId = clientIdOf(nodeCrypto, alice);
+    const gateways: Gateway[] = [];
+    const clients: Client[] = [];
+    let server: Server;
+    let gateway: Gateway;
+
+    const openWith = async (limits: Partial<GatewayLimits> = {}, port = 0): Promise<Gateway> => {
+      server = new Server();
+      const listen = { host: "127.0.0.1", port };
+      const ids = { cluster: CLUSTER, view: VIEW, replica: REPLICA };
+      const options = { crypto: nodeCrypto, ...ids, identity: replica, listen, events: server, implementation, limits };
+      gateway = await openGateway(options);
+      gateways.push(gateway);
+      return gateway;
+    };
+    const open = (): Client => {
+      const client = new Client(gateway.port);
+      clients.push(client);
+      return client;
+    };
+    const login = async (session: number, identity = alice): Promise<Client> => {
+      const client = open();
+      client.socket.send(authFor(identity, replica, await client.hello(), session));
+      await client.welcome();
+      return client;
+    };
+    const request = (text: string, envelope = "e"): Uint8Array =>
+      encodeRequestFrame(Buffer.from(envelope), Buffer.from(text));
+
+    beforeEach(async () => {
+      await openWith();
+    });
+    afterEach(async () => {
+      for (const client of clients.splice(0)) client.socket.terminate();
+      for (const one of gateways.splice(0)) await one.close();
+    });
+
+    test("HELLO names cluster, replica and view, with a fresh nonce each time", async () => {
+      const [one, two] = [await open().hello(), await open().hello()];
+      expect(one).toMatchObject({ cluster: CLUSTER, replica: REPLICA, view: VIEW });
+      expect(Buffer.from(one.nonce).equals(two.nonce)).toBe(false);
+      expect(gateway.connections).toBe(2);
+    });
+
+    test("compression is never negotiated", async () => {
+      const client = await login(1);
+      expect(client.socket.extensions).toBe("");
+    });
+
+    test("after AUTH requests arrive in order with their parts, and replies go back", async () => {
+      server.echo = true;
+      const client = await login(7);
+      for (let index = 0; index < 200; index++) client.socket.send(request(`r${index}`, `e${index}`));
+      await until(() => client.frames.length === 202, "200 replies");
+      expect(server.requests.map((one) => one.request)).toEqual(Array.from({ length: 200 }, (_, index) => `r${index}`));
+      expect(server.requests.map((one) => one.envelope)).toEqual(
+        Array.from({ length: 200 }, (_, index) => `e${index}`),
+      );
+      expect(client.frames.slice(2).map(String)).toEqual(Array.from({ length: 200 }, (_, index) => `r${index}`));
+      const [first] = server.requests;
+      expect(first?.connection).toMatchObject({ client: aliceId, session: 7 });
+      expect(gateway.connectionOf(aliceId, 7)).toBe(first?.connection);
+      expect(server.faults).toEqual([]);
+    });
+
+    test("a large request and a large reply pass", async () => {
+      server.echo = true;
+      const client = await login(7);
+      const large = Buffer.alloc(2 * 1024 * 1024, 120);
+      client.socket.send(encodeRequestFrame(Buffer.alloc(2048), large));
+      await until(() => client.frames.length === 3, "reply");
+      expect((client.frames[2] as Buffer).equals(large)).toBe(true);
+    });
+
+    test("connectionOf knows clients and sessions apart, and forgets who left", async () => {
+      const bob = newIdentity(nodeCrypto);
+      const bobId = clientIdOf(nodeCrypto, bob);
+      const one = await login(1);
+      await login(2);
+      await login(1, bob);
+      const ids = [gateway.connectionOf(aliceId, 1), gateway.connectionOf(aliceId, 2), gateway.connectionOf(bobId, 1)];
+      expect(new Set(ids.map((connection) => connection?.id)).size).toBe(3);
+      expect(gateway.connectionOf(bobId, 2)).toBeUndefined();
+      one.socket.close();
+      await until(() => server.closed.length === 1, "closed");
+      expect(server.closed).toEqual([ids[0]]);
+      expect(gateway.connectionOf(aliceId, 1)).toBeUndefined();
+      expect(gateway.connectionOf(aliceId, 2)).toBe(ids[1]);
+      expect(ids[0]?.send(Buffer.from("late"))).toBe(false);
+      expect(gateway.connections).toBe(2);
+    });
+
+    test("the newest connection of a session wins, the older is closed SUPERSEDED", async () => {
+      const older = await login(1);
+      const before = gateway.connectionOf(aliceId, 1);
+      const newer = await login(1);
+      expect(await older.closed()).toBe(CLOSE_CODES.SUPERSEDED);
+      const after = gateway.connectionOf(aliceId, 1);
+      expect(after).toBeDefined();
+      expect(after?.id).not.toBe(before?.id);
+      expect(server.closed).toEqual([before]);
+      after?.send(Buffer.from("here"));
+      await until(() => newer.frames.length === 3, "frame");
+      expect(server.faults).toEqual([]);
+    });
+
+    test.each<[string, (hello: Hello) => Uint8Array, number, string]>([
+      ["a MAC by another key", (hello) => authFor(alice, newIdentity(nodeCrypto), hello, 1), 4401, "UNAUTHENTICATED"],
+      [
+        "a MAC over another nonce",
+        (hello) => authFor(alice, replica, { ...hello, nonce: new Uint8Array(32) }, 1),
+        4401,
+        "UNAUTHENTICATED",
+      ],
+      [
+        "somebody else's keys",
+        (hello) => authFor(newIdentity(nodeCrypto), replica, hello, 1, { keys: publicKeysBytes(alice) }),
+        4401,
+        "UNAUTHENTICATED",
+      ],
+      ["another session", (hello) => authFor(alice, replica, hello, 1, { session: 2 }), 4401, "UNAUTHENTICATED"],
+      [
+        "keys of low order",
+        (hello) => authFor(alice, replica, hello, 1, { keys: new Uint8Array(64) }),
+        4401,
+        "UNAUTHENTICATED",
+      ],
+      ["session 0", (hello) => authFor(alice, replica, hello, 0), 4400, "UNEXPECTED_AUTH"],
+      ["a request before AUTH", () => request("x"), 4401, "UNAUTHENTICATED"],
+      ["an unknown frame", () => Uint8Array.of(99), 4400, "FRAME_TYPE"],
+      ["an empty frame", () => new Uint8Array(0), 4400, "TRUNCATED"],
+      ["a cut AUTH", (hello) => authFor(alice, replica, hello, 1).subarray(0, 50), 4400, "TRUNCATED"],
+    ])("%s is refused with its code and counted", async (_name, frame, code, fault) => {
+      const other = await login(77);
+      const client = open();
+      client.socket.send(frame(await client.hello()));
+      expect(await client.closed()).toBe(code);
+      expect(server.faults).toEqual([{ code: fault, remote: "127.0.0.1" }]);
+      expect(client.frames.length).toBe(1);
+      expect(server.requests).toEqual([]);
+      expect(server.closed).toEqual([]);
+      expect(gateway.connections).toBe(1);
+      other.socket.send(request("still served"));
+      await until(() => server.requests.length === 1, "other client");
+    });
+
+    test("a second AUTH, a text message and a malformed request end an authenticated connection", async () => {
+      const again = await login(1);
+      again.socket.send(authFor(alice, replica, await again.hello(), 1));
+      expect(await again.closed()).toBe(CLOSE_CODES.BAD_FRAME);
+      const texter = await login(2);
+      texter.socket.send("hello");
+      expect(await texter.closed()).toBe(CLOSE_CODES.BAD_FRAME);
+      const cutter = await login(3);
+      cutter.socket.send(Uint8Array.of(18, 0, 0, 0, 9, 1));
+      expect(await cutter.closed()).toBe(CLOSE_CODES.BAD_FRAME);
+      expect(server.codes()).toEqual(["UNEXPECTED_AUTH", "TEXT_FRAME", "TRUNCATED"]);
+      expect(server.closed.length).toBe(3);
+    });
+
+    test("who is not granted is told so", async () => {
+      server.refused = aliceId;
+      const client = open();
+      client.socket.send(authFor(alice, replica, await client.hello(), 1));
+      expect(await client.closed()).toBe(CLOSE_CODES.NOT_A_CLIENT);
+      expect(server.codes()).toEqual(["NOT_A_CLIENT"]);
+      expect(gateway.connectionOf(aliceId, 1)).toBeUndefined();
+    });
+
+    test("a message above the limit ends the connection", async () => {
+      const client = await login(1);
+      client.socket.send(Buffer.alloc(2 * 1024 * 1024 + 3 * 1024));
+      await client.closed();
+      await until(() => server.closed.length === 1, "closed");
+      expect(server.codes()).toEqual(["FRAME_TOO_LARGE"]);
+      expect(server.requests).toEqual([]);
+    });
+
+    test("who does not authenticate in time is closed, who did stays", async () => {
+      await openWith({ handshakeMs: 80 });
+      const good = await login(1);
+      const silent = open();
+      expect(await silent.closed()).toBe(CLOSE_CODES.UNAUTHENTICATED);
+      expect(server.codes()).toEqual(["HANDSHAKE_TIMEOUT"]);
+      good.socket.send(request("x"));
+      await until(() => server.requests.length === 1, "request");
+    });
+
+    test("too many connections: the oldest stranger gives way, then the newcomer", async () => {
+      await openWith({ connectionsMax: 2 });
+      await login(1);
+      const stranger = open();
+      await stranger.hello();
+      const second = await login(2);
+      expect(await stranger.closed()).toBe(CLOSE_CODES.TOO_MANY_CONNECTIONS);
+      const late = open();
+      expect(await late.closed()).toBe(CLOSE_CODES.TOO_MANY_CONNECTIONS);
+      expect(gateway.connections).toBe(2);
+      second.socket.close();
+      await until(() => gateway.connections === 1, "room");
+      await login(3);
+    });
+
+    test("a slow reader is closed TOO_SLOW, others are not", async () => {
+      await openWith({ queueBytesMax: 4 * 1024 * 1024 });
+      const slow = await login(1);
+      const good = await login(2);
+      slow.socket.pause();
+      const connection = gateway.connectionOf(aliceId, 1);
+      const frame = Buffer.alloc(256 * 1024);
+      let sent = 0;
+      while (connection?.send(frame) && sent < 1_000) sent++;
+      expect(sent).toBeGreaterThanOrEqual(16);
+      expect(sent).toBeLessThan(1_000);
+      expect(connection?.send(frame)).toBe(false);
+      expect(server.codes()).toEqual(["TOO_SLOW"]);
+      expect(server.closed).toEqual([connection]);
+      expect(gateway.connectionOf(aliceId, 1)).toBeUndefined();
+      slow.socket.resume();
+      expect(await slow.closed()).toBe(CLOSE_CODES.TOO_SLOW);
+      expect(slow.frames.length).toBe(2 + sent);
+      expect(gateway.connectionOf(aliceId, 2)?.send(frame)).toBe(true);
+      await until(() => good.frames.length === 3, "frame");
+    });
+
+    test("a reader that catches up may be slow again later", async () => {
+      await openWith({ queueBytesMax: 4 * 1024 * 1024 });
+      const client = await login(1);
+      const connection = gateway.connectionOf(aliceId, 1);
+      const frame = Buffer.alloc(1024 * 1024);
+      for (let round = 1; round <= 3; round++) {
+        for (let index = 0; index < 4; index++) expect(connection?.send(frame)).toBe(true);
+        await until(() => client.frames.length === 2 + 4 * round, "all read");
+      }
+      expect(server.faults).toEqual([]);
+    });
+
+    test("closing says GOING_AWAY to everybody, accepts nobody after, and frees the port at once", async () => {
+      const port = await freePort();
+      await openWith({}, port);
+      const [one, two] = [await login(1), await login(2)];
+      const stranger = open();
+      await stranger.hello();
+      await Promise.all([gateway.close(), gateway.close()]);
+      for (const client of [one, two, stranger]) expect(await client.closed()).toBe(CLOSE_CODES.GOING_AWAY);
+      expect(server.closed.length).toBe(2);
+      expect(gateway.connections).toBe(0);
+      const late = new Client(port);
+      expect(await late.closed()).toBe(1006);
+      await openWith({}, port);
+      await login(1);
+    });
+
+    test("a connection closed from within onRequest hears nothing more", async () => {
+      const client = await login(1);
+      const take = server.onRequest.bind(server);
+      server.onRequest = (connection, envelope, bytes) => {
+        take(connection, envelope, bytes);
+        connection.close(CLOSE_CODES.BAD_FRAME, "BAD_FRAME");
+        connection.close(CLOSE_CODES.BAD_FRAME, "BAD_FRAME");
+        expect(connection.send(Buffer.from("x"))).toBe(false);
+      };
+      for (let index = 0; index < 20; index++) client.socket.send(request(`r${index}`));
+      expect(await client.closed()).toBe(CLOSE_CODES.BAD_FRAME);
+      expect(server.requests.length).toBe(1);
+      expect(server.closed.length).toBe(1);
+    });
+
+    test("plain HTTP is told to upgrade", async () => {
+      const response = await fetch(`http://127.0.0.1:${gateway.port}/`);
+      expect(response.status).toBe(426);
+      await response.text();
+    });
+
+    test("bytes that are no HTTP harm nobody", async () => {
+      const client = await login(1);
+      const socket = dialTcp({ host: "127.0.0.1", port: gateway.port });
+      socket.on("error", () => undefined);
+      const ended = new Promise((resolve) => socket.once("close", resolve));
+      socket.resume();
+      socket.write(Buffer.alloc(64 * 1024, 1));
+      await ended;
+      client.socket.send(request("x"));
+      await until(() => server.requests.length === 1, "request");
+    });
+
+    test("a port in use is PORT_IN_USE: two gateways never share one", async () => {
+      const { port } = gateway;
+      const error = await openWith({}, port).catch((caught: unknown) => caught);
+      expect(error).toMatchObject({ code: "PORT_IN_USE", message: expect.stringMatching(/clientPort of replica 3/) });
+      expect((error as Error).message).toContain(String(port));
+    });
+
+    test("an address that is not ours is CONFIG_INVALID", async () => {
+      const listen = { host: "192.0.2.1", port: 0 };
+      const ids = { cluster: CLUSTER, view: VIEW, replica: REPLICA };
+      const options = { crypto: nodeCrypto, ...ids, identity: replica, listen, events: new Server(), implementation };
+      await expect(openGateway(options)).rejects.toMatchObject({
+        code: "CONFIG_INVALID",
+        message: expect.stringContaining("192.0.2.1"),
+      });
+    });
+
+    test("the unauthenticated gateway of the benchmark lets anybody in, and serves alike", async () => {
+      const echo = new Server();
+      echo.echo = true;
+      const listen = { host: "127.0.0.1", port: 0 };
+      const ids = { cluster: CLUSTER, view: VIEW, replica: REPLICA };
+      gateway = await openUnauthenticatedGateway({ crypto: nodeCrypto, ...ids, listen, events: echo, implementation });
+      gateways.push(gateway);
+      const client = open();
+      await client.hello();
+      client.socket.send(request("too early"));
+      expect(await client.closed()).toBe(CLOSE_CODES.UNAUTHENTICATED);
+      const second = open();
+      await second.hello();
+      second.socket.send(encodeAuth({ keys: publicKeysBytes(alice), session: 1, mac: "\0".repeat(32) as Digest }));
+      await second.welcome();
+      second.socket.send(request("ping"));
+      await until(() => second.frames.length === 3, "echo");
+      expect(String(second.frames[2])).toBe("ping");
+    });
+  });
+}

@@ -1,0 +1,4 @@
+import { gatewayContract } from "./gateway-contract.ts";
+
+gatewayContract("uws");
+gatewayContract("ws");

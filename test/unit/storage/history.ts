@@ -1,0 +1,41 @@
+/** Journal records with true digests, the same for the same arguments: what the storage tests write and compare with. */
+import { encodeBatch, historyDigest } from "../../../protocol/batch.ts";
+import type { Digest } from "../../../protocol/bytes.ts";
+import { nodeCrypto } from "../../../protocol/crypto/node.ts";
+import type { Founding, InstanceRecord, JournalRecord } from "../../../storage/contract.ts";
+
+export const FOUNDING: Founding = { cluster: "c".repeat(32), replica: 2, genesis: "g".repeat(32) };
+
+/** Records 1..count of one history; `bytes` of request in each batch. */
+export function historyOf(options: {
+  count: number;
+  bytes?: number;
+  accepted?: (instance: number) => boolean;
+}): InstanceRecord[] {
+  const { count, bytes = 100, accepted = () => true } = options;
+  const records: InstanceRecord[] = [];
+  let previous: Digest = FOUNDING.genesis;
+  for (let instance = 1; instance <= count; instance++) {
+    const request = Buffer.alloc(bytes, `${instance}:`);
+    const batch = encodeBatch({ instance, timestampMs: 1000 + instance, requests: [request] });
+    const batchDigest = nodeCrypto.sha256(batch);
+    const digest = historyDigest(nodeCrypto, { cluster: FOUNDING.cluster, instance, previous, batchDigest });
+    const place = { view: 0, regency: 0, instance, digest };
+    const votes = [0, 1, 3].map((replica) => ({ replica, signature: Buffer.alloc(64, replica + instance) }));
+    records.push({ ...place, batchDigest, batch, certificate: accepted(instance) ? { ...place, votes } : null });
+    previous = digest;
+  }
+  return records;
+}
+
+export function asAppend(record: InstanceRecord): JournalRecord {
+  return { type: "instance", ...record };
+}
+
+/** Comparable form: byte strings from a store are views of another class. */
+export function plain(record: InstanceRecord | null | undefined): unknown {
+  if (!record) return record;
+  const votes = record.certificate?.votes.map((vote) => [vote.replica, Buffer.from(vote.signature).toString("hex")]);
+  const certificate = record.certificate && { ...record.certificate, votes };
+  return { ...record, batch: Buffer.from(record.batch).toString("hex"), certificate };
+}
