@@ -308,7 +308,7 @@ export class Engine {
         this.#fail(entry, (call) => refusedBy(call, verdict.reason), { type: "unknown" });
         return;
       case "busy":
-        entry.resendAt = this.#retry.busy(now);
+        entry.resendAt = this.#retry.pause(now);
         return;
       case "mustSign":
         this.#sender.signed = true;
@@ -376,9 +376,10 @@ export class Engine {
     entry.resendAt = Math.min(entry.resendAt, now + this.#retry.bytesMissingDelayMs);
   }
 
-  /** Under a new sequence, as ordered: for what changes nothing. */
+  /** Under a new sequence, as ordered: for what changes nothing. After a pause if it was ordered before. */
   #issueAgain(entry: InFlight): void {
     this.#table.remove(entry);
+    if (entry.lane === "read") this.#retry.pause(this.#options.clock.monotonicMs());
     for (const call of entry.calls) this.#queueAgain(call);
     this.#scheduleFlush();
   }
@@ -395,6 +396,7 @@ export class Engine {
     const { clock, numbers } = this.#options;
     const entries = this.#table.reset();
     this.#mustRoll = false;
+    this.#retry.pause(clock.monotonicMs());
     this.#sender.keysKnown = false;
     this.#number = numbers.next(clock, watermark);
     for (const entry of entries) {

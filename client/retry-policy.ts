@@ -4,13 +4,13 @@ import type { Clock } from "./ports.ts";
 const START_MS = 200;
 const CAP_MS = 5_000;
 const BYTES_MISSING_MS_MIN = 50;
-const BUSY_START_MS = 50;
+const PAUSE_START_MS = 50;
 
 export class RetryPolicy {
   readonly #clock: Clock;
   /** Smoothed time from request to quorum. */
   #latencyMs = 0;
-  #busyRounds = 0;
+  #pauses = 0;
   #pausedUntil = 0;
 
   constructor(clock: Clock) {
@@ -29,18 +29,18 @@ export class RetryPolicy {
     return Math.max(BYTES_MISSING_MS_MIN, this.#latencyMs);
   }
 
-  /** A request got its answer: busy times are over. */
+  /** A request got its answer: pauses start small again. */
   answered(latencyMs: number | null): void {
-    this.#busyRounds = 0;
+    this.#pauses = 0;
     if (latencyMs === null) return;
     this.#latencyMs = this.#latencyMs === 0 ? latencyMs : this.#latencyMs * 0.875 + latencyMs * 0.125;
   }
 
-  /** A weak quorum is busy: nothing new is sent until the returned time (full jitter). */
-  busy(now: number): number {
+  /** A weak quorum is busy, or a quorum would not answer: nothing new is sent until the returned time (full jitter). */
+  pause(now: number): number {
     if (now < this.#pausedUntil) return this.#pausedUntil;
-    const ceiling = Math.min(CAP_MS, BUSY_START_MS * 2 ** Math.min(this.#busyRounds, 16));
-    this.#busyRounds++;
+    const ceiling = Math.min(CAP_MS, PAUSE_START_MS * 2 ** Math.min(this.#pauses, 16));
+    this.#pauses++;
     this.#pausedUntil = now + this.#clock.random() * ceiling;
     return this.#pausedUntil;
   }

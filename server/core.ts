@@ -229,7 +229,6 @@ export class Core {
       this.#statusAtUs = nowUs;
       this.#statusInstance = this.lastDecided;
       this.#context.broadcast(this.#status());
-      this.#context.emit({ type: "wake", atUs: nowUs + intervalUs });
       if (due && this.#catchUp.abstainingUntil > this.lastDecided) this.#ordering.wantEmptyBatch();
     }
     if (nowUs - this.#timersAtUs >= 50_000) {
@@ -239,6 +238,8 @@ export class Core {
       this.#forwardOverdue();
     }
     this.#ordering.propose();
+    // In every tick: a timer that fires a little early must not be the last one.
+    this.#context.emit({ type: "wake", atUs: this.#statusAtUs + intervalUs });
   }
 
   /** First timeout of a request: everybody shall know it, whoever the client could reach. */

@@ -176,7 +176,8 @@ export class Replica {
 
   input(input: Input): void {
     if (this.#halted) return;
-    for (const effect of this.#core.step(input)) this.#perform(effect);
+    if (!this.#turnDue) this.#tick();
+    this.#step(input);
     this.#schedule();
   }
 
@@ -189,14 +190,19 @@ export class Replica {
   readonly #turn = (): void => {
     this.#turnDue = false;
     if (this.#halted) return;
-    const { clock } = this.#parts;
-    this.#step({ type: "tick", nowUs: clock.nowUs(), wallMs: clock.wallMs() });
+    this.#tick();
     this.#links?.flush();
     this.#execute();
     this.#links?.flush();
     this.#writeState();
     if (this.#executable) this.#schedule();
   };
+
+  /** Before the first input of a burst, too: after an idle while the core must not judge by the time of its last tick. */
+  #tick(): void {
+    const { clock } = this.#parts;
+    this.#step({ type: "tick", nowUs: clock.nowUs(), wallMs: clock.wallMs() });
+  }
 
   #step(input: Input): void {
     for (const effect of this.#core.step(input)) this.#perform(effect);

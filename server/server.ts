@@ -16,11 +16,12 @@ import type { ConsensusOptions } from "./consensus/contract.ts";
 import { type Admin, openAdmin } from "./network/admin.ts";
 import type { Gateway, Links } from "./network/contract.ts";
 import { FaultLog } from "./network/fault-log.ts";
-import { openGateway } from "./network/gateway.ts";
+import { type GatewayOptions, openGateway } from "./network/gateway.ts";
 import { Metrics } from "./network/metrics.ts";
-import { openTcpLinks } from "./network/tcp-links.ts";
+import { openTcpLinks, type TcpLinksOptions } from "./network/tcp-links.ts";
 import { recover } from "./recover.ts";
 import { type DriverLogger, Replica } from "./replica.ts";
+import type { Service, ServiceState } from "./service/contract.ts";
 import { KvService } from "./service/kv-service.ts";
 import { Health } from "./status.ts";
 import { threadPoolVerifier } from "./verifier.ts";
@@ -49,11 +50,24 @@ export interface RunningServer {
   stop(): Promise<void>;
 }
 
+/** What a replica is made of that a caller may replace: another service, or parts that misbehave in a test. */
+export interface ServerParts {
+  readonly service: (state: ServiceState) => Service;
+  readonly openLinks: (options: TcpLinksOptions) => Promise<Links & { readonly port: number }>;
+  readonly openGateway: (options: GatewayOptions) => Promise<Gateway>;
+}
+
+const REAL_PARTS: ServerParts = { service: (state) => new KvService(state), openLinks: openTcpLinks, openGateway };
+
 /**
- * Opens and runs a replica.
+ * Opens and runs a replica. Only code can pass `parts`: no configuration and no environment variable leads to them.
  * @throws QuorateError of storage and ports (STORAGE_*, CLUSTER_MISMATCH, PORT_IN_USE, CONFIG_INVALID)
  */
-export async function startServer(config: ServerConfig, logger: DriverLogger): Promise<RunningServer> {
+export async function startServer(
+  config: ServerConfig,
+  logger: DriverLogger,
+  parts: Partial<ServerParts> = {},
+): Promise<RunningServer> {
   const { cluster, replica: self, identity } = config;
   if (cluster.view.mode !== "bft") {
     throw new QuorateError("CONFIG_INVALID", "this release runs mode bft only; create the cluster with kv init");
@@ -65,7 +79,7 @@ export async function startServer(config: ServerConfig, logger: DriverLogger): P
     for (const close of open.splice(0).reverse()) await close();
   };
   try {
-    const service = (state: ConstructorParameters<typeof KvService>[0]): KvService => new KvService(state);
+    const { service, ...network } = { ...REAL_PARTS, ...parts };
     const { executor, start, replayed } = await recover({ crypto: nodeCrypto, cluster, storage, service });
     const at = { instance: start.lastDecided.instance, replayed, clean: start.eraseCleanStop };
     logger.info(at, "recovered from the data directory");
@@ -103,9 +117,9 @@ export async function startServer(config: ServerConfig, logger: DriverLogger): P
         fetched: (kind) => metrics.countFetch(kind),
       },
     });
-    const links = await openLinks(config, replica, { faults, metrics, logger });
+    const links = await network.openLinks(linksOptions(config, replica, { faults, metrics, logger }));
     open.push(() => links.close());
-    const gateway = await openClientGateway(config, replica, faults);
+    const gateway = await network.openGateway(gatewayOptions(config, replica, faults));
     open.push(() => gateway.close());
     const health = new Health({ config, replica, executor, links, gateway, metrics, version: VERSION });
     const admin = await openAdminHttp(config, health, logger);
@@ -147,18 +161,18 @@ function consensusOptions(config: ServerConfig): ConsensusOptions {
   };
 }
 
-function openLinks(
+function linksOptions(
   config: ServerConfig,
   replica: Replica,
   ports: { faults: FaultLog; metrics: Metrics; logger: DriverLogger },
-): Promise<Links & { readonly port: number }> {
+): TcpLinksOptions {
   const { cluster, replica: self, identity, listen } = config;
   const connected = (peer: ReplicaId, up: boolean): void => {
     ports.metrics.setConnected(peer, up);
     ports.logger.info({ peer, up }, up ? "link stands" : "link lost");
   };
   for (const { id } of cluster.view.members) if (id !== self) ports.metrics.setConnected(id, false);
-  return openTcpLinks({
+  return {
     crypto: nodeCrypto,
     cluster: cluster.id,
     self,
@@ -174,12 +188,12 @@ function openLinks(
       onDisconnected: (peer) => connected(peer, false),
       onFault: ({ from, code, remote }) => ports.faults.report({ source: "link", from, code, remote }),
     },
-  });
+  };
 }
 
-function openClientGateway(config: ServerConfig, replica: Replica, faults: FaultLog): Promise<Gateway> {
+function gatewayOptions(config: ServerConfig, replica: Replica, faults: FaultLog): GatewayOptions {
   const { cluster, replica: self, identity, listen } = config;
-  return openGateway({
+  return {
     crypto: nodeCrypto,
     cluster: cluster.id,
     view: cluster.view.id,
@@ -203,7 +217,7 @@ function openClientGateway(config: ServerConfig, replica: Replica, faults: Fault
       onClosed: () => undefined,
       onFault: ({ code, remote }) => faults.report({ source: "gateway", from: null, code, remote }),
     },
-  });
+  };
 }
 
 function openAdminHttp(config: ServerConfig, health: Health, logger: DriverLogger): Promise<Admin> {

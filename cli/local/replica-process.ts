@@ -39,15 +39,15 @@ export interface ReplicaProcess {
   stop(): Promise<ReplicaExit>;
 }
 
-/** Starts `kv-server --config FILE`. @throws Error when the process cannot be started or the log cannot be written */
-export function startReplica(options: { config: string; log: string; env?: NodeJS.ProcessEnv }): ReplicaProcess {
-  const [file, ...args] = programCommand(siblingProgram("../../server/main"));
+/** Starts `kv-server --config FILE`, the one beside this program by default. @throws Error when the log cannot be written */
+export function startReplica(options: { config: string; log: string; program?: URL }): ReplicaProcess {
+  const [file, ...args] = programCommand(options.program ?? siblingProgram("../../server/main"));
   const log = openSync(options.log, "a", 0o600);
   let child: ChildProcess;
   try {
     child = spawn(file, [...args, "--config", options.config], {
       stdio: ["pipe", "pipe", log],
-      env: { ...process.env, ...options.env, QUORATE_STOP_ON_STDIN_END: "1" },
+      env: { ...process.env, QUORATE_STOP_ON_STDIN_END: "1" },
       // A Ctrl-C in the terminal reaches only this process, which then stops the replicas in its own way.
       detached: true,
     });

@@ -19,7 +19,7 @@ import { leaderOf, type ReplicaId } from "../../protocol/view.ts";
 import type { CoreContext } from "./context.ts";
 import type { CoreRecord, JournaledInstance, WriteCertificate } from "./contract.ts";
 import { FutureMessages, isOrderingMessage, type OrderingMessage } from "./future-messages.ts";
-import { approved, candidateOf, examine, invalidity } from "./proposal.ts";
+import { approved, candidateOf, drifted, examine, invalidity } from "./proposal.ts";
 import { acceptMessage, acceptRecord, decidedRecord, writeChecks } from "./records.ts";
 import type { RequestQueue } from "./request-queue.ts";
 import type { Position, Start } from "./restart.ts";
@@ -105,7 +105,7 @@ export class Ordering {
   /** Is a proposal held because a request's origin is unproven or its time is off? */
   get holding(): boolean {
     const { proposal, ownWrite } = this.#running.round;
-    return proposal !== null && ownWrite === null && !approved(proposal);
+    return proposal !== null && ownWrite === null && !approved(this.#context, proposal);
   }
 
   // ---- starting and stopping
@@ -138,7 +138,7 @@ export class Ordering {
       } else if (message.type === "PROPOSE") {
         const candidate = this.#hold(message.batch);
         assert(!isRejection(candidate), "a proposal of our own is malformed");
-        round.proposal = { message, candidate, unproven: new Set(), drifted: false, verifying: false };
+        round.proposal = { message, candidate, unproven: new Set(), verifying: false };
       }
       this.#context.broadcast(message);
     }
@@ -232,7 +232,7 @@ export class Ordering {
       this.#context.emit({
         type: "suspect",
         leader: from,
-        reason: round.proposal.drifted ? "HELD_DRIFT" : "HELD_UNPROVEN",
+        reason: drifted(this.#context, round.proposal) ? "HELD_DRIFT" : "HELD_UNPROVEN",
       });
     }
     this.#progress();
@@ -286,7 +286,7 @@ export class Ordering {
     const { digest } = proposal.candidate;
     const { view, self, signer, cluster, options } = this.#context;
     if (this.#lastDecided.instance - this.#executedUpTo > options.executionLagMax) return;
-    if (!approved(proposal) && round.writes.count(digest) < view.weakQuorum) return;
+    if (!approved(this.#context, proposal) && round.writes.count(digest) < view.weakQuorum) return;
     const statement = { view: view.id, regency: round.regency, instance, digest };
     const signature = signer(writeStatement(cluster, statement));
     round.ownWrite = { type: "WRITE", ...statement, signature };
@@ -439,24 +439,19 @@ export class Ordering {
     }
   }
 
-  /** Batches proven decided by the log of others: journaled in one synced write, then decided in order. */
-  learn(batches: readonly { readonly digest: Digest; readonly bytes: Uint8Array }[]): void {
-    const records: CoreRecord[] = [];
-    let last = 0;
-    for (const { digest, bytes } of batches) {
+  /**
+   * Batches proven decided by the log of others, in order. Each is journaled before the next is looked at: messages that
+   * waited for its successor may decide that one, and records are appended in order.
+   */
+  learn(batches: readonly { readonly instance: number; readonly digest: Digest; readonly bytes: Uint8Array }[]): void {
+    for (const { instance, digest, bytes } of batches) {
       if (this.#stopped) return;
-      const candidate = this.#running.candidates.get(digest) ?? this.#candidateOf(bytes);
+      if (instance <= this.#lastDecided.instance) continue;
+      const { candidates, round } = this.#running;
+      const candidate = candidates.get(digest) ?? this.#candidateOf(bytes);
       if (isRejection(candidate) || candidate.digest !== digest) break;
-      last = this.#running.instance;
-      const { certification } = this.#running.round;
-      if (certification?.digest !== digest)
-        records.push(decidedRecord({ view: this.#context.view.id, regency: this.#regency }, candidate));
-      else if (certification.journaled) this.#durableUpTo = last;
-      this.#decide(candidate, this.#running.round.ownAccept);
-    }
-    if (records.length > 0) {
-      const top = last;
-      this.#context.journal(records, () => this.#durable(top));
+      this.#journalDecided(candidate, round);
+      this.#decide(candidate, round.ownAccept);
     }
     this.#progress();
   }
@@ -536,7 +531,7 @@ export class Ordering {
     };
     const candidate = this.#hold(batch);
     assert(!isRejection(candidate), "a proposal of our own is malformed");
-    round.proposal = { message, candidate, unproven: new Set(), drifted: false, verifying: false };
+    round.proposal = { message, candidate, unproven: new Set(), verifying: false };
     this.#context.broadcast(message);
     this.#progress();
   }
@@ -548,9 +543,9 @@ export class Ordering {
 
   // ---- repair
 
-  /** Looks at timers: a fetch may be due again. */
+  /** Looks at what time alone may change: a fetch is due again, a proposal from ahead of our clock has come of age. */
   tick(): void {
-    if (this.#running.fetch) this.#progress();
+    if (this.#running.fetch || this.holding) this.#progress();
   }
 
   /** Everything of the running instance, and our ACCEPT of the last one, for a replica whose link was cut. */

@@ -66,8 +66,7 @@ export function examine(
     checks.push(verdict);
     checked.push(request.digest);
   });
-  const drifted = Math.abs(candidate.batch.timestampMs - context.wallMs) > context.options.clockDriftMs;
-  const proposal: Proposal = { message, candidate, unproven, drifted, verifying: checks.length > 0 };
+  const proposal: Proposal = { message, candidate, unproven, verifying: checks.length > 0 };
   if (checks.length > 0) {
     context.verify(checks, (valid) => {
       proposal.verifying = false;
@@ -80,6 +79,12 @@ export function examine(
   return proposal;
 }
 
-export function approved(proposal: Proposal): boolean {
-  return proposal.unproven.size === 0 && !proposal.drifted;
+/** Is its timestamp too far from our clock now? Time may cure a leader's clock that is ahead. */
+export function drifted(context: CoreContext, proposal: Proposal): boolean {
+  return Math.abs(proposal.candidate.batch.timestampMs - context.wallMs) > context.options.clockDriftMs;
+}
+
+/** Nothing stands between this proposal and our WRITE. Our own needs no proof. */
+export function approved(context: CoreContext, proposal: Proposal): boolean {
+  return proposal.unproven.size === 0 && !drifted(context, proposal);
 }

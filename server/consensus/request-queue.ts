@@ -95,7 +95,10 @@ export class RequestQueue {
     return true;
   }
 
-  /** Takes a batch: one request per client and round, at most `requestsMax` and `bytesMax` (with `overheadBytes` each). */
+  /**
+   * Takes a batch: one request per client and round, at most `requestsMax` and `bytesMax`. Envelopes and `overheadBytes`
+   * count as well, so that the PROPOSE around the batch fits a frame.
+   */
   take(limits: { requestsMax: number; bytesMax: number; overheadBytes: number }): PendingRequest[] {
     const taken: PendingRequest[] = [];
     let bytes = 0;
@@ -105,7 +108,7 @@ export class RequestQueue {
       for (const cursor of cursors) {
         const entry = nextWaiting(cursor);
         if (!entry) continue;
-        const size = entry.request.bytes.length + limits.overheadBytes;
+        const size = entry.request.bytes.length + entry.envelope.length + limits.overheadBytes;
         if (taken.length >= limits.requestsMax || bytes + size > limits.bytesMax) return this.#propose(taken);
         bytes += size;
         taken.push(entry);

@@ -19,8 +19,6 @@ export interface Proposal {
   readonly candidate: Candidate;
   /** Requests whose origin is not proven to us (yet). */
   readonly unproven: Set<Digest>;
-  /** Its timestamp is too far from our clock. */
-  readonly drifted: boolean;
   /** Signatures of requests are being verified. */
   verifying: boolean;
 }

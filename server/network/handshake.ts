@@ -152,7 +152,7 @@ export class Handshake {
     const peer = hello.from;
     const secret = this.#context.secretOf(peer);
     const theirRole = this.#role === "dialer" ? "listener" : "dialer";
-    const expected = peer !== self && hello.to === self && (this.#peer === null || this.#peer === peer);
+    const expected = hello.to === self && (this.#peer === null || this.#peer === peer);
     if (!secret || !expected || ROLES[hello.role] !== theirRole || roleTowards(self, peer) !== this.#role) {
       return { type: "fault", code: "LINK_IDENTITY" };
     }

@@ -15,9 +15,17 @@ import {
   type ReplyStatus,
 } from "../../../protocol/client-frames.ts";
 import { type Cluster, type ClusterFile, clusterOf } from "../../../protocol/cluster.ts";
+import type { MacKey } from "../../../protocol/crypto/contract.ts";
 import { nodeCrypto as crypto } from "../../../protocol/crypto/node.ts";
 import { isRejection } from "../../../protocol/errors.ts";
-import { clientIdOf, type Identity, newIdentity, publicKeysFrom, sharedMacKey } from "../../../protocol/identity.ts";
+import {
+  clientIdOf,
+  type Identity,
+  newIdentity,
+  type Purpose,
+  publicKeysFrom,
+  sharedMacKey,
+} from "../../../protocol/identity.ts";
 import { Writer } from "../../../protocol/layout.ts";
 import { LARGE_RESULT_BYTES } from "../../../protocol/limits.ts";
 import {
@@ -70,10 +78,10 @@ export class FakeClock implements Clock {
 
   /** Runs everything that is ready, microtasks included, without letting time pass. */
   async settle(): Promise<void> {
-    for (let round = 0; round < 200; round++) {
+    for (let idle = 0; idle < 10; idle++) {
       await Promise.resolve();
-      const ready = this.#turn.splice(0);
-      for (const run of ready) run();
+      if (this.#turn.length > 0) idle = 0;
+      for (const run of this.#turn.splice(0)) run();
     }
   }
 
@@ -112,7 +120,10 @@ export type Behaviour = (honest: Answer, request: Request, replica: FakeReplica)
 
 export const behaviours = {
   silent: () => null,
-  wrongResult: (honest: Answer) => ({ ...honest, body: "full" as const, result: utf8("lies") }),
+  wrongResult: (honest: Answer) => {
+    const result = utf8("lies");
+    return { ...honest, body: "full" as const, result, resultDigest: crypto.sha256(result) };
+  },
   wrongMac: (honest: Answer) => ({ ...honest, corruptMac: true }),
   wrongBody: (honest: Answer) => ({ ...honest, body: "full" as const, corruptBody: true }),
   /** Keeps the bytes to itself, digests only. */
@@ -162,7 +173,7 @@ export class FakeReplica {
 }
 
 export class FakeCluster implements Transport {
-  readonly clock: FakeClock;
+  readonly clock: Clock;
   readonly file: ClusterFile;
   readonly cluster: Cluster;
   readonly replicas: FakeReplica[];
@@ -178,10 +189,11 @@ export class FakeCluster implements Transport {
   readonly #connections = new Set<FakeConnection>();
   readonly #waiting: { request: Request; arrivals: [FakeConnection, Envelope][] }[] = [];
   readonly #answers = new Map<string, Answer>();
+  readonly #keys = new Map<string, MacKey>();
 
-  constructor(options: { n?: number; f?: number; mode?: "bft" | "cft"; clock?: FakeClock } = {}) {
+  constructor(options: { n?: number; f?: number; mode?: "bft" | "cft"; clock: Clock }) {
     const { n = 4, f = Math.floor((n - 1) / 3), mode = "bft" } = options;
-    this.clock = options.clock ?? new FakeClock();
+    this.clock = options.clock;
     const identities = Array.from({ length: n }, () => newIdentity(crypto));
     this.file = {
       format: 1,
@@ -220,11 +232,27 @@ export class FakeCluster implements Transport {
     return replica;
   }
 
+  #key(replica: FakeReplica, keys: Uint8Array, purpose: Purpose): MacKey {
+    const name = `${replica.id} ${purpose} ${hex(keys)}`;
+    let key = this.#keys.get(name);
+    if (!key) {
+      const theirs = publicKeysFrom(keys);
+      key = sharedMacKey(crypto, { cluster: this.cluster.id, mine: replica.identity, theirs, purpose });
+      this.#keys.set(name, key);
+    }
+    return key;
+  }
+
   /** Drops this replica's connections, as a crash would. */
   disconnect(replica: FakeReplica): void {
     for (const connection of [...this.#connections]) {
       if (connection.replica === replica) this.#close(connection, { code: 1006, reason: "" });
     }
+  }
+
+  /** Requests that wait are lost, as if they had never arrived. */
+  forgetWaiting(): void {
+    this.#waiting.length = 0;
   }
 
   resume(): void {
@@ -315,8 +343,7 @@ export class FakeCluster implements Transport {
     const { replica } = connection;
     if (request.client !== connection.client || request.session !== connection.session) return false;
     const theirs = publicKeysFrom(connection.keys);
-    const purpose = "client-to-replica";
-    const key = sharedMacKey(crypto, { cluster: this.cluster.id, mine: replica.identity, theirs, purpose });
+    const key = this.#key(replica, connection.keys, "client-to-replica");
     const statement = requestStatement(this.cluster.id, envelope.view, request.digest).slice();
     const expected = crypto.mac(key, statement).slice(0, 16);
     const { authenticator } = envelope;
@@ -380,9 +407,7 @@ export class FakeCluster implements Transport {
 
   #encode(connection: FakeConnection, request: Request, answer: Answer): Uint8Array {
     const { replica } = connection;
-    const theirs = publicKeysFrom(connection.keys);
-    const purpose = "replica-to-client";
-    const key = sharedMacKey(crypto, { cluster: this.cluster.id, mine: replica.identity, theirs, purpose });
+    const key = this.#key(replica, connection.keys, "replica-to-client");
     const ids = { cluster: this.cluster.id, client: request.client };
     const { status, body, result, corruptMac = false, corruptBody = false } = answer;
     const { session, sequence, kind } = request;

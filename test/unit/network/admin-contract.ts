@@ -2,6 +2,7 @@
 import { request as httpRequest } from "node:http";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { type Admin, type AdminRoutes, type Health, openAdmin } from "../../../server/network/admin.ts";
+import { freePort } from "./free-port.ts";
 
 const GOOD: Health = { ok: true, checks: [{ name: "journal", ok: true, detail: "synced" }] };
 const BAD: Health = {
@@ -110,9 +111,11 @@ export function adminContract(implementation: "uws" | "ws"): void {
     });
 
     test("a port in use is PORT_IN_USE, and closing frees it", async () => {
-      const { port } = admin;
+      const port = await freePort();
       const listen = { host: "127.0.0.1", port };
       const routes = { livez: () => GOOD, readyz: () => GOOD, metrics, status: async () => ({}) };
+      await admin.close();
+      admin = await openAdmin({ listen, implementation, routes });
       await expect(openAdmin({ listen, implementation, routes })).rejects.toMatchObject({
         code: "PORT_IN_USE",
         message: expect.stringContaining(`port ${port} is in use`),

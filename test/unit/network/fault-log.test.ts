@@ -46,6 +46,9 @@ describe("fault log (section 2: logged once per minute per peer, counted always)
     log.report(fault());
     expect(lines.length).toBe(2);
     expect(lines[1]).toMatchObject({ suppressed: 100 });
+    nowMs += 60_000;
+    log.report(fault());
+    expect(lines[2]).toMatchObject({ suppressed: 0 });
   });
 
   test("peers, codes and sources are kept apart", () => {

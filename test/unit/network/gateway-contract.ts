@@ -392,7 +392,8 @@ export function gatewayContract(implementation: "uws" | "ws"): void {
     });
 
     test("a port in use is PORT_IN_USE: two gateways never share one", async () => {
-      const { port } = gateway;
+      const port = await freePort();
+      await openWith({}, port);
       const error = await openWith({}, port).catch((caught: unknown) => caught);
       expect(error).toMatchObject({ code: "PORT_IN_USE", message: expect.stringMatching(/clientPort of replica 3/) });
       expect((error as Error).message).toContain(String(port));

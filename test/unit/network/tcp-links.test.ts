@@ -252,17 +252,22 @@ describe("attacks on TCP links (section 2)", () => {
     await healthy();
   });
 
-  test("who was dropped for a fault has to wait, silently", async () => {
+  test.each([
+    ["punished", "TRUNCATED"],
+    ["faulty", "LINK_LENGTH"],
+  ])("who was dropped as %s has to wait, silently", async (how, code) => {
     await victim.close();
     seen = new Recorder();
     victim = await harness.start(VICTIM, seen, { limits: { backoffMsMin: 60_000, backoffMsMax: 60_000 } });
     await until(() => victim.connected().includes(HONEST), "honest again");
-    await authenticated();
-    victim.punish(LIAR, "TRUNCATED");
+    const first = await authenticated();
+    if (how === "punished") victim.punish(LIAR, code);
+    else first.socket.write(Buffer.alloc(8));
+    await until(first.closed, "dropped");
     const again = await dialAs({});
     await until(again.closed, "turned away");
     expect(again.steps).toEqual([]);
-    expect(seen.codes()).toEqual(["TRUNCATED"]);
+    expect(seen.codes()).toEqual([code]);
     await healthy();
   });
 

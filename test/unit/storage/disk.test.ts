@@ -119,6 +119,34 @@ describe("a failed write", () => {
   });
 });
 
+describe("the messages of a clean stop", () => {
+  it.each([
+    ["by the same process", false],
+    ["after opening again", true],
+  ])("leave the disk with the next control record, written %s", async (_, again) => {
+    const disk = new SimulatedDisk();
+    let storage = await disk.open({ founding: FOUNDING });
+    const [one, two] = historyOf({ count: 2 });
+    await storage.journal.append(one ? [asAppend(one)] : []);
+    // A replacement in the same write: its number must stay listed when the control record goes.
+    const replacement = one ? [asAppend({ ...one, regency: 1 })] : [];
+    await storage.journal.append([...replacement, { type: "cleanStop", messages: [Buffer.alloc(10_000)] }]);
+    await storage.journal.append(two ? [asAppend(two)] : []);
+    if (again) {
+      await storage.close();
+      storage = await disk.open({ founding: FOUNDING });
+    }
+    const before = { records: disk.records("journal"), ...(await storage.diskUse()) };
+    await storage.journal.append([{ type: "started" }]);
+    const after = { records: disk.records("journal"), ...(await storage.diskUse()) };
+    expect(after.records).toBe(before.records);
+    expect(before.journalBytes - after.journalBytes).toBeGreaterThan(9_000);
+    await storage.close();
+    storage = await disk.open({ founding: FOUNDING });
+    expect(storage.journal.summary).toMatchObject({ last: 2, cleanStop: null });
+  });
+});
+
 describe("damage", () => {
   /** Eight instances, two regencies, one replacement and a clean stop; state in four groups. */
   async function written(): Promise<SimulatedDisk> {
