@@ -17,7 +17,7 @@ import { type MessageOf, writeStatement } from "../../protocol/messages.ts";
 import type { Request } from "../../protocol/request.ts";
 import { leaderOf, type ReplicaId } from "../../protocol/view.ts";
 import type { CoreContext } from "./context.ts";
-import type { CoreRecord, JournaledInstance, WriteCertificate } from "./contract.ts";
+import type { JournaledInstance, WriteCertificate } from "./contract.ts";
 import { FutureMessages, isOrderingMessage, type OrderingMessage } from "./future-messages.ts";
 import { approved, candidateOf, drifted, examine, invalidity } from "./proposal.ts";
 import { acceptMessage, acceptRecord, decidedRecord, writeChecks } from "./records.ts";

@@ -164,6 +164,19 @@ export class CoreCluster {
     this.#performAll(replica, replica.core.step(input));
   }
 
+  /** Storage refuses an instance that does not follow those on disk and those under way. */
+  #checkContiguous(replica: SimulatedReplica, records: readonly CoreRecord[]): void {
+    const under = replica.journaling.flatMap((pending) => pending.records);
+    let last = Math.max(0, ...replica.disk.instances.keys());
+    for (const record of under) if (record.type === "instance") last = Math.max(last, record.instance);
+    for (const record of records) {
+      if (record.type !== "instance") continue;
+      if (record.instance > last + 1)
+        throw new Violation(`replica ${replica.id} journals ${record.instance} after ${last}`);
+      last = Math.max(last, record.instance);
+    }
+  }
+
   #performAll(replica: SimulatedReplica, effects: readonly Effect[]): void {
     for (const effect of effects) this.#perform(replica, effect);
   }
@@ -177,6 +190,7 @@ export class CoreCluster {
         for (const { id } of this.view.members) if (id !== replica.id) this.#post(replica.id, id, effect.message);
         return;
       case "journal":
+        this.#checkContiguous(replica, effect.records);
         replica.journaling.push({ ticket: effect.ticket, records: effect.records });
         return;
       case "verify": {
