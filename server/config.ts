@@ -4,7 +4,7 @@
  * says what to do; unknown settings are errors; a key others could read is refused. A setting is taken from the first of
  * command line, environment (`QUORATE_LOG_LEVEL`, `QUORATE_DATA_DIR`), file and default that has it.
  */
-import { readFileSync, type Stats, statSync } from "node:fs";
+import { readFileSync, realpathSync, type Stats, statSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { parse as parseYaml, YAMLParseError } from "yaml";
 import { z } from "zod";
@@ -162,7 +162,8 @@ export function readClusterFile(file: string): ClusterFile {
  */
 export function readKeyFile(file: string, role: Role): Identity {
   refuseLooseMode(file, keyFileStat(file), { kind: "file", allowed: 0o600 });
-  const directory = dirname(resolve(file));
+  // Where the key really lies: a symbolic link in a private directory protects nothing.
+  const directory = dirname(realpathSync(file));
   refuseLooseMode(directory, keyFileStat(directory), { kind: "directory", allowed: 0o700 });
   let text: string;
   try {

@@ -9,7 +9,7 @@
 import type { Digest } from "../protocol/bytes.ts";
 import type { Cluster } from "../protocol/cluster.ts";
 import type { Crypto } from "../protocol/crypto/contract.ts";
-import { assertNever, isRejection, QuorateError } from "../protocol/errors.ts";
+import { assertNever, isRejection, QuorateError, type Rejection } from "../protocol/errors.ts";
 import type { Identity } from "../protocol/identity.ts";
 import { HISTORY_BATCHES_MAX, HISTORY_BYTES_MAX } from "../protocol/limits.ts";
 import { decodeMessage, encodeMessage, type Message } from "../protocol/messages.ts";
@@ -21,7 +21,7 @@ import type { ConsensusOptions, CoreRecord, Decision, Effect, Input, Ticket } fr
 import type { Start } from "./consensus/restart.ts";
 import { Core } from "./core.ts";
 import { Intake } from "./intake.ts";
-import type { Gateway, Links } from "./network/contract.ts";
+import type { ClientConnection, Gateway, Links } from "./network/contract.ts";
 import type { Executor, OrderedReply } from "./service/executor.ts";
 import type { Verifier } from "./verifier.ts";
 
@@ -90,6 +90,7 @@ export class Replica {
   #stateWriting: Promise<void> | null = null;
   #stateWrittenUs = 0;
   #unwrittenBytes = 0;
+  readonly #recent = new RecentInputs();
   #draining = false;
   #halted = false;
   #stopped: (() => void) | null = null;
@@ -170,15 +171,37 @@ export class Replica {
     this.input({ type: "message", from, message });
   }
 
+  /** A client's request; a Rejection comes back when its connection must go. */
+  onRequest(connection: ClientConnection, envelope: Uint8Array, request: Uint8Array): Rejection | null {
+    let rejection: Rejection | null = null;
+    if (this.#halted) return rejection;
+    this.#guarded(() => {
+      rejection = this.intake.receive(connection, envelope, request);
+    });
+    return rejection;
+  }
+
   onConnected(peer: ReplicaId): void {
     this.input({ type: "connected", peer });
   }
 
   input(input: Input): void {
     if (this.#halted) return;
-    if (!this.#turnDue) this.#tick();
-    this.#step(input);
+    this.#guarded(() => {
+      if (!this.#turnDue) this.#tick();
+      this.#step(input);
+    });
     this.#schedule();
+  }
+
+  /** Our own bugs and damage met at run time end here: this replica halts instead of guessing. */
+  #guarded(work: () => void): void {
+    try {
+      work();
+    } catch (error) {
+      this.#parts.logger.error({ inputs: this.#recent.list() }, "the last inputs");
+      this.#halt(error);
+    }
   }
 
   #schedule(): void {
@@ -190,11 +213,13 @@ export class Replica {
   readonly #turn = (): void => {
     this.#turnDue = false;
     if (this.#halted) return;
-    this.#tick();
-    this.#links?.flush();
-    this.#execute();
-    this.#links?.flush();
-    this.#writeState();
+    this.#guarded(() => {
+      this.#tick();
+      this.#links?.flush();
+      this.#execute();
+      this.#links?.flush();
+      this.#writeState();
+    });
     if (this.#executable) this.#schedule();
   };
 
@@ -205,6 +230,7 @@ export class Replica {
   }
 
   #step(input: Input): void {
+    this.#recent.add(input);
     for (const effect of this.#core.step(input)) this.#perform(effect);
   }
 
@@ -437,6 +463,31 @@ export class Replica {
     this.#stopped?.();
     this.#parts.halt(error);
   }
+}
+
+const RECENT_INPUTS = 32;
+
+/** The last inputs by name, for the log of a halt. */
+class RecentInputs {
+  readonly #names: string[] = [];
+  #next = 0;
+
+  add(input: Input): void {
+    if (input.type !== "tick") this.#names[this.#next++ % RECENT_INPUTS] = nameOf(input);
+  }
+
+  /** Oldest first. */
+  list(): string[] {
+    const at = this.#next % RECENT_INPUTS;
+    return [...this.#names.slice(at), ...this.#names.slice(0, at)];
+  }
+}
+
+function nameOf(input: Input): string {
+  if (input.type !== "message") return input.type;
+  const { from, message } = input;
+  const instance = "instance" in message ? ` ${message.instance}` : "";
+  return `${message.type}${instance} from ${from} in view ${message.view} regency ${message.regency}`;
 }
 
 /** The best proof at hand: a certificate just beyond the range, else the highest one within it. */

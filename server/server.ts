@@ -204,8 +204,8 @@ function gatewayOptions(config: ServerConfig, replica: Replica, faults: FaultLog
       admit: (client) => clientMay(cluster, client),
       onAuthenticated: (connection, keys) => replica.authenticity.learn(connection.client, keys),
       onRequest: (connection, envelope, request) => {
-        const rejection = replica.intake.receive(connection, envelope, request);
-        if (!rejection || !isRejection(rejection)) return;
+        const rejection = replica.onRequest(connection, envelope, request);
+        if (!rejection) return;
         faults.report({
           source: "gateway",
           from: null,

@@ -9,13 +9,13 @@
  *  4. Decisions are emitted in order of instance, each once.
  *  5. Only votes of the installed regency and the running instance count.
  */
-import { BATCH_REQUEST_HEADER_BYTES, encodeBatch } from "../../protocol/batch.ts";
 import type { Digest } from "../../protocol/bytes.ts";
 import { EMPTY } from "../../protocol/bytes.ts";
 import { assert, isRejection, type Rejection, reject } from "../../protocol/errors.ts";
 import { type MessageOf, writeStatement } from "../../protocol/messages.ts";
 import type { Request } from "../../protocol/request.ts";
 import { leaderOf, type ReplicaId } from "../../protocol/view.ts";
+import { Batching } from "./batching.ts";
 import type { CoreContext } from "./context.ts";
 import type { JournaledInstance, WriteCertificate } from "./contract.ts";
 import { FutureMessages, isOrderingMessage, type OrderingMessage } from "./future-messages.ts";
@@ -33,13 +33,11 @@ import {
 } from "./round.ts";
 import type { Vote } from "./votes.ts";
 
-/** The leader waits for this share of the last two batches' mean before it proposes under load. */
-const BATCH_FILL_PERCENT = 60;
-
 export class Ordering {
   readonly #context: CoreContext;
   readonly #queue: RequestQueue;
   readonly #future = new FutureMessages();
+  readonly #batching: Batching;
   readonly #abstainUntil: number;
   readonly #abstainRegency: number;
   #regency: number;
@@ -55,12 +53,11 @@ export class Ordering {
   /** What a clean stop left to be sent again. */
   readonly #restored: readonly OrderingMessage[];
   readonly #executing = new Map<number, readonly Request[]>();
-  #lastBatches: readonly [number, number] = [0, 0];
-  #emptyBatchWanted = false;
 
   constructor(context: CoreContext, queue: RequestQueue, start: Start) {
     this.#context = context;
     this.#queue = queue;
+    this.#batching = new Batching(queue, context.options);
     this.#regency = start.regency;
     this.#lastDecided = start.lastDecided;
     this.#durableUpTo = start.lastDecided.instance;
@@ -275,6 +272,11 @@ export class Ordering {
     return this.#started && !this.#stopped && this.#durableUpTo === this.#lastDecided.instance;
   }
 
+  /** Bounds what waits for execution: neither proposals nor WRITEs beyond it. */
+  get #executionLags(): boolean {
+    return this.#lastDecided.instance - this.#executedUpTo > this.#context.options.executionLagMax;
+  }
+
   #abstains(round: Round): boolean {
     return round.regency === this.#abstainRegency && this.#running.instance <= this.#abstainUntil;
   }
@@ -284,8 +286,8 @@ export class Ordering {
     const { proposal } = round;
     if (!proposal || round.ownWrite || !this.#mayVote || this.#abstains(round)) return;
     const { digest } = proposal.candidate;
-    const { view, self, signer, cluster, options } = this.#context;
-    if (this.#lastDecided.instance - this.#executedUpTo > options.executionLagMax) return;
+    const { view, self, signer, cluster } = this.#context;
+    if (this.#executionLags) return;
     if (!approved(this.#context, proposal) && round.writes.count(digest) < view.weakQuorum) return;
     const statement = { view: view.id, regency: round.regency, instance, digest };
     const signature = signer(writeStatement(cluster, statement));
@@ -423,7 +425,7 @@ export class Ordering {
     assert(instance === this.#lastDecided.instance + 1, "decisions are in order");
     this.#lastDecided = { instance, digest, timestampMs };
     this.#lastAccept = accept;
-    this.#lastBatches = [this.#lastBatches[1], batch.requests.length];
+    this.#batching.decided(batch.requests.length);
     this.#queue.decided(batch.requests);
     this.#executing.set(instance, batch.requests);
     this.#context.emit({ type: "decide", decision: { instance, digest, batch } });
@@ -499,36 +501,21 @@ export class Ordering {
 
   // ---- the leader
 
-  /** Proposes if we lead, nothing is proposed yet, and requests wait (or an abstaining member needs instances to pass). */
+  /** Proposes if we lead, nothing is proposed yet, and there is something to propose. */
   propose(): void {
     const { round, instance, sinceUs } = this.#running;
     if (round.proposal || this.leader !== this.#context.self || !this.#mayVote || this.#abstains(round)) return;
-    const { options, nowUs, wallMs, view } = this.#context;
-    if (this.#lastDecided.instance - this.#executedUpTo > options.executionLagMax) return;
-    const { waiting } = this.#queue;
-    if (waiting === 0 && !this.#emptyBatchWanted) return;
-    const filling = Math.floor(((this.#lastBatches[0] + this.#lastBatches[1]) * BATCH_FILL_PERCENT) / 200);
-    if (waiting > 0 && waiting < filling && nowUs - sinceUs < options.batchWaitUs) {
-      this.#context.emit({ type: "wake", atUs: sinceUs + options.batchWaitUs });
+    if (this.#executionLags) return;
+    const { nowUs, wallMs, view } = this.#context;
+    const dueUs = this.#batching.due(nowUs, sinceUs);
+    if (dueUs === null) return;
+    if (dueUs > 0) {
+      this.#context.emit({ type: "wake", atUs: dueUs });
       return;
     }
-    this.#emptyBatchWanted = false;
-    const entries = this.#queue.take({
-      requestsMax: options.batchRequestsMax,
-      bytesMax: options.batchBytesMax,
-      overheadBytes: BATCH_REQUEST_HEADER_BYTES,
-    });
-    const timestampMs = Math.max(wallMs, this.#lastDecided.timestampMs);
-    const batch = encodeBatch({ instance, timestampMs, requests: entries.map((entry) => entry.request.bytes) });
-    const envelopes = entries.map((entry) => entry.envelope);
-    const message: MessageOf<"PROPOSE"> = {
-      type: "PROPOSE",
-      view: view.id,
-      regency: round.regency,
-      instance,
-      batch,
-      envelopes,
-    };
+    const { batch, envelopes } = this.#batching.take(instance, Math.max(wallMs, this.#lastDecided.timestampMs));
+    const { regency } = round;
+    const message: MessageOf<"PROPOSE"> = { type: "PROPOSE", view: view.id, regency, instance, batch, envelopes };
     const candidate = this.#hold(batch);
     assert(!isRejection(candidate), "a proposal of our own is malformed");
     round.proposal = { message, candidate, unproven: new Set(), verifying: false };
@@ -538,7 +525,7 @@ export class Ordering {
 
   /** While a member abstains, instances must pass for it: an empty batch is proposed when nothing else waits. */
   wantEmptyBatch(): void {
-    this.#emptyBatchWanted = true;
+    this.#batching.wantEmpty();
   }
 
   // ---- repair

@@ -4,7 +4,6 @@
  */
 import { execFileSync, spawn } from "node:child_process";
 import type { KeyValue } from "../../cli/jsonl.ts";
-import { utf8 } from "../../protocol/bytes.ts";
 
 /** Splits text (latin1: a character per byte) at blank lines. */
 export async function* stanzas(chunks: AsyncIterable<string>): AsyncGenerator<string> {
@@ -25,7 +24,7 @@ export async function* recordsOf(index: AsyncIterable<string>): AsyncGenerator<K
     const name = `${field("Package")}/${field("Version")}/${field("Architecture")}`;
     const count = (seen.get(name) ?? 0) + 1;
     seen.set(name, count);
-    yield { key: utf8(count === 1 ? name : `${name}#${count}`), value: Buffer.from(stanza, "latin1") };
+    yield { key: Buffer.from(count === 1 ? name : `${name}#${count}`, "latin1"), value: Buffer.from(stanza, "latin1") };
   }
 }
 

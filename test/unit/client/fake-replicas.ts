@@ -78,7 +78,7 @@ export class FakeClock implements Clock {
 
   /** Runs everything that is ready, microtasks included, without letting time pass. */
   async settle(): Promise<void> {
-    for (let idle = 0; idle < 10; idle++) {
+    for (let idle = 0; idle < 40; idle++) {
       await Promise.resolve();
       if (this.#turn.length > 0) idle = 0;
       for (const run of this.#turn.splice(0)) run();
