@@ -208,7 +208,7 @@ export class Engine {
   /** Sends what waits, a bundle per lane in turn, while there is room and a quorum to send it to. */
   readonly #flush = (): void => {
     this.#flushScheduled = false;
-    if (this.#closed || !this.#replicas.quorumReady) return;
+    if (this.#closed) return;
     const now = this.#options.clock.monotonicMs();
     if (this.#retry.paused(now)) return;
     this.#keepWindowOpen();

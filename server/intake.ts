@@ -75,7 +75,7 @@ export class Intake {
       return reject("punish", "REQUEST_OWNER");
     if (request.cluster !== this.#cluster.id) return reject("punish", "REQUEST_CLUSTER");
     if (!clientMay(this.#cluster, request.client)) return this.#refuse(connection, request, "NOT_A_CLIENT");
-    if (!this.#port.accepting()) return this.#refuse(connection, request, "SHUTTING_DOWN");
+    if (!this.#port.accepting()) return this.#busy(connection, request);
     if (envelope.view !== this.#cluster.view.id) return this.#advise(connection, request, "NEWER_VIEW");
     if (this.#cluster.signedRequests && envelope.authenticator.type !== "signature") {
       return this.#advise(connection, request, "MUST_SIGN");
@@ -107,8 +107,7 @@ export class Intake {
       return;
     }
     if (request.kind !== "resolve" && !this.#port.room(request)) {
-      this.counts.busy++;
-      this.#advise(connection, request, "BUSY");
+      this.#busy(connection, request);
       return;
     }
     this.counts.admitted++;
@@ -148,6 +147,12 @@ export class Intake {
     const resultDigest = this.#crypto.sha256(result);
     this.#send(connection, request, { status: "REFUSED", position: 0, resultDigest, result, replier: EVERYBODY });
     return null;
+  }
+
+  /** No room, or shutting down: advice, so that the client asks the others, or this replica again once it is back. */
+  #busy(connection: ClientConnection, request: Request): null {
+    this.counts.busy++;
+    return this.#advise(connection, request, "BUSY");
   }
 
   #advise(connection: ClientConnection, request: Request, status: ReplyStatus): null {

@@ -447,7 +447,12 @@ export class Replica {
     this.#cancelWake?.();
   }
 
-  #journalCleanStop(messages: readonly Message[]): void {
+  #journalCleanStop(messages: readonly Message[] | null): void {
+    if (messages === null) {
+      this.#links?.flush();
+      this.#stopped?.();
+      return;
+    }
     const record: JournalRecord = { type: "cleanStop", messages: messages.map(encodeMessage) };
     this.#links?.flush();
     this.#parts.storage.journal.append([record]).then(

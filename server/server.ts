@@ -6,7 +6,7 @@ import { readFileSync } from "node:fs";
 import { bytesOf, hex } from "../protocol/bytes.ts";
 import { clientMay } from "../protocol/cluster.ts";
 import { nodeCrypto } from "../protocol/crypto/node.ts";
-import { isRejection, QuorateError } from "../protocol/errors.ts";
+import { QuorateError } from "../protocol/errors.ts";
 import { BATCH_BYTES_MAX, STATUS_INTERVAL_MS } from "../protocol/limits.ts";
 import type { ReplicaId } from "../protocol/view.ts";
 import { openStorage } from "../storage/leveldb.ts";

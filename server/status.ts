@@ -7,7 +7,7 @@ import type { Metrics } from "./network/metrics.ts";
 import type { Replica } from "./replica.ts";
 import type { Executor } from "./service/executor.ts";
 
-/** Instances a replica may be behind the highest claim of its peers and still call itself ready. */
+/** Instances a replica may be behind what a correct peer claims and still call itself ready. */
 const READY_LAG_MAX = 1_000;
 
 export interface HealthParts {
@@ -44,8 +44,10 @@ export class Health implements AdminRoutes {
     const { replica, links, config } = this.#parts;
     const { view } = config.cluster;
     const connected = links.connected().length + 1;
-    const peers = this.#peers().map((peer) => peer.decided ?? 0);
-    const lag = Math.max(0, ...peers) - replica.core.lastDecided;
+    const claims = this.#peers().map((peer) => peer.decided ?? 0);
+    // W claim at least as much, so one that is correct does: a single liar makes nobody unready.
+    const credible = claims.sort((a, b) => b - a)[view.weakQuorum - 1] ?? 0;
+    const lag = Math.max(0, credible - replica.core.lastDecided);
     return report([
       { name: "running", ok: !replica.halted },
       { name: "accepting", ok: !replica.draining },
@@ -55,7 +57,7 @@ export class Health implements AdminRoutes {
         ok: connected >= view.quorum,
         detail: `${connected} of ${view.n} connected, quorum ${view.quorum}`,
       },
-      { name: "lag", ok: lag <= READY_LAG_MAX, detail: `${Math.max(0, lag)} instances` },
+      { name: "lag", ok: lag <= READY_LAG_MAX, detail: `${lag} instances` },
     ]);
   }
 

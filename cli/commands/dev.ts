@@ -82,7 +82,14 @@ async function runCluster(options: { file: ClusterFile; directory: string; io: I
         io.stdout.write(`replica ${id}  down: ${exitText(exit)}${said === null ? "" : `: ${said}`} (log: ${log})\n`);
       });
     }
-    const started = Promise.all([...running].map(([id, replica]) => announce(id, replica, io)));
+    const started = Promise.all(
+      [...running].map(async ([id, replica]) => {
+        const outcome = await replica.ready;
+        if (isExit(outcome)) return false;
+        if (!stopping) io.stdout.write(readyText(id, replica, outcome));
+        return true;
+      }),
+    );
     const ready = await Promise.race([started, asked.signal]);
     if (typeof ready === "object" && !ready.includes(true)) {
       throw new CommandExit(
@@ -101,12 +108,9 @@ async function runCluster(options: { file: ClusterFile; directory: string; io: I
   }
 }
 
-async function announce(id: number, replica: ReplicaProcess, io: Io): Promise<boolean> {
-  const outcome = await replica.ready;
-  if (isExit(outcome)) return false;
-  const address = /clients=(\S+)/.exec(outcome)?.[1] ?? "";
-  io.stdout.write(`replica ${id}  ready  pid ${replica.pid}  ${address}\n`);
-  return true;
+function readyText(id: number, replica: ReplicaProcess, readyLine: string): string {
+  const address = /clients=(\S+)/.exec(readyLine)?.[1] ?? "";
+  return `replica ${id}  ready  pid ${replica.pid}  ${address}\n`;
 }
 
 async function everyoneExited(running: ReadonlyMap<number, ReplicaProcess>): Promise<void> {

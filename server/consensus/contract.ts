@@ -86,8 +86,11 @@ export type Effect =
   | { readonly type: "misbehaved"; readonly replica: ReplicaId; readonly code: string }
   /** Feed a `tick` no later than this. */
   | { readonly type: "wake"; readonly atUs: number }
-  /** Nothing more is sent: `messages` left beyond the accept records and belong into the clean-stop record. */
-  | { readonly type: "stopping"; readonly messages: readonly Message[] };
+  /**
+   * Nothing more is sent: `messages` left beyond the accept records and belong into the clean-stop record. Null: this replica
+   * abstains after a crash, so it does not know what it sent, and no clean-stop record may be written.
+   */
+  | { readonly type: "stopping"; readonly messages: readonly Message[] | null };
 
 /** What a replica may conclude about a batched request from its envelope alone. */
 export type Authentication = "authentic" | "unproven" | SignatureCheck;

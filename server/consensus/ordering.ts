@@ -45,6 +45,8 @@ export class Ordering {
   #durableUpTo: number;
   #executedUpTo: number;
   #running: RunningInstance;
+  /** Started after anything but a clean stop: what was sent up to `#abstainUntil` is not known. */
+  readonly #forgetful: boolean;
   /** The clean-stop record is erased: new votes may leave. */
   #started: boolean;
   #stopped = false;
@@ -64,6 +66,7 @@ export class Ordering {
     this.#executedUpTo = start.lastDecided.instance;
     this.#abstainUntil = start.abstainUntil;
     this.#abstainRegency = start.regency;
+    this.#forgetful = !start.eraseCleanStop;
     this.#started = !start.eraseCleanStop;
     this.#restored = start.resend.filter(isOrderingMessage);
     this.#running = new RunningInstance({
@@ -167,10 +170,17 @@ export class Ordering {
     });
   }
 
-  /** Journals every PROPOSE and WRITE sent beyond the accept records, then says so; nothing is sent after this. */
+  /**
+   * Says which PROPOSE and WRITE left beyond the accept records; nothing is sent after this. Whoever abstains after a crash
+   * cannot say so: votes from before it may stand, and the next start must abstain as well.
+   */
   stop(): void {
     if (this.#stopped) return;
     this.#stopped = true;
+    if (this.#forgetful && this.#abstains(this.#running.round)) {
+      this.#context.emit({ type: "stopping", messages: null });
+      return;
+    }
     const { proposal, ownWrite } = this.#running.round;
     const messages = [];
     if (proposal && this.leader === this.#context.self) messages.push(proposal.message);

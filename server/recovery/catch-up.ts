@@ -159,13 +159,16 @@ export class CatchUp {
       this.#avoid(from);
       return null;
     }
-    const byCertificate = message.proof ? this.#certificateChecks(message.proof, batches) : null;
+    // A certificate at or below the first batch proves none of them: an honest one, when we moved on meanwhile.
+    const first = last.instance - batches.length + 1;
+    const proof = message.proof && message.proof.certificate.instance > first ? message.proof : null;
+    const byCertificate = proof ? this.#certificateChecks(proof, batches) : null;
     if (byCertificate) {
       this.#prove(from, byCertificate.checks, batches.slice(0, byCertificate.proven), batches);
       return null;
     }
     if (!this.#proveByStatus(from, batches)) this.#avoid(from);
-    return message.proof ? reject("ignore", "HISTORY_PROOF") : null;
+    return proof ? reject("ignore", "HISTORY_PROOF") : null;
   }
 
   /** Hashes the batches onto our own history, skipping what was decided meanwhile. */

@@ -194,6 +194,18 @@ export class TestCluster {
     return matching.reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(" ") + 1)), 0);
   }
 
+  /** What a replica refused, by label. */
+  async faults(replica: number): Promise<{ source: string; from: string; code: string; count: number }[]> {
+    const { text } = await this.http(replica, "/metrics");
+    const pattern = /^quorate_rejected_total\{source="([^"]*)",from="([^"]*)",code="([^"]*)"\} (\d+)$/gm;
+    return [...text.matchAll(pattern)].map(([, source = "", from = "", code = "", count = ""]) => ({
+      source,
+      from,
+      code,
+      count: Number(count),
+    }));
+  }
+
   /** Runs `kv` against this cluster. */
   kv(args: readonly string[], options: { stdin?: string | Uint8Array; timeoutMs?: number } = {}): Promise<Ended> {
     return run(compiled("cli/main"), ["--cluster", this.clusterPath, ...args], options);

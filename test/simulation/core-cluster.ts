@@ -237,7 +237,7 @@ export class CoreCluster {
         this.misbehaviour.push({ at: replica.id, replica: effect.replica, code: effect.code });
         return;
       case "stopping":
-        replica.disk.cleanStop = effect.messages.map(encodeMessage);
+        if (effect.messages) replica.disk.cleanStop = effect.messages.map(encodeMessage);
         return;
       case "wake":
         return;

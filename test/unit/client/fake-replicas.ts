@@ -250,6 +250,23 @@ export class FakeCluster implements Transport {
     }
   }
 
+  /** Sends bytes of the test's choice on this replica's connections. */
+  inject(replica: FakeReplica, bytes: Uint8Array): void {
+    for (const connection of [...this.#connections]) {
+      if (connection.replica === replica) connection.events.onFrame(bytes);
+    }
+  }
+
+  /** This replica answers every request that waits with advice. */
+  advise(replica: FakeReplica, status: ReplyStatus): void {
+    for (const { request, arrivals } of this.#waiting) {
+      const arrival = arrivals.find(([connection]) => connection.replica === replica && connection.open);
+      if (!arrival) continue;
+      const [connection] = arrival;
+      connection.events.onFrame(this.#encode(connection, request, { status, body: "full", result: EMPTY }));
+    }
+  }
+
   /** Requests that wait are lost, as if they had never arrived. */
   forgetWaiting(): void {
     this.#waiting.length = 0;

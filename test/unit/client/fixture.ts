@@ -6,6 +6,8 @@ import { SessionNumbers } from "../../../client/session-numbers.ts";
 import { newIdentity } from "../../../protocol/identity.ts";
 import { crypto, FakeClock, FakeCluster } from "./fake-replicas.ts";
 
+const STEP_MS = 20;
+
 export interface Fixture {
   readonly clock: FakeClock;
   readonly cluster: FakeCluster;
@@ -21,17 +23,17 @@ export async function connected(
   const clock = new FakeClock();
   const cluster = new FakeCluster({ n, mode, clock, ...(f === undefined ? {} : { f }) });
   prepare?.(cluster);
-  const kv = await opened(cluster, clock, rest);
+  const kv = await answerOf(clock, opened(cluster, clock, rest));
   return { clock, cluster, kv };
 }
 
-export async function opened(
+export function opened(
   cluster: FakeCluster,
   clock: FakeClock,
   options: Partial<ConnectionOptions<string>> = {},
 ): Promise<Kv<string>> {
   const codec: Codec<string> = utf8;
-  const opening = open({
+  return open({
     cluster: cluster.file,
     identity: newIdentity(crypto),
     crypto,
@@ -41,11 +43,9 @@ export async function opened(
     ...options,
     transport: cluster,
   });
-  await clock.settle();
-  return opening;
 }
 
-/** The outcome of a promise that the test's time has to drive. */
+/** The outcome of a promise that the test's time has to drive: at most `ms`, and no longer than it needs. */
 export async function outcomeOf<T>(
   clock: FakeClock,
   promise: Promise<T>,
@@ -61,7 +61,7 @@ export async function outcomeOf<T>(
     },
   );
   await clock.settle();
-  if (!outcome && ms > 0) await clock.advance(ms);
+  for (let passed = 0; !outcome && passed < ms; passed += STEP_MS) await clock.advance(Math.min(STEP_MS, ms - passed));
   if (!outcome) throw new Error(`still pending after ${ms} ms`);
   return outcome;
 }

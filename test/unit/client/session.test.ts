@@ -204,10 +204,12 @@ describe("what ends an ordered request", () => {
     "%s by f replicas ends nothing",
     async (status) => {
       const { clock, cluster, kv } = await connected();
-      cluster.replica(3).behaviour = behaviours.says(status, utf8("NO"));
+      // It answers first, so its word is there before the quorum's.
+      cluster.replica(0).behaviour = behaviours.says(status, utf8("NO"));
       await answerOf(clock, kv.put("a", "1"));
-      const [first] = ordered(cluster);
-      expect(first?.envelope.authenticator.type).toBe("vector");
+      await answerOf(clock, Promise.all([kv.put("a", "2"), kv.put("b", "2")]));
+      const types = cluster.replica(1).received.map(({ envelope }) => envelope.authenticator.type);
+      expect(types).toEqual(["vector", "vector"]);
     },
   );
 
@@ -257,6 +259,24 @@ describe("what ends an ordered request", () => {
     expect(types[0]).toBe("vector");
     expect(types.slice(1).every((type) => type === "signature")).toBe(true);
     expect(cluster.executed).toHaveLength(2);
+  });
+
+  test("advice of one round is not added to that of the next", async () => {
+    const { clock, cluster, kv } = await connected();
+    cluster.paused = true;
+    const put = kv.put("a", "1", { timeoutMs: 60_000 });
+    await clock.settle();
+    const arrived = () => cluster.replica(2).received.length;
+    cluster.advise(cluster.replica(0), "MUST_SIGN");
+    await clock.settle();
+    for (let waited = 0; arrived() < 2 && waited < 1_000; waited += 20) await clock.advance(20);
+    cluster.advise(cluster.replica(1), "MUST_SIGN");
+    await clock.settle();
+    expect(arrived()).toBe(2);
+    cluster.resume();
+    await answerOf(clock, put, 6_000);
+    const types = cluster.replica(2).received.map(({ envelope }) => envelope.authenticator.type);
+    expect(new Set(types)).toEqual(new Set(["vector"]));
   });
 
   test("signed: true signs from the first request on", async () => {
@@ -321,7 +341,20 @@ describe("full results and digests", () => {
     expect(cluster.executed).toHaveLength(1);
   });
 
-  test("gone from f replicas only does not end anything", async () => {
+  test("gone from f replicas only does not end anything: the others' bytes are waited for", async () => {
+    const { clock, cluster, kv } = await connected();
+    await answerOf(clock, kv.put("a", LARGE));
+    for (const replica of cluster.replicas) {
+      replica.behaviour = replica.id === 0 ? behaviours.gone : behaviours.withholding;
+    }
+    const read = kv.get("a", { ordered: true });
+    await clock.advance(3_000);
+    expect(ordered(cluster).map(({ request }) => request.sequence)).toEqual([1, 2]);
+    for (const replica of cluster.replicas) if (replica.id > 0) replica.behaviour = null;
+    expect((await answerOf(clock, read, 6_000))?.value).toBe(LARGE);
+  });
+
+  test("gone from one replica does not hide a small result", async () => {
     const { clock, cluster, kv } = await connected();
     cluster.replica(0).behaviour = behaviours.gone;
     expect((await answerOf(clock, kv.put("a", "1"))).revision).toBe(1n);

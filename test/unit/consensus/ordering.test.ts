@@ -393,4 +393,23 @@ describe("restart rules (section 4)", () => {
       expect(decided, `seed ${seed}`).toEqual(new Set(sent.map((request) => request.key)));
     }
   });
+
+  it("a clean stop while abstaining after a crash does not end the abstention: nobody votes twice", () => {
+    for (let seed = 0; seed < 60; seed++) {
+      const cluster = new CoreCluster({ n: 4, seed });
+      cluster.request();
+      cluster.settle(2);
+      for (let round = 0; round < 6; round++) {
+        cluster.request();
+        for (let step = cluster.random.below(60); step > 0; step--) cluster.randomStep();
+        cluster.crash(0);
+        cluster.restart(0);
+        cluster.stopCleanly(0);
+        expect(replica(cluster, 0).disk.cleanStop, `seed ${seed}`).toBeNull();
+        cluster.restart(0);
+        cluster.request();
+        for (let step = cluster.random.below(200); step > 0; step--) cluster.randomStep();
+      }
+    }
+  });
 });

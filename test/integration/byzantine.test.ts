@@ -1,0 +1,79 @@
+/** A lying replica changes no client's answer (docs/protocol.md section 1): f = 1 of four, real processes, real keys. */
+import { expect, test } from "vitest";
+import type { Kv } from "../../client/index.ts";
+import { TestCluster, until } from "./cluster.ts";
+import { Load } from "./load.ts";
+
+const LIAR = new URL("./lying-replica.ts", import.meta.url);
+
+/** Raises a counter by compare-and-swap until told to stop; how often it did. */
+async function count(kv: Kv<string>, key: string, going: () => boolean): Promise<number> {
+  let raised = 0;
+  while (going()) {
+    const entry = await kv.get(key);
+    const value = String(Number(entry?.value ?? "0") + 1);
+    const { swapped } = await kv.cas(key, { expect: entry?.modRevision ?? "absent", value });
+    if (swapped) raised++;
+  }
+  return raised;
+}
+
+for (const liar of [3, 1]) {
+  test(`replica ${liar} lies about everything: every answer is right, and a correct server takes its place`, async () => {
+    const cluster = await TestCluster.create();
+    const correct = cluster.ids.filter((id) => id !== liar);
+    await Promise.all(correct.map((replica) => cluster.startOne(replica)));
+    await cluster.startOne(liar, { program: LIAR });
+    const connections = [await cluster.connect(), await cluster.connect()];
+    const load = new Load({ connections, writers: 10, readers: 4, strict: true, putTimeoutMs: 30_000 });
+    let going = true;
+    const counts = connections.map((kv) => count(kv, "counter", () => going));
+    await load.progress(500, 60_000);
+    going = false;
+    const raised = (await Promise.all(counts)).reduce((sum, own) => sum + own, 0);
+    const reader = await cluster.connect();
+    expect((await reader.get("counter"))?.value).toBe(String(raised));
+    expect((await reader.get("counter", { ordered: true }))?.value).toBe(String(raised));
+    await expectItWasNoticed(cluster, { liar, correct });
+
+    const late = correct.at(-1) as number;
+    await cluster.kill(liar, "SIGTERM");
+    await cluster.startOne(liar, { program: LIAR, args: ["--lies", "status,history"] });
+    // What it voted before it became half honest still stands in the instance that runs.
+    await load.progress(50, 60_000);
+    await cluster.kill(late, "SIGKILL");
+    await load.progress(300, 60_000);
+    const target = (await cluster.status(0)).executed;
+    await cluster.startOne(late);
+    await until(async () => ((await cluster.status(late)).executed >= target ? true : null), {
+      what: `replica ${late} to learn instance ${target} although replica ${liar} lies about the history`,
+    });
+
+    expect(await cluster.kill(liar, "SIGTERM")).toEqual({ code: 0, signal: null });
+    await cluster.startOne(liar);
+    await load.progress(50, 60_000);
+    await load.stop();
+    expect((await cluster.agreement()).regency).toBe(0);
+    await cluster.kill(late, "SIGKILL");
+    await load.verify(reader);
+    const seen: string[] = [];
+    for await (const { key } of reader.range({ keysOnly: true })) seen.push(key);
+    expect(seen).toEqual(["counter", ...Array.from({ length: 10 }, (_, index) => `load/000${index}`)]);
+  });
+}
+
+/** The lies are counted where they arrive, and make no correct replica unready. */
+async function expectItWasNoticed(
+  cluster: TestCluster,
+  { liar, correct }: { liar: number; correct: readonly number[] },
+): Promise<void> {
+  for (const replica of correct) {
+    const rejected = await cluster.metric(replica, "quorate_rejected_total", `from="${liar}"`);
+    expect(rejected, `faults of replica ${liar} counted at replica ${replica}`).toBeGreaterThan(0);
+    for (const fault of await cluster.faults(replica)) {
+      if (fault.from !== String(liar)) expect(fault, `a correct replica is blamed by ${replica}`).toBeNull();
+    }
+    const ready = await cluster.http(replica, "/readyz?verbose");
+    expect(ready, ready.text).toMatchObject({ code: 200 });
+  }
+}
