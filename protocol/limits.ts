@@ -44,6 +44,11 @@ export const PENDING_BYTES_PER_CLIENT_MAX = 64 * MIB;
 /** Pending bytes of one replica before BUSY. */
 export const PENDING_BYTES_MAX = 256 * MIB;
 
+/** Kept free for requests that other replicas forward, beyond `PENDING_BYTES_MAX`: dropping those would starve clients. */
+export const FORWARDED_BYTES_RESERVE = 32 * MIB;
+/** Below this much free disk a replica refuses commands that add to the state (STORAGE_FULL), unless configured otherwise. */
+export const DISK_RESERVE_BYTES = 256 * MIB;
+
 /** Messages kept for instances or regencies not reached yet, per sender. */
 export const FUTURE_MESSAGES_PER_SENDER_MAX = 512;
 export const FUTURE_BYTES_PER_SENDER_MAX = 32 * MIB;

@@ -13,7 +13,7 @@ import { type Cluster, type ClusterFile, clusterOf, firstIssue, parseClusterFile
 import { nodeCrypto } from "../protocol/crypto/node.ts";
 import { type ErrorCode, QuorateError } from "../protocol/errors.ts";
 import { type Identity, parseKeyFile, type Role } from "../protocol/identity.ts";
-import { BATCH_BYTES_MAX, BATCH_REQUESTS_MAX } from "../protocol/limits.ts";
+import { BATCH_BYTES_MAX, BATCH_REQUESTS_MAX, DISK_RESERVE_BYTES } from "../protocol/limits.ts";
 import { type Member, memberOf, type ReplicaId } from "../protocol/view.ts";
 
 export { prepareDirectory as prepareDataDirectory } from "../storage/leveldb.ts";
@@ -45,6 +45,8 @@ export const nodeFileSchema = z.strictObject({
   workers: z.literal(0).default(0),
   /** Age of the oldest pending request at which this replica acts on it, in milliseconds. */
   requestTimeoutMs: z.int().min(50).max(600_000).default(1_000),
+  /** Free disk below which commands that add to the state are refused with STORAGE_FULL; 0 switches the check off. */
+  diskReserveBytes: z.int().min(0).max(Number.MAX_SAFE_INTEGER).default(DISK_RESERVE_BYTES),
   batch: z
     .strictObject({
       /** Requests in one batch this replica proposes. */
@@ -81,6 +83,7 @@ export interface ServerConfig {
   readonly logLevel: LogLevel;
   readonly workers: 0;
   readonly requestTimeoutMs: number;
+  readonly diskReserveBytes: number;
   readonly batch: { readonly requestsMax: number; readonly bytesMax: number };
 }
 
@@ -126,6 +129,7 @@ export function loadServerConfig(file: string, overrides: ConfigOverrides = {}):
     logLevel,
     workers: node.workers,
     requestTimeoutMs: node.requestTimeoutMs,
+    diskReserveBytes: node.diskReserveBytes,
     batch: node.batch,
   };
 }

@@ -177,7 +177,7 @@ export class Core {
     if (this.queue.find(request.key)) return null;
     const add = (): void => {
       this.#forwards.delete(request.digest);
-      if (!this.queue.room(request.client, request.bytes.length)) return;
+      if (!this.queue.room(request.client, request.bytes.length, "replica")) return;
       this.queue.add(request, message.envelope, envelope.replier, this.#context.nowUs);
       this.#ordering.vouched(request.digest);
     };

@@ -24,6 +24,8 @@ export interface IntakePort {
   /** An answer that needs no ordering, or null. */
   lookup(request: Request): OrderedReply | null;
   query(request: Request): { readonly result: Uint8Array; readonly revision: number } | null;
+  /** Would it add to the state while the disk is below its reserve? */
+  refusesGrowth(request: Request): boolean;
   /** Room in the request queue for this client? */
   room(request: Request): boolean;
   submit(request: Request, envelope: Uint8Array, replier: number): void;
@@ -104,6 +106,10 @@ export class Intake {
     if (known) {
       this.counts.repeated++;
       this.reply(connection, known, envelope.replier);
+      return;
+    }
+    if (this.#port.refusesGrowth(request)) {
+      this.#refuse(connection, request, "STORAGE_FULL");
       return;
     }
     if (request.kind !== "resolve" && !this.#port.room(request)) {

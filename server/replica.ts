@@ -68,7 +68,7 @@ export interface ReplicaParts {
 }
 
 /** The state is written behind at this pace while there is something to write. */
-const STATE_WRITE_INTERVAL_US = 50_000;
+const STATE_WRITE_INTERVAL_US = 100_000;
 /** Batch bytes executed but not yet in the state store before execution waits. */
 const UNWRITTEN_BYTES_MAX = 128 * 1024 * 1024;
 
@@ -90,6 +90,7 @@ export class Replica {
   #stateWriting: Promise<void> | null = null;
   #stateWrittenUs = 0;
   #unwrittenBytes = 0;
+  #diskLow = false;
   readonly #recent = new RecentInputs();
   #draining = false;
   #halted = false;
@@ -115,7 +116,8 @@ export class Replica {
         answersReads: () => executor.applied.instance >= this.#readsFrom,
         lookup: (request) => executor.lookup(request),
         query: (request) => executor.query(request),
-        room: (request) => this.#core.queue.room(request.client, request.bytes.length),
+        room: (request) => this.#core.queue.room(request.client, request.bytes.length, "client"),
+        refusesGrowth: (request) => this.#diskLow && executor.grows(request),
         submit: (request, envelope, replier) => this.input({ type: "request", request, envelope, replier }),
       },
     });
@@ -152,6 +154,17 @@ export class Replica {
   /** Every instance that was journaled at start is executed, and no proposal from before is missing. */
   get recovered(): boolean {
     return this.executedInstance >= this.#readsFrom;
+  }
+
+  /** Less free disk than the reserve: commands that add to the state are refused, all others go on. */
+  set diskLow(low: boolean) {
+    if (low !== this.#diskLow)
+      this.#parts.logger.warn({ low }, low ? "disk below its reserve" : "disk has space again");
+    this.#diskLow = low;
+  }
+
+  get diskLow(): boolean {
+    return this.#diskLow;
   }
 
   diskUse(): Promise<DiskUse> {

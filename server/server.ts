@@ -13,6 +13,7 @@ import { openStorage } from "../storage/leveldb.ts";
 import { realClock } from "./clock.ts";
 import type { ServerConfig } from "./config.ts";
 import type { ConsensusOptions } from "./consensus/contract.ts";
+import { watchDisk } from "./disk-reserve.ts";
 import { type Admin, openAdmin } from "./network/admin.ts";
 import type { Gateway, Links } from "./network/contract.ts";
 import { FaultLog } from "./network/fault-log.ts";
@@ -124,6 +125,14 @@ export async function startServer(
     const health = new Health({ config, replica, executor, links, gateway, metrics, version: VERSION });
     const admin = await openAdminHttp(config, health, logger);
     open.push(() => admin.close());
+    const stopWatching = await watchDisk({
+      directory: config.dataDir,
+      reserveBytes: config.diskReserveBytes,
+      report: (low) => {
+        replica.diskLow = low;
+      },
+    });
+    open.push(async () => stopWatching());
     replica.run(links, gateway);
     const { host, adminHost } = config.listen;
     let stopping: Promise<void> | null = null;

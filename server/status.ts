@@ -122,7 +122,7 @@ export class Health implements AdminRoutes {
       peers: this.#peers(),
       queues: { ...queues, executionBacklog: replica.executionBacklog, clientConnections: gateway.connections },
       requests: { ...replica.intake.counts },
-      disk: await replica.diskUse(),
+      disk: { ...(await replica.diskUse()), low: replica.diskLow },
     };
   }
 

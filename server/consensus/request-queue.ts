@@ -7,7 +7,12 @@
  * entry per (client, session, sequence): the first counts.
  */
 import type { Digest } from "../../protocol/bytes.ts";
-import { PENDING_BYTES_MAX, PENDING_BYTES_PER_CLIENT_MAX, PENDING_PER_CLIENT_MAX } from "../../protocol/limits.ts";
+import {
+  FORWARDED_BYTES_RESERVE,
+  PENDING_BYTES_MAX,
+  PENDING_BYTES_PER_CLIENT_MAX,
+  PENDING_PER_CLIENT_MAX,
+} from "../../protocol/limits.ts";
 import type { Request } from "../../protocol/request.ts";
 
 export interface PendingRequest {
@@ -59,9 +64,10 @@ export class RequestQueue {
     return this.#bytes;
   }
 
-  /** False when the bounds of this client or of the replica are reached: answer BUSY. */
-  room(client: Digest, bytes: number): boolean {
-    if (this.#bytes + bytes > PENDING_BYTES_MAX) return false;
+  /** False when the bounds of this client or of the replica are reached: answer BUSY. Forwarded requests have a reserve. */
+  room(client: Digest, bytes: number, source: "client" | "replica"): boolean {
+    const max = PENDING_BYTES_MAX + (source === "replica" ? FORWARDED_BYTES_RESERVE : 0);
+    if (this.#bytes + bytes > max) return false;
     const queue = this.#clients.get(client);
     return !queue || (queue.count < PENDING_PER_CLIENT_MAX && queue.bytes + bytes <= PENDING_BYTES_PER_CLIENT_MAX);
   }

@@ -45,6 +45,8 @@ export interface Service {
   execute(command: Uint8Array, context: ExecutionContext): Uint8Array;
   /** Answers one command against the last executed state, or null when it is no query. */
   query(command: Uint8Array): Uint8Array | null;
+  /** Would this command add to the state? Asked only while the disk is nearly full; malformed commands add nothing. */
+  grows(command: Uint8Array): boolean;
   /** The store revision: what unordered answers name beside their result. */
   readonly revision: number;
 }

@@ -153,6 +153,11 @@ export class Executor {
     return { result: encodeResults(results), revision: this.#service.revision };
   }
 
+  /** Would any command of this request add to the state? */
+  grows(request: Request): boolean {
+    return request.kind === "ordered" && request.commands.some((command) => this.#service.grows(command));
+  }
+
   /** Everything executed since the last group was taken, or null when nothing was. `changes` may be empty. */
   takeGroup(): Group | null {
     if (this.#takenInstance === this.#applied.instance) return null;

@@ -113,6 +113,11 @@ export class KvService implements Service {
     }
   }
 
+  grows(command: Uint8Array): boolean {
+    const decoded = this.#decode(command);
+    return decoded?.type === "put" || decoded?.type === "cas";
+  }
+
   #decode(command: Uint8Array): Command | null {
     try {
       return decodeCommand(command);

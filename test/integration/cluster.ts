@@ -92,7 +92,10 @@ export class TestCluster {
       signedRequests,
     });
     const cluster = new TestCluster(folder, file);
-    onTestFinished(() => cluster.close());
+    onTestFinished(async ({ task }) => {
+      if (task.result?.state === "fail") console.error(await cluster.describe());
+      await cluster.close();
+    });
     return cluster;
   }
 
@@ -236,6 +239,20 @@ export class TestCluster {
       { timeoutMs, what: () => `agreement of replicas ${replicas.join(", ")}: ${JSON.stringify(last)}` },
     );
     return first as Status;
+  }
+
+  /** Where every replica stands, for the report of a failed test. */
+  async describe(): Promise<string> {
+    const lines: string[] = [];
+    for (const [replica, server] of this.#servers) {
+      const words = server.stderr.split("\n").slice(-8).join("\n");
+      const answers = await Promise.allSettled([this.status(replica), this.faults(replica)]);
+      const known = answers.map((answer) =>
+        answer.status === "fulfilled" ? JSON.stringify(answer.value) : "no answer",
+      );
+      lines.push(`replica ${replica}, ${server.ended ? "ended" : "running"}: ${known.join("\n")}`, words);
+    }
+    return lines.join("\n");
   }
 
   async close(): Promise<void> {

@@ -347,7 +347,7 @@ describe("full results and digests", () => {
     for (const replica of cluster.replicas) {
       replica.behaviour = replica.id === 0 ? behaviours.gone : behaviours.withholding;
     }
-    const read = kv.get("a", { ordered: true });
+    const read = kv.get("a", { ordered: true, timeoutMs: 20_000 });
     await clock.advance(3_000);
     expect(ordered(cluster).map(({ request }) => request.sequence)).toEqual([1, 2]);
     for (const replica of cluster.replicas) if (replica.id > 0) replica.behaviour = null;

@@ -34,6 +34,10 @@ export class CounterService implements Service {
     return text.startsWith("?") ? bytesOf(`${this.#count(text.slice(1))}`) : null;
   }
 
+  grows(command: Uint8Array): boolean {
+    return latin1(command).startsWith("+");
+  }
+
   #count(name: string): number {
     return Number(latin1(this.#state.get(name) ?? bytesOf("0")));
   }
