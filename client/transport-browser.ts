@@ -30,14 +30,20 @@ export function browserTransport(options: { secure?: boolean } = {}): Transport 
       const socket = new global.WebSocket(`${scheme}://${host.includes(":") ? `[${host}]` : host}:${clientPort}/`);
       socket.binaryType = "arraybuffer";
       let opened = false;
+      let closed = false;
+      const report = (code: number, reason: string) => {
+        if (closed) return;
+        closed = true;
+        events.onClosed({ code: opened ? code : 0, reason });
+      };
       socket.addEventListener("open", () => {
         opened = true;
       });
       socket.addEventListener("message", ({ data }) => {
-        if (data instanceof ArrayBuffer) events.onFrame(new Uint8Array(data));
+        if (!closed && data instanceof ArrayBuffer) events.onFrame(new Uint8Array(data));
       });
       socket.addEventListener("close", ({ code = 0, reason = "" }) => {
-        events.onClosed({ code: opened ? code : 0, reason });
+        report(code, reason);
       });
       return {
         send(frame) {
@@ -46,7 +52,11 @@ export function browserTransport(options: { secure?: boolean } = {}): Transport 
         get queuedBytes() {
           return socket.bufferedAmount;
         },
-        close: () => socket.close(),
+        /** A browser's closing handshake may take long; nobody waits for it. */
+        close() {
+          socket.close();
+          queueMicrotask(() => report(1000, ""));
+        },
       };
     },
   };

@@ -15,7 +15,7 @@ import { compiled, type Ended, type Exit, Program, run } from "./programs.ts";
 
 const READY_MS = 30_000;
 /** Below the ports that systems give to outgoing connections. */
-const PORTS = { from: 10_000, blocks: 110, size: 100 };
+const PORTS = { from: 10_000, blocks: 50, size: 100 };
 const PORTS_PER_REPLICA = 10;
 
 /** The first port of a block in which a cluster of `replicas` finds every port free. */

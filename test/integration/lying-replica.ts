@@ -77,6 +77,10 @@ class LyingService implements Service {
     return result === null ? null : wrongResult(result);
   }
 
+  grows(command: Uint8Array): boolean {
+    return this.#inner.grows(command);
+  }
+
   get revision(): number {
     return this.#inner.revision + below(3);
   }
@@ -159,7 +163,7 @@ class LyingLinks implements Links {
     };
     const other = signed({ digest: latin1(nodeCrypto.random(32)) });
     const forged = { ...message, signature: flipped(message.signature) };
-    const ahead = signed({ instance: message.instance + 1 + below(10_000) });
+    const ahead = signed({ instance: message.instance + pick([1, 2, 3, 100_000, ABSURD]) });
     const later = signed({ regency: 1 + below(1_000_000) });
     return pick([[other], [forged], [forged, message], [other, message], [ahead, later, forged], [ahead, message], []]);
   }

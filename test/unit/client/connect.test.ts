@@ -3,8 +3,9 @@ import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, describe, expect, test } from "vitest";
-import { WebSocketServer } from "ws";
+import { afterEach, describe, expect, test, vi } from "vitest";
+import { WebSocket, WebSocketServer } from "ws";
+import { connect as connectBrowser } from "../../../client/browser.ts";
 import { systemClock } from "../../../client/clock.ts";
 import { connect, newIdentity } from "../../../client/connect.ts";
 import { SessionNumbers } from "../../../client/session-numbers.ts";
@@ -80,6 +81,21 @@ describe("over WebSockets", () => {
     for await (const { key } of kv.range()) keys.push(key);
     expect(keys).toEqual(["greeting", "large", "small"]);
     expect(kv.replicas().filter(({ connected }) => connected).length).toBeGreaterThanOrEqual(3);
+    await kv.close();
+    await expect.poll(() => state.sockets).toBe(0);
+  });
+
+  test("the browser's transport does the same on a global WebSocket", async () => {
+    const { cluster, file, state } = await listening();
+    vi.stubGlobal("WebSocket", WebSocket);
+    cleanups.push(() => {
+      vi.unstubAllGlobals();
+    });
+    const kv = await connectBrowser({ cluster: file, identity: newIdentity() });
+    const value = "x".repeat(100_000);
+    await kv.put("large", value);
+    expect((await kv.get("large"))?.value).toBe(value);
+    expect(cluster.faults).toEqual([]);
     await kv.close();
     await expect.poll(() => state.sockets).toBe(0);
   });

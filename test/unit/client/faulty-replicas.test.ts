@@ -108,7 +108,7 @@ describe("f faulty replicas", () => {
         expect(clock.timers).toBe(0);
       },
     );
-    await fc.assert(property, { numRuns: 150 });
+    await fc.assert(property, { numRuns: 80 });
   });
 
   test("f + 1 colluding liars are one too many for n = 4: the fake is able to deceive", async () => {
