@@ -26,24 +26,52 @@ export function textOf(bytes: Uint8Array): string | null {
   }
 }
 
-export function latin1(bytes: Uint8Array): string {
-  if (node) return node.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("latin1");
+/** In Node a Buffer, elsewhere a Uint8Array: what `layout.ts` reads and writes. */
+export type ByteBuffer = Uint8Array & {
+  latin1Slice?(start: number, end: number): string;
+  latin1Write?(text: string, at: number): void;
+};
+
+/** Uninitialised memory; small pieces come from Node's pool, several times cheaper than a Uint8Array of their own. */
+export function allocate(length: number): ByteBuffer {
+  return node ? node.allocUnsafe(length) : new Uint8Array(length);
+}
+
+/** A copy in memory of its own. */
+export function copyOf(bytes: Uint8Array): Uint8Array {
+  const copy = allocate(bytes.length);
+  copy.set(bytes);
+  return copy;
+}
+
+/** The same bytes as a Buffer where there is one: no copy. */
+export function bufferOver(bytes: Uint8Array): ByteBuffer {
+  return !node || bytes instanceof node ? bytes : node.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+
+export function latin1Slice(bytes: ByteBuffer, start: number, end: number): string {
+  if (bytes.latin1Slice) return bytes.latin1Slice(start, end);
   let text = "";
-  for (let at = 0; at < bytes.length; at += 8192) {
-    text += String.fromCharCode(...bytes.subarray(at, at + 8192));
+  for (let at = start; at < end; at += 8192) {
+    text += String.fromCharCode(...bytes.subarray(at, Math.min(end, at + 8192)));
   }
   return text;
 }
 
+export function latin1(bytes: Uint8Array): string {
+  return latin1Slice(bufferOver(bytes), 0, bytes.length);
+}
+
 /** The bytes of a latin1 string. Characters above 255 are our bug; see `writeLatin1`. */
 export function bytesOf(text: string): Uint8Array {
-  const bytes = new Uint8Array(text.length);
+  const bytes = allocate(text.length);
   writeLatin1(bytes, 0, text);
   return bytes;
 }
 
-export function writeLatin1(target: Uint8Array, at: number, text: string): void {
-  for (let index = 0; index < text.length; index++) target[at + index] = text.charCodeAt(index);
+export function writeLatin1(target: ByteBuffer, at: number, text: string): void {
+  if (target.latin1Write) target.latin1Write(text, at);
+  else for (let index = 0; index < text.length; index++) target[at + index] = text.charCodeAt(index);
 }
 
 export function hex(bytes: Uint8Array | string): string {

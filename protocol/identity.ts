@@ -3,7 +3,7 @@
  * fingerprint of its public keys. Shared keys are static: X25519, then HKDF with a label per purpose and direction.
  */
 import nacl from "tweetnacl";
-import { bytesOf, concat, type Digest, EMPTY, fromHex, hex, utf8 } from "./bytes.ts";
+import { bytesOf, concat, copyOf, type Digest, EMPTY, fromHex, hex, utf8 } from "./bytes.ts";
 import type { Crypto, MacKey } from "./crypto/contract.ts";
 import { QuorateError } from "./errors.ts";
 
@@ -45,7 +45,7 @@ export function publicKeysBytes(keys: PublicKeys): Uint8Array {
 }
 
 export function publicKeysFrom(bytes: Uint8Array): PublicKeys {
-  return { signKey: bytes.slice(0, 32), boxKey: bytes.slice(32, 64) };
+  return { signKey: copyOf(bytes.subarray(0, 32)), boxKey: copyOf(bytes.subarray(32, 64)) };
 }
 
 export function clientIdOf(crypto: Crypto, keys: PublicKeys): Digest {

@@ -1,28 +1,24 @@
 /**
  * Fixed binary layouts: big-endian, length-prefixed, one encoding per value. Everything that is signed, MACed or
  * hashed is written with `Writer` (or travels as the bytes received), so that accepted bytes re-encode to themselves.
+ * Both lie on the path of every request: in Node they work on Buffers, whose short strings and small copies are cheap.
  */
-import { latin1, writeLatin1 } from "./bytes.ts";
+import { allocate, type ByteBuffer, bufferOver, latin1Slice, writeLatin1 } from "./bytes.ts";
 import { assert, Malformed } from "./errors.ts";
 
-const SCRATCH_BYTES = 64 * 1024;
+const KEPT_BYTES_MAX = 64 * 1024;
 
 /** Appends fields to a growing buffer. `finish()` copies out exactly what was written; `reset()` starts again. */
 export class Writer {
-  #bytes: Uint8Array;
-  #view: DataView;
+  #bytes: ByteBuffer;
   #at = 0;
 
   constructor(initialBytes = 256) {
-    this.#bytes = new Uint8Array(initialBytes);
-    this.#view = new DataView(this.#bytes.buffer);
+    this.#bytes = allocate(initialBytes);
   }
 
   reset(): this {
-    if (this.#bytes.length > SCRATCH_BYTES) {
-      this.#bytes = new Uint8Array(256);
-      this.#view = new DataView(this.#bytes.buffer);
-    }
+    if (this.#bytes.length > KEPT_BYTES_MAX) this.#bytes = allocate(256);
     this.#at = 0;
     return this;
   }
@@ -31,17 +27,15 @@ export class Writer {
     const at = this.#at;
     const need = at + count;
     if (need > this.#bytes.length) {
-      const grown = new Uint8Array(Math.max(need, this.#bytes.length * 2));
+      const grown = allocate(Math.max(need, this.#bytes.length * 2));
       grown.set(this.#bytes.subarray(0, at));
       this.#bytes = grown;
-      this.#view = new DataView(grown.buffer);
     }
     this.#at = need;
     return at;
   }
 
   u8(value: number): this {
-    // `#room` may replace the buffer: it must be called before the buffer is named.
     const at = this.#room(1);
     this.#bytes[at] = value;
     return this;
@@ -49,17 +43,18 @@ export class Writer {
 
   u32(value: number): this {
     const at = this.#room(4);
-    this.#view.setUint32(at, value);
+    const bytes = this.#bytes;
+    bytes[at] = value >>> 24;
+    bytes[at + 1] = value >>> 16;
+    bytes[at + 2] = value >>> 8;
+    bytes[at + 3] = value;
     return this;
   }
 
   /** An integer from 0 to 2^53 - 1 in eight bytes. */
   u53(value: number): this {
     assert(Number.isSafeInteger(value) && value >= 0, "u53 out of range");
-    const at = this.#room(8);
-    this.#view.setUint32(at, Math.floor(value / 0x1_0000_0000));
-    this.#view.setUint32(at + 4, value >>> 0);
-    return this;
+    return this.u32(Math.floor(value / 0x1_0000_0000)).u32(value >>> 0);
   }
 
   /** Bytes whose length the reader knows. */
@@ -92,19 +87,19 @@ export class Writer {
 
   /** A copy of what was written. */
   finish(): Uint8Array {
-    return this.#bytes.slice(0, this.#at);
+    const copy = allocate(this.#at);
+    copy.set(this.view());
+    return copy;
   }
 }
 
 /** Reads fields in order. Every read is bounds-checked; returned byte strings are views into the input. @throws Malformed */
 export class Reader {
-  readonly #bytes: Uint8Array;
-  readonly #view: DataView;
+  readonly #bytes: ByteBuffer;
   #at = 0;
 
   constructor(bytes: Uint8Array) {
-    this.#bytes = bytes;
-    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    this.#bytes = bufferOver(bytes);
   }
 
   #take(count: number): number {
@@ -119,14 +114,16 @@ export class Reader {
   }
 
   u32(): number {
-    return this.#view.getUint32(this.#take(4));
+    const at = this.#take(4);
+    const bytes = this.#bytes;
+    const high = (bytes[at] as number) * 0x100_0000;
+    return high + (((bytes[at + 1] as number) << 16) | ((bytes[at + 2] as number) << 8) | (bytes[at + 3] as number));
   }
 
   u53(): number {
-    const at = this.#take(8);
-    const high = this.#view.getUint32(at);
+    const high = this.u32();
     if (high > 0x1f_ffff) throw new Malformed("NUMBER_RANGE");
-    return high * 0x1_0000_0000 + this.#view.getUint32(at + 4);
+    return high * 0x1_0000_0000 + this.u32();
   }
 
   raw(count: number): Uint8Array {
@@ -135,7 +132,8 @@ export class Reader {
   }
 
   rawLatin1(count: number): string {
-    return latin1(this.raw(count));
+    const at = this.#take(count);
+    return latin1Slice(this.#bytes, at, at + count);
   }
 
   /** u32 length (at most `max`), then a view of the bytes. */

@@ -3,7 +3,7 @@
  * signatures (docs/protocol.md section 2). Keys certify themselves: a client id is their fingerprint. They are learned from
  * AUTH and from envelopes and kept beside the replicated state; a replica that lacks them holds a proposal until others vouch.
  */
-import type { Digest } from "../protocol/bytes.ts";
+import { copyOf, type Digest } from "../protocol/bytes.ts";
 import { type Cluster, clientMay } from "../protocol/cluster.ts";
 import { type Crypto, equalMacs, type MacKey } from "../protocol/crypto/contract.ts";
 import { decoded, isRejection, QuorateError } from "../protocol/errors.ts";
@@ -81,7 +81,7 @@ export class Authenticity {
     const { authenticator } = envelope;
     if (authenticator.type === "signature") {
       const { signature } = authenticator;
-      return { publicKey: keys.publicKeys.signKey, statement: statement.slice(), signature };
+      return { publicKey: keys.publicKeys.signKey, statement: copyOf(statement), signature };
     }
     if (this.#cluster.signedRequests) return "unproven";
     const mac = authenticator.macs[this.#position];

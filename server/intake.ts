@@ -2,7 +2,7 @@
  * Client intake, the first stage of a put: bounds, authenticity, duplicates; what passes goes to the core as bytes that
  * are never encoded again (docs/protocol.md sections 2, 3 and 8). Everything refused is answered, bound to the request.
  */
-import { type Digest, EMPTY, utf8 } from "../protocol/bytes.ts";
+import { copyOf, type Digest, EMPTY, utf8 } from "../protocol/bytes.ts";
 import { encodeReply, type ReplyBody, type ReplyStatus } from "../protocol/client-frames.ts";
 import { type Cluster, clientMay } from "../protocol/cluster.ts";
 import type { Crypto } from "../protocol/crypto/contract.ts";
@@ -68,8 +68,8 @@ export class Intake {
 
   /** One REQUEST frame's parts; the bytes are copied here, once. @returns a Rejection when the connection must go. */
   receive(connection: ClientConnection, envelopeView: Uint8Array, requestView: Uint8Array): Rejection | null {
-    const envelopeBytes = envelopeView.slice();
-    const request = decoded(() => decodeRequest(this.#crypto, requestView.slice()));
+    const envelopeBytes = copyOf(envelopeView);
+    const request = decoded(() => decodeRequest(this.#crypto, copyOf(requestView)));
     if (isRejection(request)) return request;
     const envelope = decoded(() => decodeEnvelope(envelopeBytes));
     if (isRejection(envelope)) return envelope;

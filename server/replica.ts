@@ -6,7 +6,7 @@
  * instance is on its way before the last one executes. A batch executes only once it is in the own journal as decided:
  * replies would have to wait for that anyway, and so the state store never gets ahead of the journal.
  */
-import type { Digest } from "../protocol/bytes.ts";
+import { copyOf, type Digest } from "../protocol/bytes.ts";
 import type { Cluster } from "../protocol/cluster.ts";
 import type { Crypto } from "../protocol/crypto/contract.ts";
 import { assertNever, isRejection, QuorateError, type Rejection } from "../protocol/errors.ts";
@@ -175,7 +175,7 @@ export class Replica {
 
   /** One message of an authenticated peer. The bytes are copied: messages are kept longer than the frame. */
   onMessage(from: ReplicaId, payload: Uint8Array): void {
-    const message = decodeMessage(payload.slice());
+    const message = decodeMessage(copyOf(payload));
     if (isRejection(message)) {
       this.#parts.observer.fault("message", from, message.code);
       this.#links?.punish(from, message.code);
@@ -422,7 +422,8 @@ export class Replica {
       const records = await journal.range({ from, to: decided, ...limits });
       const last = records.at(-1);
       if (!last) return null;
-      const beyond = await journal.read(last.instance + 1);
+      // Only decided ones: the certificate of the instance that runs may not be verified yet.
+      const beyond = last.instance < decided ? await journal.read(last.instance + 1) : null;
       const { view, regency } = this.#core.state;
       const batches = records.map((record) => record.batch);
       return { type: "HISTORY", view, regency, from, batches, proof: proofOf(records, beyond) };

@@ -1,5 +1,5 @@
 /** What an echo process of the fan-out limit answers: reply frames of the size and form a replica would send, with no MAC made. */
-import type { Digest } from "../../protocol/bytes.ts";
+import { copyOf, type Digest } from "../../protocol/bytes.ts";
 import { encodeReply } from "../../protocol/client-frames.ts";
 import { encodeResults } from "../../protocol/commands.ts";
 import { nodeCrypto } from "../../protocol/crypto/node.ts";
@@ -33,7 +33,7 @@ export function echoReplies(
       template = replyTemplate({ replica, count, resultBytes, full });
       templates.set(name, template);
     }
-    const reply = template.slice();
+    const reply = copyOf(template);
     reply.set(request.subarray(REQUEST_SESSION_AT, REQUEST_SESSION_AT + 16), SESSION_AT);
     return reply;
   };

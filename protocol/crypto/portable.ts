@@ -9,7 +9,7 @@ import type { Crypto } from "./contract.ts";
 
 export const portableCrypto: Crypto = {
   sha256: (data) => latin1(sha256(data)),
-  macKey: (secret) => ({ opaque: secret.slice() }),
+  macKey: (secret) => ({ opaque: Uint8Array.from(secret) }),
   mac: (key, data) => latin1(hmac(sha256, key.opaque as Uint8Array, data)),
   signer(seed) {
     const { secretKey } = nacl.sign.keyPair.fromSeed(seed);

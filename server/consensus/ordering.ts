@@ -358,7 +358,10 @@ export class Ordering {
         this.#context.emit({ type: "misbehaved", replica: vote.sender, code: "WRITE_SIGNATURE" });
       });
       certification.verified = valid.every((ok) => ok);
-      if (!certification.verified && round.certification === certification) round.certification = null;
+      if (!certification.verified) {
+        if (round.certification === certification) round.certification = null;
+        if (running !== this.#running) this.#journalWithoutCertificate(running, certification);
+      }
       this.#certified(running, round, certification);
     });
   }
@@ -369,6 +372,16 @@ export class Ordering {
       this.#acceptLate(running, round, certification);
     }
     this.#progress();
+  }
+
+  /** Decided before its certificate turned out to be bad: the record on disk must not keep it. */
+  #journalWithoutCertificate(running: RunningInstance, { digest }: Certification): void {
+    const candidate = running.candidates.get(digest);
+    if (this.#stopped || !candidate || candidate.batch.instance > this.#lastDecided.instance) return;
+    this.#context.journal(
+      [decidedRecord({ view: this.#context.view.id, regency: this.#regency }, candidate)],
+      () => {},
+    );
   }
 
   /** Others may still lack our ACCEPT for an instance that Q others have decided. */

@@ -5,7 +5,7 @@
  * listens, so there is one connection per pair and its role is part of what is proved; nothing said in one role or
  * direction counts in the other. The keys of the frames come from the same inputs under another label.
  */
-import { bytesOf, type Digest, EMPTY, utf8 } from "../../protocol/bytes.ts";
+import { bytesOf, copyOf, type Digest, EMPTY, utf8 } from "../../protocol/bytes.ts";
 import { type Crypto, equalMacs, type MacKey } from "../../protocol/crypto/contract.ts";
 import { decoded, isRejection, Malformed, type Rejection } from "../../protocol/errors.ts";
 import type { Identity } from "../../protocol/identity.ts";
@@ -158,9 +158,9 @@ export class Handshake {
     }
     if (this.#context.refuses(peer)) return { type: "refused" };
     this.#peer = peer;
-    if (this.#role === "dialer") this.#listenerHello = body.slice();
+    if (this.#role === "dialer") this.#listenerHello = copyOf(body);
     else {
-      this.#dialerHello = body.slice();
+      this.#dialerHello = copyOf(body);
       this.#listenerHello = this.#hello(peer);
     }
     const keys = this.#deriveKeys(secret, peer);

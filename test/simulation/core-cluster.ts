@@ -250,7 +250,7 @@ export class CoreCluster {
       records.push(replica.disk.instances.get(at) as JournaledInstance);
     const last = records.at(-1);
     if (!last) return;
-    const beyond = replica.disk.instances.get(last.instance + 1);
+    const beyond = last.instance < decided ? replica.disk.instances.get(last.instance + 1) : undefined;
     const within = records.findLast((record) => record.certificate)?.certificate;
     const proof = beyond?.certificate
       ? { links: [beyond.batchDigest], certificate: beyond.certificate }

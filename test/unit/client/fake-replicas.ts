@@ -302,7 +302,7 @@ export class FakeCluster implements Transport {
     return {
       queuedBytes: 0,
       send: (frame) => {
-        const copy = frame.slice();
+        const copy = Uint8Array.from(frame);
         this.clock.turnEnd(() => {
           if (connection.open) this.#onFrame(connection, copy);
         });
@@ -361,7 +361,7 @@ export class FakeCluster implements Transport {
     if (request.client !== connection.client || request.session !== connection.session) return false;
     const theirs = publicKeysFrom(connection.keys);
     const key = this.#key(replica, connection.keys, "client-to-replica");
-    const statement = requestStatement(this.cluster.id, envelope.view, request.digest).slice();
+    const statement = Uint8Array.from(requestStatement(this.cluster.id, envelope.view, request.digest));
     const expected = crypto.mac(key, statement).slice(0, 16);
     const { authenticator } = envelope;
     if (authenticator.type === "vector") return authenticator.macs[replica.id] === expected;

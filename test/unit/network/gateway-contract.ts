@@ -39,7 +39,7 @@ class Server implements GatewayEvents {
 
   onRequest(connection: ClientConnection, envelope: Uint8Array, request: Uint8Array): void {
     this.requests.push({ connection, envelope: latin1(envelope), request: latin1(request) });
-    if (this.echo) connection.send(request.slice());
+    if (this.echo) connection.send(Uint8Array.from(request));
   }
 
   onClosed(connection: ClientConnection): void {

@@ -83,7 +83,7 @@ describe("messages between replicas", () => {
   it("accepted bytes re-encode to themselves, one byte changed or not", () => {
     fc.assert(
       fc.property(messages, fc.nat(), fc.nat({ max: 255 }), (message, at, byte) => {
-        const input = encodeMessage(message).slice();
+        const input = Uint8Array.from(encodeMessage(message));
         input[at % input.length] = byte;
         const decoded = decodeMessage(input);
         if (!isRejection(decoded)) expect(plain(encodeMessage(decoded))).toEqual(plain(input));
@@ -207,7 +207,7 @@ describe("fixed layouts", () => {
         const encoded = encodeRequest(request);
         const decoded = decodeRequest(nodeCrypto, encoded);
         expect(plain(decoded)).toMatchObject(plain(request) as object);
-        const changed = encoded.slice();
+        const changed = Uint8Array.from(encoded);
         changed[at % changed.length] = byte;
         try {
           expect(plain(encodeRequest(decodeRequest(nodeCrypto, changed)))).toEqual(plain(changed));

@@ -48,7 +48,7 @@ function cryptoContract(name: string, crypto: Crypto, oracle: Crypto): void {
           const signature = crypto.signer(secret)(input);
           expect(hex(signature)).toBe(hex(oracle.signer(secret)(input)));
           expect(crypto.verify(signKey, input, signature)).toBe(true);
-          const forged = signature.slice();
+          const forged = Uint8Array.from(signature);
           forged[at] = (forged[at] as number) ^ 1;
           expect(crypto.verify(signKey, input, forged)).toBe(false);
           expect(crypto.verify(signKey, new Uint8Array([...input, 0]), signature)).toBe(false);
@@ -88,7 +88,7 @@ describe("the verifier consensus depends on", () => {
     const order = 2n ** 252n + 27742317777372353535851937790883648493n;
     let scalar = 0n;
     for (let index = 63; index >= 32; index--) scalar = scalar * 256n + BigInt(signature[index] as number);
-    const malleated = signature.slice();
+    const malleated = Uint8Array.from(signature);
     let rest = scalar + order;
     for (let index = 32; index < 64; index++) {
       malleated[index] = Number(rest % 256n);

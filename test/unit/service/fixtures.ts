@@ -1,6 +1,6 @@
 /** Builders of requests, batches and executors for the tests of server/service. */
 import type { Batch } from "../../../protocol/batch.ts";
-import { type Digest, utf8 } from "../../../protocol/bytes.ts";
+import { type Digest, hex, utf8 } from "../../../protocol/bytes.ts";
 import {
   type Command,
   decodeResolution,
@@ -129,6 +129,11 @@ export function only<T>(values: readonly T[]): T {
 export function resultsOf(reply: { result: Uint8Array | null }): Result[] {
   if (!reply.result) throw new Error("the reply is gone");
   return decodeResults(reply.result).map(decodeResult);
+}
+
+/** Bytes compared by content: some are Buffers, some are not. */
+export function hexOf(bytes: Uint8Array | null): string | null {
+  return bytes && hex(bytes);
 }
 
 export function resolutionOf(reply: OrderedReply): Resolution {

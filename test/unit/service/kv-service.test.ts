@@ -15,7 +15,7 @@ import { KvService } from "../../../server/service/kv-service.ts";
 
 class MapState extends Map<string, Uint8Array> implements ServiceState {
   override set(key: string, value: Uint8Array): this {
-    return super.set(key, value.slice());
+    return super.set(key, Uint8Array.from(value));
   }
 }
 
