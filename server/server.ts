@@ -29,7 +29,7 @@ import { threadPoolVerifier } from "./verifier.ts";
 
 /** How long a clean stop waits for pending requests. */
 const DRAIN_MS = 1_000;
-const BATCH_WAIT_US = 1_000;
+const BATCH_WAIT_US = 20_000;
 const CLOCK_DRIFT_MS = 5_000;
 const EXECUTION_LAG_MAX = 16;
 

@@ -1,18 +1,22 @@
 /**
- * When the leader proposes and what (docs/protocol.md section 4.1): at once when idle; under load it waits a moment for the
- * batch to fill, so that instances are fewer and larger. Round robin over clients is the request queue's part.
+ * When the leader proposes and what (docs/protocol.md section 4.1): at once when idle; under load it waits for the batch to
+ * fill, so that instances are fewer and larger. Clients that wait for answers come back in waves: most of those in the
+ * last two batches are worth waiting for, but no longer than the last instance took, so that latency at most doubles.
+ * Round robin over clients is the request queue's part.
  */
 import { BATCH_REQUEST_HEADER_BYTES, encodeBatch } from "../../protocol/batch.ts";
 import type { ConsensusOptions } from "./contract.ts";
 import type { RequestQueue } from "./request-queue.ts";
 
-/** The leader waits for this share of the last two batches' mean. */
+/** The leader waits for this share of the requests in the last two batches. */
 const FILL_PERCENT = 60;
 
 export class Batching {
   readonly #queue: RequestQueue;
   readonly #options: ConsensusOptions;
   #last: readonly [number, number] = [0, 0];
+  #proposedUs = 0;
+  #instanceUs = 0;
   #emptyWanted = false;
 
   constructor(queue: RequestQueue, options: ConsensusOptions) {
@@ -25,28 +29,39 @@ export class Batching {
     this.#emptyWanted = true;
   }
 
-  decided(requests: number): void {
+  /** An instance was decided at `nowUs`; what it took counts when this replica proposed it. */
+  decided(requests: number, nowUs: number): void {
     this.#last = [this.#last[1], requests];
+    this.#instanceUs = this.#proposedUs === 0 ? 0 : nowUs - this.#proposedUs;
+    this.#proposedUs = 0;
   }
 
   /** When to propose: 0 for now, a time to wait for, or null when there is nothing to propose. */
   due(nowUs: number, sinceUs: number): number | null {
     const { waiting } = this.#queue;
     if (waiting === 0) return this.#emptyWanted ? 0 : null;
-    const filling = Math.floor(((this.#last[0] + this.#last[1]) * FILL_PERCENT) / 200);
-    const untilUs = sinceUs + this.#options.batchWaitUs;
+    const filling = Math.floor(((this.#last[0] + this.#last[1]) * FILL_PERCENT) / 100);
+    const untilUs = sinceUs + Math.min(this.#instanceUs, this.#options.batchWaitUs);
     return waiting < filling && nowUs < untilUs ? untilUs : 0;
   }
 
   /** The batch of `instance`, and its requests' envelopes in the same order. */
-  take(instance: number, timestampMs: number): { readonly batch: Uint8Array; readonly envelopes: Uint8Array[] } {
+  take(
+    instance: number,
+    time: { readonly timestampMs: number; readonly nowUs: number },
+  ): { readonly batch: Uint8Array; readonly envelopes: Uint8Array[] } {
     this.#emptyWanted = false;
+    this.#proposedUs = time.nowUs;
     const entries = this.#queue.take({
       requestsMax: this.#options.batchRequestsMax,
       bytesMax: this.#options.batchBytesMax,
       overheadBytes: BATCH_REQUEST_HEADER_BYTES,
     });
-    const batch = encodeBatch({ instance, timestampMs, requests: entries.map((entry) => entry.request.bytes) });
+    const batch = encodeBatch({
+      instance,
+      timestampMs: time.timestampMs,
+      requests: entries.map((entry) => entry.request.bytes),
+    });
     return { batch, envelopes: entries.map((entry) => entry.envelope) };
   }
 }

@@ -448,7 +448,7 @@ export class Ordering {
     assert(instance === this.#lastDecided.instance + 1, "decisions are in order");
     this.#lastDecided = { instance, digest, timestampMs };
     this.#lastAccept = accept;
-    this.#batching.decided(batch.requests.length);
+    this.#batching.decided(batch.requests.length, this.#context.nowUs);
     this.#queue.decided(batch.requests);
     this.#executing.set(instance, batch.requests);
     this.#context.emit({ type: "decide", decision: { instance, digest, batch } });
@@ -536,7 +536,8 @@ export class Ordering {
       this.#context.emit({ type: "wake", atUs: dueUs });
       return;
     }
-    const { batch, envelopes } = this.#batching.take(instance, Math.max(wallMs, this.#lastDecided.timestampMs));
+    const timestampMs = Math.max(wallMs, this.#lastDecided.timestampMs);
+    const { batch, envelopes } = this.#batching.take(instance, { timestampMs, nowUs });
     const { regency } = round;
     const message: MessageOf<"PROPOSE"> = { type: "PROPOSE", view: view.id, regency, instance, batch, envelopes };
     const candidate = this.#hold(batch);
