@@ -29,7 +29,7 @@ import { Sender } from "./sender.ts";
 import type { SessionNumbers } from "./session-numbers.ts";
 import { type EndStatus, judgeOrdered, judgeUnordered, type Verdict } from "./verdict.ts";
 
-const TICK_MS = 20;
+const TICK_MS = 50;
 /** Bounds of what is in flight; further commands wait and are bundled. */
 const IN_FLIGHT_MAX = 64;
 const IN_FLIGHT_BYTES_MAX = 16 * 1024 * 1024;
@@ -429,9 +429,16 @@ export class Engine {
     for (const queue of Object.values(this.#queues)) {
       for (const call of queue.expired(now)) this.#calls.reject(call, timedOut(call, this.#replicas.reach));
     }
-    this.#scheduleFlush();
+    if (this.#mayFlush) this.#scheduleFlush();
     if (this.#calls.pending > 0) this.#arm();
   };
+
+  /** Something waits to be sent, or the window must be kept open. */
+  get #mayFlush(): boolean {
+    if (this.#mustRoll || this.#table.windowUsed >= SESSION_WINDOW / 2) return true;
+    const { write, read, query, resolve } = this.#queues;
+    return !(write.empty && read.empty && query.empty && resolve.empty);
+  }
 
   #repeat(entry: InFlight, now: number): void {
     if (entry.attempts === 1 && entry.votes.voters >= this.#options.cluster.view.quorum) {

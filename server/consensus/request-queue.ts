@@ -3,8 +3,8 @@
  * round robin over clients. Nothing is dropped here: the intake asks `room` before it adds.
  *
  * Invariants: 1. `waiting` counts exactly the entries a batch could take. 2. An entry leaves when its instance has been
- * executed; between decision and execution it stays findable, so that a resent copy is not ordered again. 3. At most one
- * entry per (client, session, sequence): the first counts.
+ * executed; between decision and execution no copy of it is taken, a first one included: it would wait for ever. 3. At
+ * most one entry per (client, session, sequence): the first counts.
  */
 import type { Digest } from "../../protocol/bytes.ts";
 import {
@@ -47,7 +47,10 @@ export class RequestQueue {
   readonly #byDigest = new Map<Digest, PendingRequest>();
   readonly #clients = new Map<Digest, ClientQueue>();
   readonly #arrivals: { entries: PendingRequest[]; head: number } = { entries: [], head: 0 };
+  /** Keys of requests that were decided, and not executed yet, before a copy arrived here. */
+  readonly #decidedUnseen = new Set<string>();
   #waiting = 0;
+  #pending = 0;
   #bytes = 0;
 
   /** Requests a batch could take now. */
@@ -57,7 +60,7 @@ export class RequestQueue {
 
   /** Requests not decided yet. */
   get pending(): number {
-    return this.#arrivals.entries.length - this.#arrivals.head;
+    return this.#pending;
   }
 
   get pendingBytes(): number {
@@ -81,9 +84,9 @@ export class RequestQueue {
     return this.#byKey.get(key);
   }
 
-  /** False when (client, session, sequence) is here already. */
+  /** False when (client, session, sequence) is here already, or decided. */
   add(request: Request, envelope: Uint8Array, replier: number, arrivedUs: number): boolean {
-    if (this.#byKey.has(request.key)) return false;
+    if (this.#byKey.has(request.key) || this.#decidedUnseen.has(request.key)) return false;
     const entry: PendingRequest = { request, envelope, replier, arrivedUs, state: "waiting", forwarded: false };
     this.#byKey.set(request.key, entry);
     this.#byDigest.set(request.digest, entry);
@@ -97,6 +100,7 @@ export class RequestQueue {
     queue.bytes += request.bytes.length;
     this.#arrivals.entries.push(entry);
     this.#waiting++;
+    this.#pending++;
     this.#bytes += request.bytes.length;
     return true;
   }
@@ -145,8 +149,13 @@ export class RequestQueue {
   decided(requests: readonly Request[]): void {
     for (const request of requests) {
       const entry = this.#byKey.get(request.key);
-      if (!entry || entry.state === "decided") continue;
+      if (!entry) {
+        this.#decidedUnseen.add(request.key);
+        continue;
+      }
+      if (entry.state === "decided") continue;
       if (entry.state === "waiting") this.#waiting--;
+      this.#pending--;
       entry.state = "decided";
       const { length } = entry.request.bytes;
       this.#bytes -= length;
@@ -163,7 +172,10 @@ export class RequestQueue {
   executed(requests: readonly Request[]): void {
     for (const request of requests) {
       const entry = this.#byKey.get(request.key);
-      if (!entry) continue;
+      if (!entry) {
+        this.#decidedUnseen.delete(request.key);
+        continue;
+      }
       this.#byKey.delete(request.key);
       this.#byDigest.delete(entry.request.digest);
     }

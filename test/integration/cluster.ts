@@ -284,7 +284,7 @@ export function sleep(milliseconds: number): Promise<void> {
 
 /** Listens on a port of 127.0.0.1 until the test ends. */
 export async function occupy(port: number): Promise<void> {
-  const server = createServer();
+  const server = createServer((socket) => socket.destroy());
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject);
     server.listen({ host: "127.0.0.1", port, exclusive: true }, resolve);
