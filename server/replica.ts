@@ -9,21 +9,23 @@
 import { copyOf, type Digest } from "../protocol/bytes.ts";
 import type { Cluster } from "../protocol/cluster.ts";
 import type { Crypto } from "../protocol/crypto/contract.ts";
-import { assertNever, isRejection, QuorateError, type Rejection } from "../protocol/errors.ts";
+import { assertNever, isRejection, type Rejection } from "../protocol/errors.ts";
 import type { Identity } from "../protocol/identity.ts";
-import { HISTORY_BATCHES_MAX, HISTORY_BYTES_MAX } from "../protocol/limits.ts";
 import { decodeMessage, encodeMessage, type Message } from "../protocol/messages.ts";
 import { EVERYBODY } from "../protocol/request.ts";
 import type { ReplicaId } from "../protocol/view.ts";
-import type { DiskUse, InstanceRecord, JournalRecord, Storage } from "../storage/contract.ts";
+import type { DiskUse, JournalRecord, Storage } from "../storage/contract.ts";
 import { Authenticity } from "./authenticity.ts";
 import type { ConsensusOptions, CoreRecord, Decision, Effect, Input, Ticket } from "./consensus/contract.ts";
 import type { Start } from "./consensus/restart.ts";
 import { Core } from "./core.ts";
 import { Intake } from "./intake.ts";
+import { LogServer } from "./log-server.ts";
 import type { ClientConnection, Gateway, Links } from "./network/contract.ts";
+import { RecentInputs } from "./recent-inputs.ts";
 import type { Executor, OrderedReply } from "./service/executor.ts";
 import type { Verifier } from "./verifier.ts";
+import { WriteBehind } from "./write-behind.ts";
 
 /** The parts of the world a replica touches. */
 export interface Clock {
@@ -67,18 +69,14 @@ export interface ReplicaParts {
   readonly halt: (error: unknown) => void;
 }
 
-/** The state is written behind at this pace while there is something to write. */
-const STATE_WRITE_INTERVAL_US = 100_000;
-/** Batch bytes executed but not yet in the state store before execution waits. */
-const UNWRITTEN_BYTES_MAX = 128 * 1024 * 1024;
-
 export class Replica {
   readonly intake: Intake;
   readonly authenticity: Authenticity;
   readonly #parts: ReplicaParts;
   readonly #core: Core;
   readonly #toExecute: Decision[] = [];
-  readonly #serving = new Set<ReplicaId>();
+  readonly #behind: WriteBehind;
+  readonly #log: LogServer;
   /** Reads are answered from here on: every instance the journal held at start has been executed. */
   readonly #readsFrom: number;
   #links: Links | null = null;
@@ -87,9 +85,6 @@ export class Replica {
   #turnDue = false;
   #wakeAtUs = Number.POSITIVE_INFINITY;
   #cancelWake: (() => void) | null = null;
-  #stateWriting: Promise<void> | null = null;
-  #stateWrittenUs = 0;
-  #unwrittenBytes = 0;
   #diskLow = false;
   readonly #recent = new RecentInputs();
   #draining = false;
@@ -105,6 +100,27 @@ export class Replica {
     const { authenticate } = this.authenticity;
     const signer = crypto.signer(identity.signSeed);
     this.#core = new Core({ view: cluster.view, self, crypto, signer, authenticate, options }, start);
+    const failed = (error: unknown): void => this.#halt(error);
+    this.#behind = new WriteBehind(executor, parts.storage.state, {
+      nowUs: () => parts.clock.nowUs(),
+      wake: (atUs) => this.#wake(atUs),
+      written: (sinceUs) => {
+        this.#observe("state_write", sinceUs);
+        this.#schedule();
+      },
+      failed,
+    });
+    this.#log = new LogServer(parts.storage.journal, {
+      place: () => {
+        const { view, regency } = this.#core.state;
+        return { view, regency };
+      },
+      send: (to, message) => {
+        this.#links?.send(to, encodeMessage(message));
+        this.#schedule();
+      },
+      failed,
+    });
     this.intake = new Intake({
       crypto,
       cluster,
@@ -231,7 +247,7 @@ export class Replica {
       this.#links?.flush();
       this.#execute();
       this.#links?.flush();
-      this.#writeState();
+      this.#behind.write();
     });
     if (this.#executable) this.#schedule();
   };
@@ -277,10 +293,10 @@ export class Replica {
         this.#durableUpTo = effect.instance;
         return;
       case "serveHistory":
-        void this.#serveHistory(effect.to, effect.from, effect.decided);
+        this.#log.history(effect.to, effect.from, effect.decided);
         return;
       case "serveBatch":
-        void this.#serveBatch(effect.to, effect.instance, effect.digest);
+        this.#log.batch(effect.to, effect.instance, effect.digest);
         return;
       case "suspect":
         this.#parts.observer.suspected(effect.leader, effect.reason);
@@ -337,7 +353,7 @@ export class Replica {
   /** The next batch may execute: it is durable, and the state store is not too far behind. */
   get #executable(): boolean {
     const next = this.#toExecute[0];
-    return next !== undefined && next.instance <= this.#durableUpTo && this.#unwrittenBytes <= UNWRITTEN_BYTES_MAX;
+    return next !== undefined && next.instance <= this.#durableUpTo && !this.#behind.full;
   }
 
   #execute(): void {
@@ -349,7 +365,7 @@ export class Replica {
     this.#observe("execute", since);
     let bytes = 0;
     for (const request of batch.requests) bytes += request.bytes.length;
-    this.#unwrittenBytes += bytes;
+    this.#behind.executed(bytes);
     observer.decided({ instance, requests: batch.requests.length, bytes, digest });
     for (const reply of replies) this.#reply(reply);
     this.#step({ type: "executed", instance });
@@ -360,83 +376,6 @@ export class Replica {
     const connection = this.#gateway?.connectionOf(client, session);
     if (!connection) return;
     this.intake.reply(connection, reply, this.#core.queue.find(key)?.replier ?? EVERYBODY);
-  }
-
-  /** Write-behind: one group at a time, at a steady pace, off the reply path. */
-  #writeState(): void {
-    const { clock } = this.#parts;
-    if (this.#stateWriting) return;
-    const dueUs = this.#stateWrittenUs + STATE_WRITE_INTERVAL_US;
-    if (clock.nowUs() < dueUs) {
-      if (this.#unwrittenBytes > 0) this.#wake(dueUs);
-      return;
-    }
-    const writing = this.#writeGroup();
-    if (!writing) return;
-    this.#stateWriting = writing.then(
-      () => {
-        this.#stateWriting = null;
-        this.#schedule();
-      },
-      (error: unknown) => this.#halt(error),
-    );
-  }
-
-  #writeGroup(): Promise<void> | null {
-    const { executor, storage, clock } = this.#parts;
-    const group = executor.takeGroup();
-    this.#stateWrittenUs = clock.nowUs();
-    if (!group) return null;
-    this.#unwrittenBytes = 0;
-    const since = clock.nowUs();
-    return storage.state.write(group).then(() => {
-      this.#observe("state_write", since);
-      executor.groupDurable();
-    });
-  }
-
-  // ---- serving the log to replicas that lag
-
-  /** One range at a time per replica; more are dropped, the asker asks again. */
-  async #serve(to: ReplicaId, work: () => Promise<Message | null>): Promise<void> {
-    if (this.#serving.has(to)) return;
-    this.#serving.add(to);
-    try {
-      const message = await work();
-      if (message && !this.#halted) {
-        this.#links?.send(to, encodeMessage(message));
-        this.#schedule();
-      }
-    } catch (error) {
-      if (error instanceof QuorateError) this.#halt(error);
-      else throw error;
-    } finally {
-      this.#serving.delete(to);
-    }
-  }
-
-  #serveHistory(to: ReplicaId, from: number, decided: number): Promise<void> {
-    return this.#serve(to, async () => {
-      const { journal } = this.#parts.storage;
-      const limits = { maxRecords: HISTORY_BATCHES_MAX, maxBytes: HISTORY_BYTES_MAX };
-      const records = await journal.range({ from, to: decided, ...limits });
-      const last = records.at(-1);
-      if (!last) return null;
-      // Only decided ones: the certificate of the instance that runs may not be verified yet.
-      const beyond = last.instance < decided ? await journal.read(last.instance + 1) : null;
-      const { view, regency } = this.#core.state;
-      const batches = records.map((record) => record.batch);
-      return { type: "HISTORY", view, regency, from, batches, proof: proofOf(records, beyond) };
-    });
-  }
-
-  #serveBatch(to: ReplicaId, instance: number, digest: Digest): Promise<void> {
-    return this.#serve(to, async () => {
-      const record = await this.#parts.storage.journal.read(instance);
-      if (record?.digest !== digest) return null;
-      const { view, regency } = this.#core.state;
-      return { type: "BATCH", view, regency, instance, digest, batch: record.batch };
-    });
   }
 
   // ---- the end
@@ -454,9 +393,8 @@ export class Replica {
       this.#stopped = resolve;
       this.input({ type: "stop" });
     });
-    await this.#stateWriting;
     while (this.#executable) this.#execute();
-    await this.#writeGroup();
+    await this.#behind.finish();
     this.#halted = true;
     this.#cancelWake?.();
   }
@@ -482,42 +420,4 @@ export class Replica {
     this.#stopped?.();
     this.#parts.halt(error);
   }
-}
-
-const RECENT_INPUTS = 32;
-
-/** The last inputs by name, for the log of a halt. */
-class RecentInputs {
-  readonly #names: string[] = [];
-  #next = 0;
-
-  add(input: Input): void {
-    if (input.type !== "tick") this.#names[this.#next++ % RECENT_INPUTS] = nameOf(input);
-  }
-
-  /** Oldest first. */
-  list(): string[] {
-    const at = this.#next % RECENT_INPUTS;
-    return [...this.#names.slice(at), ...this.#names.slice(0, at)];
-  }
-}
-
-function nameOf(input: Input): string {
-  if (input.type !== "message") return input.type;
-  const { from, message } = input;
-  const instance = "instance" in message ? ` ${message.instance}` : "";
-  return `${message.type}${instance} from ${from} in view ${message.view} regency ${message.regency}`;
-}
-
-/** The best proof at hand: a certificate just beyond the range, else the highest one within it. */
-function proofOf(
-  records: readonly InstanceRecord[],
-  beyond: InstanceRecord | null,
-): Extract<Message, { type: "HISTORY" }>["proof"] {
-  if (beyond?.certificate) return { links: [beyond.batchDigest], certificate: beyond.certificate };
-  for (let index = records.length - 1; index >= 0; index--) {
-    const certificate = records[index]?.certificate;
-    if (certificate) return { links: [], certificate };
-  }
-  return null;
 }

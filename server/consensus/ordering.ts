@@ -13,12 +13,12 @@ import type { Digest } from "../../protocol/bytes.ts";
 import { EMPTY } from "../../protocol/bytes.ts";
 import { assert, isRejection, type Rejection, reject } from "../../protocol/errors.ts";
 import { type MessageOf, writeStatement } from "../../protocol/messages.ts";
-import type { Request } from "../../protocol/request.ts";
 import { leaderOf, type ReplicaId } from "../../protocol/view.ts";
 import { Batching } from "./batching.ts";
 import type { CoreContext } from "./context.ts";
 import type { JournaledInstance, WriteCertificate } from "./contract.ts";
 import { FutureMessages, isOrderingMessage, type OrderingMessage } from "./future-messages.ts";
+import { Milestones } from "./milestones.ts";
 import { approved, candidateOf, drifted, examine, invalidity } from "./proposal.ts";
 import { acceptMessage, acceptRecord, decidedRecord, writeChecks } from "./records.ts";
 import type { RequestQueue } from "./request-queue.ts";
@@ -41,9 +41,7 @@ export class Ordering {
   readonly #abstainUntil: number;
   readonly #abstainRegency: number;
   #regency: number;
-  #lastDecided: Position;
-  #durableUpTo: number;
-  #executedUpTo: number;
+  readonly #milestones: Milestones;
   #running: RunningInstance;
   /** Started after anything but a clean stop: what was sent up to `#abstainUntil` is not known. */
   readonly #forgetful: boolean;
@@ -54,16 +52,13 @@ export class Ordering {
   #lastAccept: MessageOf<"ACCEPT"> | null = null;
   /** What a clean stop left to be sent again. */
   readonly #restored: readonly OrderingMessage[];
-  readonly #executing = new Map<number, readonly Request[]>();
 
   constructor(context: CoreContext, queue: RequestQueue, start: Start) {
     this.#context = context;
     this.#queue = queue;
     this.#batching = new Batching(queue, context.options);
     this.#regency = start.regency;
-    this.#lastDecided = start.lastDecided;
-    this.#durableUpTo = start.lastDecided.instance;
-    this.#executedUpTo = start.lastDecided.instance;
+    this.#milestones = new Milestones(start.lastDecided);
     this.#abstainUntil = start.abstainUntil;
     this.#abstainRegency = start.regency;
     this.#forgetful = !start.eraseCleanStop;
@@ -82,11 +77,11 @@ export class Ordering {
   }
 
   get lastDecided(): Position {
-    return this.#lastDecided;
+    return this.#milestones.lastDecided;
   }
 
   get durableUpTo(): number {
-    return this.#durableUpTo;
+    return this.#milestones.durableUpTo;
   }
 
   get leader(): ReplicaId {
@@ -95,7 +90,7 @@ export class Ordering {
 
   /** The last instance we will not vote in, or 0 when that is behind us. */
   get abstainingUntil(): number {
-    return this.#executedUpTo >= this.#abstainUntil ? 0 : this.#abstainUntil;
+    return this.#milestones.executedUpTo >= this.#abstainUntil ? 0 : this.#abstainUntil;
   }
 
   get bufferedMessages(): number {
@@ -119,7 +114,7 @@ export class Ordering {
     }
     this.#resumeSent();
     const record = start.newestAccepted;
-    if (record?.certificate && record.instance >= this.#lastDecided.instance)
+    if (record?.certificate && record.instance >= this.#milestones.lastDecided.instance)
       this.#resumeAccept(record, record.certificate);
   }
 
@@ -166,7 +161,7 @@ export class Ordering {
         running.round.ownAccept = accept;
         this.#addVote("ACCEPT", { sender: self, digest, signature: EMPTY, standing: "valid" });
         this.#progress();
-      } else if (instance === this.#lastDecided.instance) this.#lastAccept = accept;
+      } else if (instance === this.#milestones.lastDecided.instance) this.#lastAccept = accept;
     });
   }
 
@@ -229,7 +224,7 @@ export class Ordering {
     const candidate = this.#hold(message.batch);
     const invalid = isRejection(candidate)
       ? candidate
-      : invalidity(this.#context, this.#lastDecided, message, candidate);
+      : invalidity(this.#context, this.#milestones.lastDecided, message, candidate);
     if (isRejection(candidate) || invalid) {
       this.#context.emit({ type: "suspect", leader: from, reason: invalid?.code ?? "PROPOSE_INVALID" });
       return reject("ignore", invalid?.code ?? "PROPOSE_INVALID");
@@ -252,7 +247,7 @@ export class Ordering {
   }
 
   #candidateOf(bytes: Uint8Array): Candidate | Rejection {
-    return candidateOf(this.#context, this.#queue, this.#lastDecided, bytes);
+    return candidateOf(this.#context, this.#queue, this.#milestones.lastDecided, bytes);
   }
 
   /** A batch that hashes onto our history and is well formed may become the running instance. */
@@ -279,12 +274,12 @@ export class Ordering {
 
   /** May we vote or propose in the running instance at all? Invariant 3, and the clean-stop record must be erased. */
   get #mayVote(): boolean {
-    return this.#started && !this.#stopped && this.#durableUpTo === this.#lastDecided.instance;
+    return this.#started && !this.#stopped && this.#milestones.settled;
   }
 
   /** Bounds what waits for execution: neither proposals nor WRITEs beyond it. */
   get #executionLags(): boolean {
-    return this.#lastDecided.instance - this.#executedUpTo > this.#context.options.executionLagMax;
+    return this.#milestones.executionLag > this.#context.options.executionLagMax;
   }
 
   #abstains(round: Round): boolean {
@@ -330,7 +325,10 @@ export class Ordering {
       [acceptRecord({ view: this.#context.view.id, regency: round.regency }, candidate, chosen)],
       () => {
         certification.journaled = true;
-        if (this.#lastDecided.instance === running.instance && this.#lastDecided.digest === digest)
+        if (
+          this.#milestones.lastDecided.instance === running.instance &&
+          this.#milestones.lastDecided.digest === digest
+        )
           this.#durable(running.instance);
         this.#certified(running, round, certification);
       },
@@ -377,7 +375,7 @@ export class Ordering {
   /** Decided before its certificate turned out to be bad: the record on disk must not keep it. */
   #journalWithoutCertificate(running: RunningInstance, { digest }: Certification): void {
     const candidate = running.candidates.get(digest);
-    if (this.#stopped || !candidate || candidate.batch.instance > this.#lastDecided.instance) return;
+    if (this.#stopped || !candidate || candidate.batch.instance > this.#milestones.lastDecided.instance) return;
     this.#context.journal(
       [decidedRecord({ view: this.#context.view.id, regency: this.#regency }, candidate)],
       () => {},
@@ -389,7 +387,7 @@ export class Ordering {
     if (this.#stopped || round.ownAccept || round.regency !== this.#regency) return;
     round.ownAccept = acceptMessage(this.#context.view.id, round.regency, certification);
     this.#context.broadcast(round.ownAccept);
-    if (running.instance === this.#lastDecided.instance) this.#lastAccept = round.ownAccept;
+    if (running.instance === this.#milestones.lastDecided.instance) this.#lastAccept = round.ownAccept;
   }
 
   #tryAccept(): void {
@@ -427,7 +425,6 @@ export class Ordering {
     const { instance } = this.#running;
     const { certification } = round;
     if (certification?.digest === candidate.digest) {
-      if (certification.journaled) this.#durableUpTo = instance;
       return;
     }
     this.#context.journal([decidedRecord({ view: this.#context.view.id, regency: this.#regency }, candidate)], () =>
@@ -436,8 +433,7 @@ export class Ordering {
   }
 
   #durable(instance: number): void {
-    if (instance <= this.#durableUpTo) return;
-    this.#durableUpTo = instance;
+    if (!this.#milestones.durable(instance)) return;
     this.#context.emit({ type: "durable", instance });
     this.#progress();
   }
@@ -445,14 +441,15 @@ export class Ordering {
   #decide(candidate: Candidate, accept: MessageOf<"ACCEPT"> | null): void {
     const { digest, batch } = candidate;
     const { instance, timestampMs } = batch;
-    assert(instance === this.#lastDecided.instance + 1, "decisions are in order");
-    this.#lastDecided = { instance, digest, timestampMs };
+    this.#milestones.decide({ instance, digest, timestampMs }, batch.requests);
     this.#lastAccept = accept;
     this.#batching.decided(batch.requests.length, this.#context.nowUs);
     this.#queue.decided(batch.requests);
-    this.#executing.set(instance, batch.requests);
     this.#context.emit({ type: "decide", decision: { instance, digest, batch } });
-    if (this.#durableUpTo === instance) this.#context.emit({ type: "durable", instance });
+    const { certification } = this.#running.round;
+    if (certification?.digest === digest && certification.journaled && this.#milestones.durable(instance)) {
+      this.#context.emit({ type: "durable", instance });
+    }
     this.#running = new RunningInstance({
       instance: instance + 1,
       regency: this.#regency,
@@ -471,7 +468,7 @@ export class Ordering {
   learn(batches: readonly { readonly instance: number; readonly digest: Digest; readonly bytes: Uint8Array }[]): void {
     for (const { instance, digest, bytes } of batches) {
       if (this.#stopped) return;
-      if (instance <= this.#lastDecided.instance) continue;
+      if (instance <= this.#milestones.lastDecided.instance) continue;
       const { candidates, round } = this.#running;
       const candidate = candidates.get(digest) ?? this.#candidateOf(bytes);
       if (isRejection(candidate) || candidate.digest !== digest) break;
@@ -482,11 +479,7 @@ export class Ordering {
   }
 
   executed(instance: number): void {
-    this.#executedUpTo = instance;
-    const requests = this.#executing.get(instance);
-    assert(requests, "executed: an instance that was not decided");
-    this.#executing.delete(instance);
-    this.#queue.executed(requests);
+    this.#queue.executed(this.#milestones.executed(instance));
     this.#progress();
   }
 
@@ -536,7 +529,7 @@ export class Ordering {
       this.#context.emit({ type: "wake", atUs: dueUs });
       return;
     }
-    const timestampMs = Math.max(wallMs, this.#lastDecided.timestampMs);
+    const timestampMs = Math.max(wallMs, this.#milestones.lastDecided.timestampMs);
     const { batch, envelopes } = this.#batching.take(instance, { timestampMs, nowUs });
     const { regency } = round;
     const message: MessageOf<"PROPOSE"> = { type: "PROPOSE", view: view.id, regency, instance, batch, envelopes };
