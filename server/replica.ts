@@ -139,10 +139,11 @@ export class Replica {
     });
   }
 
-  /** Joins the network: from here on inputs arrive. */
+  /** Joins the network. Links that stood before this get what was said into the void: everything is sent again. */
   run(links: Links, gateway: Gateway): void {
     this.#links = links;
     this.#gateway = gateway;
+    for (const peer of links.connected()) this.onConnected(peer);
     this.#schedule();
   }
 

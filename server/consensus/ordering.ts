@@ -19,7 +19,7 @@ import type { CoreContext } from "./context.ts";
 import type { JournaledInstance, WriteCertificate } from "./contract.ts";
 import { FutureMessages, isOrderingMessage, type OrderingMessage } from "./future-messages.ts";
 import { Milestones } from "./milestones.ts";
-import { approved, candidateOf, drifted, examine, invalidity } from "./proposal.ts";
+import { approved, candidateOf, drifted, examine, examineAgain, invalidity } from "./proposal.ts";
 import { acceptMessage, acceptRecord, decidedRecord, writeChecks } from "./records.ts";
 import type { RequestQueue } from "./request-queue.ts";
 import type { Position, Start } from "./restart.ts";
@@ -43,6 +43,8 @@ export class Ordering {
   #regency: number;
   readonly #milestones: Milestones;
   #running: RunningInstance;
+  /** What was journaled before the start may be decided again: its successor may have been proposed before the stop. */
+  readonly #journaledAtStart: number;
   /** Started after anything but a clean stop: what was sent up to `#abstainUntil` is not known. */
   readonly #forgetful: boolean;
   /** The clean-stop record is erased: new votes may leave. */
@@ -61,6 +63,7 @@ export class Ordering {
     this.#milestones = new Milestones(start.lastDecided);
     this.#abstainUntil = start.abstainUntil;
     this.#abstainRegency = start.regency;
+    this.#journaledAtStart = start.newest?.instance ?? 0;
     this.#forgetful = !start.eraseCleanStop;
     this.#started = !start.eraseCleanStop;
     this.#restored = start.resend.filter(isOrderingMessage);
@@ -68,6 +71,7 @@ export class Ordering {
       instance: start.lastDecided.instance + 1,
       regency: start.regency,
       sinceUs: 0,
+      sinceWallMs: start.lastDecided.timestampMs,
     });
     this.#resume(start);
   }
@@ -100,7 +104,7 @@ export class Ordering {
   /** Is a proposal held because a request's origin is unproven or its time is off? */
   get holding(): boolean {
     const { proposal, ownWrite } = this.#running.round;
-    return proposal !== null && ownWrite === null && !approved(this.#context, proposal);
+    return proposal !== null && ownWrite === null && !approved(this.#context, proposal, this.#running.sinceWallMs);
   }
 
   // ---- starting and stopping
@@ -234,7 +238,7 @@ export class Ordering {
       this.#context.emit({
         type: "suspect",
         leader: from,
-        reason: drifted(this.#context, round.proposal) ? "HELD_DRIFT" : "HELD_UNPROVEN",
+        reason: drifted(this.#context, round.proposal, this.#running.sinceWallMs) ? "HELD_DRIFT" : "HELD_UNPROVEN",
       });
     }
     this.#progress();
@@ -293,7 +297,8 @@ export class Ordering {
     const { digest } = proposal.candidate;
     const { view, self, signer, cluster } = this.#context;
     if (this.#executionLags) return;
-    if (!approved(this.#context, proposal) && round.writes.count(digest) < view.weakQuorum) return;
+    if (!approved(this.#context, proposal, this.#running.sinceWallMs) && round.writes.count(digest) < view.weakQuorum)
+      return;
     const statement = { view: view.id, regency: round.regency, instance, digest };
     const signature = signer(writeStatement(cluster, statement));
     round.ownWrite = { type: "WRITE", ...statement, signature };
@@ -454,6 +459,7 @@ export class Ordering {
       instance: instance + 1,
       regency: this.#regency,
       sinceUs: this.#context.nowUs,
+      sinceWallMs: instance <= this.#journaledAtStart ? timestampMs : this.#context.wallMs,
     });
     if (this.#restored.length > 0) this.#resumeSent();
     for (const { from, message } of this.#future.take(instance + 1)) {
@@ -547,9 +553,12 @@ export class Ordering {
 
   // ---- repair
 
-  /** Looks at what time alone may change: a fetch is due again, a proposal from ahead of our clock has come of age. */
+  /** Looks at what may change unseen: a fetch is due again, time or a client's keys may have cured a held proposal. */
   tick(): void {
-    if (this.#running.fetch || this.holding) this.#progress();
+    const { proposal } = this.#running.round;
+    if (proposal && this.holding) examineAgain(this.#context, this.#queue, proposal);
+    else if (!this.#running.fetch) return;
+    this.#progress();
   }
 
   /** Everything of the running instance, and our ACCEPT of the last one, for a replica whose link was cut. */

@@ -79,12 +79,30 @@ export function examine(
   return proposal;
 }
 
-/** Is its timestamp too far from our clock now? Time may cure a leader's clock that is ahead. */
-export function drifted(context: CoreContext, proposal: Proposal): boolean {
-  return Math.abs(proposal.candidate.batch.timestampMs - context.wallMs) > context.options.clockDriftMs;
+/**
+ * Is its timestamp outside the allowed drift: ahead of our clock now (time may cure that), or before the instance could
+ * have been proposed? A proposal may be delivered long after it was made, when its leader was stopped meanwhile; so the
+ * past is measured from when our instance began (`sinceWallMs`), which still keeps a leader from holding time back.
+ */
+export function drifted(context: CoreContext, proposal: Proposal, sinceWallMs: number): boolean {
+  const { timestampMs } = proposal.candidate.batch;
+  const { clockDriftMs } = context.options;
+  return timestampMs > context.wallMs + clockDriftMs || timestampMs < sinceWallMs - clockDriftMs;
 }
 
-/** Nothing stands between this proposal and our WRITE. Our own needs no proof. */
-export function approved(context: CoreContext, proposal: Proposal): boolean {
-  return proposal.unproven.size === 0 && !drifted(context, proposal);
+/** Nothing stands between this proposal and our WRITE. */
+export function approved(context: CoreContext, proposal: Proposal, sinceWallMs: number): boolean {
+  return proposal.unproven.size === 0 && !drifted(context, proposal, sinceWallMs);
+}
+
+/** Looks again at what was not proven: the keys of its client may be known by now. */
+export function examineAgain(context: CoreContext, queue: RequestQueue, proposal: Proposal): void {
+  const { message, candidate, unproven } = proposal;
+  candidate.batch.requests.forEach((request, index) => {
+    if (!unproven.has(request.digest)) return;
+    const known = queue.authentic(request.digest) !== undefined;
+    if (known || context.authenticate(request, message.envelopes[index] as Uint8Array) === "authentic") {
+      unproven.delete(request.digest);
+    }
+  });
 }

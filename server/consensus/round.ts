@@ -75,13 +75,16 @@ export class RunningInstance {
   readonly instance: number;
   /** When it could first have been proposed. */
   readonly sinceUs: number;
+  /** The same by the clock of people; for what may have been proposed before a start, the time of the batch before it. */
+  readonly sinceWallMs: number;
   readonly candidates = new Map<Digest, Candidate>();
   round: Round;
   fetch: BatchFetch | null = null;
 
-  constructor(options: { instance: number; regency: number; sinceUs: number }) {
+  constructor(options: { instance: number; regency: number; sinceUs: number; sinceWallMs: number }) {
     this.instance = options.instance;
     this.sinceUs = options.sinceUs;
+    this.sinceWallMs = options.sinceWallMs;
     this.round = new Round(options.regency);
   }
 }

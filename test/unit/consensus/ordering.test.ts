@@ -157,6 +157,36 @@ describe("normal operation (section 4)", () => {
     expect(behind.suspicions.map((each) => each.reason)).toContain("PROPOSE_TIMESTAMP");
   });
 
+  it("4.2: a held proposal goes on once the client's keys are known, without anybody vouching", () => {
+    let known = false;
+    const cluster = new CoreCluster({ n: 4, seed: 6, authentic: () => known });
+    cluster.settle(1);
+    cluster.request({ to: [0] });
+    cluster.settle(3);
+    expect(cluster.heights()).toEqual([0, 0, 0, 0]);
+    known = true;
+    cluster.settle(3);
+    expect(cluster.heights()).toEqual([1, 1, 1, 1]);
+  });
+
+  it("4.2: a proposal from before a long stop of everybody is not held for its age", () => {
+    const cluster = new CoreCluster({ n: 4, seed: 6 });
+    cluster.request();
+    cluster.settle(2);
+    cluster.request();
+    cluster.tick(30_000);
+    cluster.journalOne(replica(cluster, 0));
+    for (const id of [1, 2, 3]) {
+      cluster.cut(0, id);
+    }
+    for (const id of [0, 1, 2, 3]) cluster.stopCleanly(id);
+    expect(replica(cluster, 0).disk.cleanStop?.length).toBe(2);
+    cluster.nowUs += 3_600_000_000;
+    for (const id of [0, 1, 2, 3]) cluster.restart(id);
+    cluster.settle(5);
+    expect(cluster.heights()).toEqual([2, 2, 2, 2]);
+  });
+
   it("an equivocating leader splits the WRITEs: at most one value is decided", () => {
     for (let seed = 0; seed < 40; seed++) {
       const cluster = new CoreCluster({
