@@ -17,7 +17,7 @@ interface MemberKeys {
 
 /** How one request is authenticated: a MAC per member, and in signed mode a signature beside them. */
 export interface RequestProof {
-  readonly macs: readonly string[];
+  readonly macs: string;
   readonly signature: Uint8Array | null;
 }
 
@@ -58,8 +58,8 @@ export class Credentials {
 
   prove(digest: Digest, signed: boolean): RequestProof {
     const statement = requestStatement(this.#cluster.id, this.#cluster.view.id, digest);
-    const macs: string[] = [];
-    for (const { request } of this.#keys) macs.push(this.#crypto.mac(request, statement).slice(0, AUTHENTICATOR_BYTES));
+    let macs = "";
+    for (const { request } of this.#keys) macs += this.#crypto.mac(request, statement).slice(0, AUTHENTICATOR_BYTES);
     return { macs, signature: signed ? this.#sign(statement) : null };
   }
 

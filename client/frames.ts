@@ -3,7 +3,7 @@
  * carries a MAC for its receiver in front of the signature, so each replica gets its own.
  */
 import { encodeRequestFrame } from "../protocol/client-frames.ts";
-import { type Authenticator, EVERYBODY, encodeEnvelope } from "../protocol/request.ts";
+import { type Authenticator, EVERYBODY, encodeEnvelope, macAt } from "../protocol/request.ts";
 import type { View } from "../protocol/view.ts";
 import type { InFlight } from "./call.ts";
 
@@ -27,7 +27,7 @@ export function signedFrame(entry: InFlight, options: FrameOptions, position: nu
   return frameWith(entry, options, {
     type: "signature",
     signature: signature as Uint8Array,
-    mac: macs[position] as string,
+    mac: macAt(macs, position),
   });
 }
 

@@ -100,7 +100,8 @@ export function decodeResolve(bytes: Uint8Array): ResolveTarget {
 
 /** A vector with one MAC per member in view order, or one signature with a MAC for the receiver as a filter. */
 export type Authenticator =
-  | { readonly type: "vector"; readonly macs: readonly string[] }
+  /** `macs`: 16 characters (latin1) per member, in view order, in one string: a replica looks at its own only. */
+  | { readonly type: "vector"; readonly macs: string }
   | { readonly type: "signature"; readonly signature: Uint8Array; readonly mac: string };
 
 export interface Envelope {
@@ -124,9 +125,10 @@ export function encodeEnvelope(envelope: Envelope): Uint8Array {
   out.u8((keys ? FLAG_KEYS : 0) | (authenticator.type === "signature" ? FLAG_SIGNED : 0));
   if (keys) out.raw(keys);
   if (authenticator.type === "signature") return out.raw(authenticator.signature).rawLatin1(authenticator.mac).finish();
-  out.u8(authenticator.macs.length);
-  for (const mac of authenticator.macs) out.rawLatin1(mac);
-  return out.finish();
+  return out
+    .u8(authenticator.macs.length / AUTHENTICATOR_BYTES)
+    .rawLatin1(authenticator.macs)
+    .finish();
 }
 
 /** @throws Malformed */
@@ -149,9 +151,12 @@ function readSignature(reader: Reader): Authenticator {
 function readVector(reader: Reader): Authenticator {
   const count = reader.u8();
   if (count === 0 || count > REPLICAS_MAX) throw new Malformed("ENVELOPE_MACS");
-  const macs: string[] = [];
-  for (let index = 0; index < count; index++) macs.push(reader.rawLatin1(AUTHENTICATOR_BYTES));
-  return { type: "vector", macs };
+  return { type: "vector", macs: reader.rawLatin1(count * AUTHENTICATOR_BYTES) };
+}
+
+/** The entry of the member at this position; shorter than a MAC when there is none. */
+export function macAt(macs: string, position: number): string {
+  return macs.slice(position * AUTHENTICATOR_BYTES, (position + 1) * AUTHENTICATOR_BYTES);
 }
 
 const statement = new Writer(128);

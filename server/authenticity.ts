@@ -12,6 +12,7 @@ import {
   AUTHENTICATOR_BYTES,
   decodeEnvelope,
   type Envelope,
+  macAt,
   type Request,
   requestStatement,
 } from "../protocol/request.ts";
@@ -84,9 +85,7 @@ export class Authenticity {
       return { publicKey: keys.publicKeys.signKey, statement: copyOf(statement), signature };
     }
     if (this.#cluster.signedRequests) return "unproven";
-    const mac = authenticator.macs[this.#position];
-    if (mac === undefined || !this.#matches(keys, statement, mac)) return "unproven";
-    return "authentic";
+    return this.#matches(keys, statement, macAt(authenticator.macs, this.#position)) ? "authentic" : "unproven";
   }
 
   /** For the core: the same on the envelope's bytes. */

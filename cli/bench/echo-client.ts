@@ -31,7 +31,7 @@ export class EchoClient {
   readonly #options: EchoClientOptions;
   readonly #replicas: Replicas;
   readonly #credentials: Credentials;
-  readonly #macs: readonly string[];
+  readonly #macs: string;
   readonly #waiting = new Map<number, Waiting>();
   #queued: (() => void)[] = [];
   #sequence = 0;
@@ -40,7 +40,7 @@ export class EchoClient {
     this.#options = options;
     const { cluster, transport, clock } = options;
     this.#credentials = new Credentials(nodeCrypto, cluster, newIdentity(nodeCrypto));
-    this.#macs = cluster.view.members.map(() => "\0".repeat(AUTHENTICATOR_BYTES));
+    this.#macs = "\0".repeat(AUTHENTICATOR_BYTES * cluster.view.n);
     const events = { onReady: () => {}, onReply: (_: number, reply: Reply) => this.#onReply(reply) };
     this.#replicas = new Replicas({ cluster, credentials: this.#credentials, transport, clock, events });
     this.#replicas.open(options.session);

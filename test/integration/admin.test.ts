@@ -43,7 +43,7 @@ test("livez, readyz, metrics and status of a cluster that works, and of one that
     expect((await cluster.http(replica, "/nothing")).code).toBe(404);
   }
   expect((await cluster.status(0)).disk.journalBytes).toBeGreaterThan(0);
-  expect(await cluster.metric(0, "quorate_instances_decided_total")).toBeGreaterThan(0);
+  expect(await cluster.metric(0, "quorate_instances_decided")).toBeGreaterThan(0);
   expect(await cluster.metric(0, "quorate_rejected_total")).toBe(0);
 
   cluster.signal(2, "SIGSTOP");

@@ -77,8 +77,10 @@ async function expectItWasNoticed(
   { liar, correct }: { liar: number; correct: readonly number[] },
 ): Promise<void> {
   for (const replica of correct) {
-    const rejected = await cluster.metric(replica, "quorate_rejected_total", `from="${liar}"`);
-    expect(rejected, `faults of replica ${liar} counted at replica ${replica}`).toBeGreaterThan(0);
+    await until(
+      async () => ((await cluster.metric(replica, "quorate_rejected_total", `from="${liar}"`)) > 0 ? true : null),
+      { what: `replica ${replica} to count a fault of replica ${liar}` },
+    );
     for (const fault of await cluster.faults(replica)) {
       if (fault.from !== String(liar)) expect(fault, `a correct replica is blamed by ${replica}`).toBeNull();
     }

@@ -20,14 +20,15 @@ function exists(pid: number): boolean {
   }
 }
 
-/** Runs `kv dev` until it has printed its commands; the processes it runs. */
-async function startDev(args: readonly string[]): Promise<{ dev: Program; pids: number[] }> {
+/** Runs `kv dev` until it has printed its commands; the processes it runs, by replica. */
+async function startDev(args: readonly string[]): Promise<{ dev: Program; pids: readonly number[] }> {
   const dev = new Program(compiled("cli/main"), ["dev", ...args]);
   onTestFinished(async () => {
     await dev.kill("SIGKILL");
   });
   await dev.line((line) => line.includes("kv put "), 60_000);
-  const pids = [...dev.stdout.matchAll(/pid[ =](\d+)/g)].map(([, pid]) => Number(pid));
+  const pids: number[] = [];
+  for (const [, id, pid] of dev.stdout.matchAll(/^replica (\d+) +ready +pid (\d+)/gm)) pids[Number(id)] = Number(pid);
   return { dev, pids };
 }
 
@@ -54,8 +55,7 @@ test("kv dev starts a cluster, Ctrl-C stops every replica, and the next one goes
   const second = await startDev(args);
   const get = await kv("get", "kept", "-o", "raw");
   expect(get).toMatchObject({ code: 0, stdout: "over a restart" });
-  const [victim] = second.pids.slice(-1) as [number];
-  process.kill(victim, "SIGKILL");
+  process.kill(second.pids.at(-1) as number, "SIGKILL");
   await second.dev.line((line) => /^replica 3 +down/.test(line), 30_000);
   expect((await kv("put", "kept", "by three")).code).toBe(0);
 

@@ -8,7 +8,14 @@ import { type Command, encodeCommand } from "../../protocol/commands.ts";
 import { nodeCrypto } from "../../protocol/crypto/node.ts";
 import { isRejection } from "../../protocol/errors.ts";
 import type { Identity } from "../../protocol/identity.ts";
-import { decodeRequest, EVERYBODY, encodeEnvelope, encodeRequest, type Request } from "../../protocol/request.ts";
+import {
+  decodeRequest,
+  EVERYBODY,
+  encodeEnvelope,
+  encodeRequest,
+  macAt,
+  type Request,
+} from "../../protocol/request.ts";
 import { memberOf } from "../../protocol/view.ts";
 
 const WAIT_MS = 20_000;
@@ -112,7 +119,7 @@ export class WireClient extends Stranger {
   /** The REQUEST frame with a vector of MACs, or with a signature and the MAC for this replica. */
   frameOf(request: Request, authentication: "vector" | "signature" = "vector"): Uint8Array {
     const { macs, signature } = this.credentials.prove(request.digest, authentication === "signature");
-    const mac = macs[this.replica] as string;
+    const mac = macAt(macs, this.replica);
     const authenticator = signature
       ? ({ type: "signature", signature, mac } as const)
       : ({ type: "vector", macs } as const);

@@ -23,7 +23,7 @@ export const ENVELOPE = encodeEnvelope({
   view: 0,
   replier: 0,
   keys: null,
-  authenticator: { type: "vector", macs: ["0123456789abcdef"] },
+  authenticator: { type: "vector", macs: "0123456789abcdef" },
 });
 
 function seedOf(id: number): Uint8Array {

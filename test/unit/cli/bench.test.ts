@@ -186,7 +186,7 @@ describe("echo replies", () => {
       commands: Array.from({ length: count }, () => encodeCommand({ type: "get", key: new Uint8Array(8) })),
     });
   const envelope = (replier: number): Uint8Array =>
-    encodeEnvelope({ view: 0, replier, keys: null, authenticator: { type: "vector", macs: ["m".repeat(16)] } });
+    encodeEnvelope({ view: 0, replier, keys: null, authenticator: { type: "vector", macs: "m".repeat(16) } });
 
   test("answer exactly the request, with a result of the right size", () => {
     const reply = echoReplies(2, 40);

@@ -33,6 +33,7 @@ import {
   decodeRequest,
   type Envelope,
   EVERYBODY,
+  macAt,
   type Request,
   requestStatement,
 } from "../../../protocol/request.ts";
@@ -364,7 +365,7 @@ export class FakeCluster implements Transport {
     const statement = Uint8Array.from(requestStatement(this.cluster.id, envelope.view, request.digest));
     const expected = crypto.mac(key, statement).slice(0, 16);
     const { authenticator } = envelope;
-    if (authenticator.type === "vector") return authenticator.macs[replica.id] === expected;
+    if (authenticator.type === "vector") return macAt(authenticator.macs, replica.id) === expected;
     return authenticator.mac === expected && crypto.verify(theirs.signKey, statement, authenticator.signature);
   }
 
