@@ -13,7 +13,10 @@ import type { Credentials } from "./credentials.ts";
 import type { Channel, ChannelClosed, Clock, Scheduled, Transport } from "./ports.ts";
 
 const BACKOFF_MS_MIN = 100;
-const BACKOFF_MS_MAX = 5_000;
+/** Short, because a client without a quorum waits for the next try; an attempt costs next to nothing. */
+const BACKOFF_MS_MAX = 1_000;
+/** For a replica that waiting will not cure: another cluster, a refused identity. */
+const DEFINITE_BACKOFF_MS = 5_000;
 /** A replica that was sent requests and said nothing for so long: the connection may be half open, so try another. */
 const SILENCE_MS_MAX = 15_000;
 
@@ -156,7 +159,7 @@ export class Connection {
     this.#fault = fault;
     const { clock, events, position } = this.#options;
     const delay = fault.definite
-      ? BACKOFF_MS_MAX
+      ? DEFINITE_BACKOFF_MS
       : Math.min(BACKOFF_MS_MAX, BACKOFF_MS_MIN * 2 ** Math.min(this.#attempts, 16));
     this.#attempts++;
     this.#timer = clock.after(delay * (0.5 + clock.random() / 2), () => this.#connect());
