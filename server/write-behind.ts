@@ -7,7 +7,7 @@ import type { StateStore } from "../storage/contract.ts";
 import type { Executor } from "./service/executor.ts";
 
 /** The pace while there is something to write. */
-const INTERVAL_US = 100_000;
+const INTERVAL_US = 400_000;
 /** Batch bytes executed but not yet in the state store before execution waits. */
 const UNWRITTEN_BYTES_MAX = 128 * 1024 * 1024;
 

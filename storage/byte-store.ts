@@ -20,10 +20,11 @@ export interface ByteStore {
    */
   chunks(range: { from: Uint8Array; to: Uint8Array; entriesMax: number }): AsyncIterable<readonly Entry[]>;
   /**
-   * One atomic batch, on disk when the promise resolves. Takes the bytes before it returns. At most one write may be
-   * outstanding. @throws QuorateError STORAGE_FULL, STORAGE_FAILED
+   * One atomic batch, on disk when the promise resolves. The bytes must not change until then: a long batch is put
+   * together in slices, so that the event loop goes on. At most one write may be outstanding.
+   * @throws QuorateError STORAGE_FULL, STORAGE_FAILED
    */
-  write(changes: readonly Change[]): Promise<void>;
+  write(changes: Iterable<Change>): Promise<void>;
   /** Moves what was written so far out of reach of a damaged log (for LevelDB: into a table). */
   settle(): Promise<void>;
   /** Bytes on disk. */

@@ -181,15 +181,19 @@ export class StoredState implements StateStore {
   }
 
   async #write({ changes, applied }: Group): Promise<void> {
-    const batch: Change[] = [];
-    for (const [name, value] of changes) {
-      const key = entryKey(name);
-      batch.push([key, value && seal(this.#crypto, key, value)]);
-    }
-    const next = groupKey(this.#group + 1);
-    batch.push([next, seal(this.#crypto, next, encodeApplied(applied))], [groupKey(this.#group), null]);
-    await this.#store.write(batch);
+    await this.#store.write(this.#batch(changes, applied));
     this.#group++;
     this.#applied = applied;
+  }
+
+  /** Sealed one by one as they are asked for, and where the state then stands last. */
+  *#batch(changes: Group["changes"], applied: Applied): Iterable<Change> {
+    for (const [name, value] of changes) {
+      const key = entryKey(name);
+      yield [key, value && seal(this.#crypto, key, value)];
+    }
+    const next = groupKey(this.#group + 1);
+    yield [next, seal(this.#crypto, next, encodeApplied(applied))];
+    yield [groupKey(this.#group), null];
   }
 }

@@ -1,20 +1,23 @@
 /**
  * When the leader proposes and what (docs/protocol.md section 4.1): at once when idle; under load it waits for the batch to
- * fill, so that instances are fewer and larger. Clients that wait for answers come back in waves: most of those in the
- * last two batches are worth waiting for, but no longer than the last instance took, so that latency at most doubles.
+ * fill, so that instances are fewer and larger. Clients that wait for answers come back in waves: most of the sessions in
+ * the last two batches are worth waiting for, but no longer than the last instance took, so that latency at most doubles.
  * Round robin over clients is the request queue's part.
  */
 import { BATCH_REQUEST_HEADER_BYTES, encodeBatch } from "../../protocol/batch.ts";
+import type { Request } from "../../protocol/request.ts";
 import type { ConsensusOptions } from "./contract.ts";
 import type { RequestQueue } from "./request-queue.ts";
 
-/** The leader waits for this share of the requests in the last two batches. */
+/** The leader waits for as many requests as this share of the sessions in the last two batches. */
 const FILL_PERCENT = 60;
 
 export class Batching {
   readonly #queue: RequestQueue;
   readonly #options: ConsensusOptions;
-  #last: readonly [number, number] = [0, 0];
+  /** Sessions in the last batch, and how many there were in the last two. */
+  #sessions: ReadonlySet<number> = new Set();
+  #returning = 0;
   #proposedUs = 0;
   #instanceUs = 0;
   #emptyWanted = false;
@@ -30,8 +33,12 @@ export class Batching {
   }
 
   /** An instance was decided at `nowUs`; what it took counts when this replica proposed it. */
-  decided(requests: number, nowUs: number): void {
-    this.#last = [this.#last[1], requests];
+  decided(requests: readonly Request[], nowUs: number): void {
+    const sessions = new Set<number>();
+    for (const { session } of requests) sessions.add(session);
+    this.#returning = sessions.size;
+    for (const session of this.#sessions) if (!sessions.has(session)) this.#returning++;
+    this.#sessions = sessions;
     this.#instanceUs = this.#proposedUs === 0 ? 0 : nowUs - this.#proposedUs;
     this.#proposedUs = 0;
   }
@@ -40,7 +47,7 @@ export class Batching {
   due(nowUs: number, sinceUs: number): number | null {
     const { waiting } = this.#queue;
     if (waiting === 0) return this.#emptyWanted ? 0 : null;
-    const filling = Math.floor(((this.#last[0] + this.#last[1]) * FILL_PERCENT) / 100);
+    const filling = Math.ceil((this.#returning * FILL_PERCENT) / 100);
     const untilUs = sinceUs + Math.min(this.#instanceUs, this.#options.batchWaitUs);
     return waiting < filling && nowUs < untilUs ? untilUs : 0;
   }

@@ -448,7 +448,7 @@ export class Ordering {
     const { instance, timestampMs } = batch;
     this.#milestones.decide({ instance, digest, timestampMs }, batch.requests);
     this.#lastAccept = accept;
-    this.#batching.decided(batch.requests.length, this.#context.nowUs);
+    this.#batching.decided(batch.requests, this.#context.nowUs);
     this.#queue.decided(batch.requests);
     this.#context.emit({ type: "decide", decision: { instance, digest, batch } });
     const { certification } = this.#running.round;

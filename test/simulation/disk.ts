@@ -202,7 +202,7 @@ export class SimulatedDisk {
         // A crashed replica hears nothing any more, not even an error.
         if (generation !== this.#generation) return new Promise(() => {});
         assertAlive();
-        return this.#write(store, changes);
+        return this.#write(store, [...changes]);
       },
       settle: async () => {},
       sizeBytes: async () => {
