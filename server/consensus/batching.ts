@@ -1,7 +1,8 @@
 /**
  * When the leader proposes and what (docs/protocol.md section 4.1): at once when idle; under load it waits for the batch to
  * fill, so that instances are fewer and larger. Clients that wait for answers come back in waves: most of the sessions in
- * the last two batches are worth waiting for, but no longer than the last instance took, so that latency at most doubles.
+ * the last two batches are worth waiting for, but no longer than twice what the last instance took: latency stays in
+ * proportion.
  * Round robin over clients is the request queue's part.
  */
 import { BATCH_REQUEST_HEADER_BYTES, encodeBatch } from "../../protocol/batch.ts";
@@ -10,7 +11,9 @@ import type { ConsensusOptions } from "./contract.ts";
 import type { RequestQueue } from "./request-queue.ts";
 
 /** The leader waits for as many requests as this share of the sessions in the last two batches. */
-const FILL_PERCENT = 60;
+const FILL_PERCENT = 80;
+/** How long it waits, in durations of the last instance. */
+const WAIT_INSTANCES = 2;
 
 export class Batching {
   readonly #queue: RequestQueue;
@@ -48,7 +51,7 @@ export class Batching {
     const { waiting } = this.#queue;
     if (waiting === 0) return this.#emptyWanted ? 0 : null;
     const filling = Math.ceil((this.#returning * FILL_PERCENT) / 100);
-    const untilUs = sinceUs + Math.min(this.#instanceUs, this.#options.batchWaitUs);
+    const untilUs = sinceUs + Math.min(WAIT_INSTANCES * this.#instanceUs, this.#options.batchWaitUs);
     return waiting < filling && nowUs < untilUs ? untilUs : 0;
   }
 

@@ -102,7 +102,7 @@ export type Authenticate = (request: Request, envelope: Uint8Array) => Authentic
 export interface ConsensusOptions {
   readonly batchRequestsMax: number;
   readonly batchBytesMax: number;
-  /** Under load the leader waits for the batch to fill: at most this long, and no longer than the last instance took. */
+  /** Under load the leader waits for the batch to fill: at most this long, and in proportion to the last instance. */
   readonly batchWaitUs: number;
   /** Proposals whose timestamp is further from the own clock than this are held. */
   readonly clockDriftMs: number;
