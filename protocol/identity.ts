@@ -3,7 +3,7 @@
  * fingerprint of its public keys. Shared keys are static: X25519, then HKDF with a label per purpose and direction.
  */
 import nacl from "tweetnacl";
-import { bytesOf, concat, copyOf, type Digest, EMPTY, fromHex, hex, utf8 } from "./bytes.ts";
+import { bytesOf, concat, copyOf, type Digest, fromHex, hex, utf8 } from "./bytes.ts";
 import type { Crypto, MacKey } from "./crypto/contract.ts";
 import { QuorateError } from "./errors.ts";
 
@@ -102,5 +102,3 @@ export function parseKeyFile(text: string, name: string): { role: Role; identity
   if (role !== "replica" && role !== "client" && role !== "admin") return invalid("unknown role");
   return { role, identity };
 }
-
-export const NO_SALT = EMPTY;

@@ -30,17 +30,17 @@ const batch = bytes({ max: BATCH_BYTES_MAX });
 const place = { view: u32, regency: u32 };
 
 /** Q signatures on one WRITE statement (view, regency, instance, digest): proves all history below `instance`. */
-export const certificate = record({
+export const certificateSchema = record({
   view: u32,
   regency: u32,
   instance: u53,
   digest,
   votes: list(record({ replica: u32, signature }), { max: REPLICAS_MAX }),
 });
-export type Certificate = Infer<typeof certificate>;
+export type Certificate = Infer<typeof certificateSchema>;
 
 /** Proves h(to) of a HISTORY answer: the batch digests of to+1 .. certificate.instance, and the certificate. */
-const historyProof = record({ links: list(digest, { max: HISTORY_BATCHES_MAX }), certificate });
+const historyProof = record({ links: list(digest, { max: HISTORY_BATCHES_MAX }), certificate: certificateSchema });
 export type HistoryProof = Infer<typeof historyProof>;
 
 const message = union({
@@ -79,8 +79,6 @@ export function encodeMessage(value: Message): Uint8Array {
 export function decodeMessage(input: Uint8Array): Message | Rejection {
   return decoded(() => decode(message, input));
 }
-
-export const certificateSchema = certificate;
 
 /** What a WRITE signs. */
 export interface WriteStatement {

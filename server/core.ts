@@ -38,7 +38,6 @@ export class Core {
   readonly #ordering: Ordering;
   readonly #catchUp: CatchUp;
   readonly #forwards = new Map<Digest, Set<ReplicaId>>();
-  #executedUpTo: number;
   #statusAtUs = Number.NEGATIVE_INFINITY;
   #statusInstance = 0;
   #timersAtUs = 0;
@@ -47,7 +46,6 @@ export class Core {
 
   constructor(options: ContextOptions, start: Start) {
     this.#context = new CoreContext(options);
-    this.#executedUpTo = start.lastDecided.instance;
     this.#ordering = new Ordering(this.#context, this.queue, start);
     const context = this.#context;
     this.#catchUp = new CatchUp({
@@ -57,7 +55,7 @@ export class Core {
       nowUs: () => context.nowUs,
       regency: () => this.#ordering.regency,
       position: () => this.#ordering.lastDecided,
-      busy: () => this.#ordering.lastDecided.instance - this.#executedUpTo > context.options.executionLagMax,
+      busy: () => this.#ordering.executionLags,
       send: (to, message) => context.send(to, message),
       verify: (checks, then) => context.verify(checks, then),
       learn: (batches) => this.#ordering.learn(batches),
@@ -122,7 +120,6 @@ export class Core {
         this.#context.verified(input.ticket, input.valid);
         return;
       case "executed":
-        this.#executedUpTo = input.instance;
         this.#ordering.executed(input.instance);
         return;
       case "connected":

@@ -282,7 +282,7 @@ export class Ordering {
   }
 
   /** Bounds what waits for execution: neither proposals nor WRITEs beyond it. */
-  get #executionLags(): boolean {
+  get executionLags(): boolean {
     return this.#milestones.executionLag > this.#context.options.executionLagMax;
   }
 
@@ -296,7 +296,7 @@ export class Ordering {
     if (!proposal || round.ownWrite || !this.#mayVote || this.#abstains(round)) return;
     const { digest } = proposal.candidate;
     const { view, self, signer, cluster } = this.#context;
-    if (this.#executionLags) return;
+    if (this.executionLags) return;
     if (!approved(this.#context, proposal, this.#running.sinceWallMs) && round.writes.count(digest) < view.weakQuorum)
       return;
     const statement = { view: view.id, regency: round.regency, instance, digest };
@@ -527,7 +527,7 @@ export class Ordering {
   propose(): void {
     const { round, instance, sinceUs } = this.#running;
     if (round.proposal || this.leader !== this.#context.self || !this.#mayVote || this.#abstains(round)) return;
-    if (this.#executionLags) return;
+    if (this.executionLags) return;
     const { nowUs, wallMs, view } = this.#context;
     const dueUs = this.#batching.due(nowUs, sinceUs);
     if (dueUs === null) return;
