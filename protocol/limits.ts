@@ -8,7 +8,7 @@ const KIB = 1024;
 const MIB = 1024 * KIB;
 
 /** Version of the client and peer wire formats; a change of either raises it. */
-export const WIRE_VERSION = 1;
+export const WIRE_VERSION = 2;
 
 export const REPLICAS_MAX = 64;
 export const KEY_BYTES_MAX = 4 * KIB;
@@ -59,6 +59,9 @@ export const CONNECTION_QUEUE_BYTES_MAX = 16 * MIB;
 export const CONNECTIONS_MAX = 10_000;
 export const HANDSHAKE_MS_MAX = 5_000;
 export const IDLE_CONNECTION_MS_MAX = 120_000;
+
+/** Clients one STOP may name as not provable. */
+export const STOP_CLIENTS_MAX = 64;
 
 /** Log ranges sent in one HISTORY answer. */
 export const HISTORY_BYTES_MAX = 4 * MIB;

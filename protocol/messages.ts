@@ -13,6 +13,7 @@ import {
   HISTORY_BATCHES_MAX,
   REPLICAS_MAX,
   REQUEST_BYTES_MAX,
+  STOP_CLIENTS_MAX,
 } from "./limits.ts";
 import { SIGNATURE_BYTES } from "./request.ts";
 import { writeTag } from "./view.ts";
@@ -43,6 +44,15 @@ export type Certificate = Infer<typeof certificateSchema>;
 const historyProof = record({ links: list(digest, { max: HISTORY_BATCHES_MAX }), certificate: certificateSchema });
 export type HistoryProof = Infer<typeof historyProof>;
 
+/**
+ * What one replica brings into the synchronization phase of a regency: the write certificate of its newest accept record
+ * of this view, or none. "None" is a value of its own, never a number.
+ */
+const stopData = { record: nullable(certificateSchema), signature };
+const stopDataOf = record({ replica: u32, ...stopData });
+/** A STOPDATA as SYNC carries it, with its signer. */
+export type StopData = Infer<typeof stopDataOf>;
+
 const message = union({
   PROPOSE: [
     1,
@@ -64,6 +74,19 @@ const message = union({
   HISTORY: [
     9,
     { ...place, from: u53, batches: list(batch, { max: HISTORY_BATCHES_MAX }), proof: nullable(historyProof) },
+  ],
+  /** The sender wants regency `regency`; `named` are clients whose requests it could not prove in a held proposal. */
+  STOP: [10, { ...place, named: list(digest, { max: STOP_CLIENTS_MAX }) }],
+  STOPDATA: [11, { ...place, ...stopData }],
+  /** The PROPOSE of the first instance of `regency`; `envelopes` only of a batch that was freely chosen. */
+  SYNC: [
+    12,
+    {
+      ...place,
+      stopData: list(stopDataOf, { max: REPLICAS_MAX }),
+      batch,
+      envelopes: list(bytes({ max: ENVELOPE_BYTES_MAX }), { max: BATCH_REQUESTS_MAX }),
+    },
   ],
 });
 
@@ -105,4 +128,20 @@ export interface StatusStatement {
 export function statusStatement(cluster: Digest, statement: StatusStatement): Uint8Array {
   const writer = writeTag(new Writer(128), "quorate/status/1", cluster).u32(statement.view).u32(statement.regency);
   return writer.u53(statement.decided).rawLatin1(statement.digest).u53(statement.abstainingUntil).finish();
+}
+
+/** What a STOPDATA signs: the whole record, its certificate included. */
+export function stopDataStatement(
+  cluster: Digest,
+  place: { readonly view: number; readonly regency: number; readonly replica: number },
+  record: Certificate | null,
+): Uint8Array {
+  const size = 160 + (record ? record.votes.length * (4 + SIGNATURE_BYTES) : 0);
+  const writer = writeTag(new Writer(size), "quorate/stopdata/1", cluster).u32(place.view).u32(place.regency);
+  writer.u32(place.replica).u32(record ? 1 : 0);
+  if (record) {
+    writer.u32(record.view).u32(record.regency).u53(record.instance).rawLatin1(record.digest).u32(record.votes.length);
+    for (const vote of record.votes) writer.u32(vote.replica).raw(vote.signature);
+  }
+  return writer.finish();
 }

@@ -158,6 +158,10 @@ export class Core {
         return null;
       case "HISTORY":
         return this.#catchUp.onHistory(from, message);
+      case "STOP":
+      case "STOPDATA":
+      case "SYNC":
+        return null;
       default:
         return assertNever(message);
     }
