@@ -62,6 +62,8 @@ export const IDLE_CONNECTION_MS_MAX = 120_000;
 
 /** Clients one STOP may name as not provable. */
 export const STOP_CLIENTS_MAX = 64;
+/** Clients of whom a replica remembers that they must sign; the oldest is forgotten. */
+export const MUST_SIGN_MAX = 4_096;
 
 /** Log ranges sent in one HISTORY answer. */
 export const HISTORY_BYTES_MAX = 4 * MIB;

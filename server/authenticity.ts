@@ -8,6 +8,7 @@ import { type Cluster, clientMay } from "../protocol/cluster.ts";
 import { type Crypto, equalMacs, type MacKey } from "../protocol/crypto/contract.ts";
 import { decoded, isRejection, QuorateError } from "../protocol/errors.ts";
 import { clientIdOf, type Identity, type PublicKeys, publicKeysFrom, sharedMacKey } from "../protocol/identity.ts";
+import { MUST_SIGN_MAX } from "../protocol/limits.ts";
 import {
   AUTHENTICATOR_BYTES,
   decodeEnvelope,
@@ -36,6 +37,7 @@ export class Authenticity {
   readonly #identity: Identity;
   readonly #position: number;
   readonly #clients = new Map<Digest, ClientKeys>();
+  readonly #mustSign = new Set<Digest>();
 
   constructor(options: { crypto: Crypto; cluster: Cluster; self: ReplicaId; identity: Identity }) {
     this.#crypto = options.crypto;
@@ -72,6 +74,16 @@ export class Authenticity {
     this.keysOf(client, keys);
   }
 
+  /** W members could not prove this client's requests: its MACs count no more here. */
+  demandSignatures(client: Digest): void {
+    this.#mustSign.add(client);
+    if (this.#mustSign.size > MUST_SIGN_MAX) this.#mustSign.delete(this.#mustSign.values().next().value as Digest);
+  }
+
+  mustSign(client: Digest): boolean {
+    return this.#cluster.signedRequests || this.#mustSign.has(client);
+  }
+
   /** Judges a request by its decoded envelope: a signature comes back as a check to be made off the event loop. */
   judge(request: Request, envelope: Envelope): Authentication {
     if (request.cluster !== this.#cluster.id || !clientMay(this.#cluster, request.client)) return "unproven";
@@ -84,7 +96,7 @@ export class Authenticity {
       const { signature } = authenticator;
       return { publicKey: keys.publicKeys.signKey, statement: copyOf(statement), signature };
     }
-    if (this.#cluster.signedRequests) return "unproven";
+    if (this.mustSign(request.client)) return "unproven";
     return this.#matches(keys, statement, macAt(authenticator.macs, this.#position)) ? "authentic" : "unproven";
   }
 

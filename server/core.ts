@@ -4,24 +4,37 @@
  */
 import type { Digest } from "../protocol/bytes.ts";
 import { assert, assertNever, decoded, isRejection, type Rejection, reject } from "../protocol/errors.ts";
-import { STATUS_INSTANCES_MAX } from "../protocol/limits.ts";
+import { MUST_SIGN_MAX, STATUS_INSTANCES_MAX } from "../protocol/limits.ts";
 import { type Message, type MessageOf, statusStatement } from "../protocol/messages.ts";
-import { decodeEnvelope, decodeRequest } from "../protocol/request.ts";
+import { decodeEnvelope, decodeRequest, type Request } from "../protocol/request.ts";
 import { memberOf, type ReplicaId } from "../protocol/view.ts";
 import { type ContextOptions, CoreContext } from "./consensus/context.ts";
 import type { Effect, Input } from "./consensus/contract.ts";
 import { Ordering } from "./consensus/ordering.ts";
+import { Regency } from "./consensus/regency.ts";
 import { RequestQueue } from "./consensus/request-queue.ts";
 import type { Position, Start } from "./consensus/restart.ts";
+import { Suspicion } from "./consensus/suspicion.ts";
+import { Synchronization } from "./consensus/synchronization.ts";
 import { CatchUp } from "./recovery/catch-up.ts";
 
 /** Digests whose FORWARDs are being counted; the oldest is forgotten. */
 const FORWARDS_KEPT_MAX = 4_096;
 const FORWARDS_PER_TICK_MAX = 256;
+/** Timers are looked at this often. */
+const TIMERS_INTERVAL_US = 50_000;
+/** Requests that only we have are forgotten after this many timeouts. */
+const UNVOUCHED_TIMEOUTS = 8;
+/** Overdue requests asked about at once whether they need ordering still. */
+const SETTLED_CHECKS_MAX = 256;
 
 export interface CoreState {
   readonly view: number;
   readonly regency: number;
+  /** The regency this replica asks for; above `regency` while it wants another leader. */
+  readonly wantedRegency: number;
+  /** Has the SYNC of this regency been verified, so that its leader may propose? */
+  readonly synchronized: boolean;
   readonly leader: ReplicaId;
   readonly lastDecided: Position;
   readonly abstainingUntil: number;
@@ -35,9 +48,14 @@ export interface CoreState {
 export class Core {
   readonly queue = new RequestQueue();
   readonly #context: CoreContext;
+  readonly #regency: Regency;
   readonly #ordering: Ordering;
+  readonly #synchronization: Synchronization;
+  readonly #suspicion: Suspicion;
   readonly #catchUp: CatchUp;
   readonly #forwards = new Map<Digest, Set<ReplicaId>>();
+  readonly #mustSign = new Set<Digest>();
+  #resigning: boolean;
   #statusAtUs = Number.NEGATIVE_INFINITY;
   #statusInstance = 0;
   #timersAtUs = 0;
@@ -46,27 +64,46 @@ export class Core {
 
   constructor(options: ContextOptions, start: Start) {
     this.#context = new CoreContext(options);
-    this.#ordering = new Ordering(this.#context, this.queue, start);
     const context = this.#context;
+    this.#suspicion = new Suspicion(context.options.requestTimeoutMs);
+    this.#regency = new Regency(start);
+    this.#ordering = new Ordering(context, this.queue, this.#regency, start, {
+      leaderFailed: (reason) => this.#suspect(reason),
+      proposedAfter: (delayUs) => this.#suspicion.proposedAfter(delayUs),
+      decided: () => this.#suspicion.decided(),
+    });
     this.#catchUp = new CatchUp({
       view: context.view,
       self: context.self,
       crypto: context.crypto,
       nowUs: () => context.nowUs,
-      regency: () => this.#ordering.regency,
+      regency: () => this.#regency.number,
       position: () => this.#ordering.lastDecided,
       busy: () => this.#ordering.executionLags,
       send: (to, message) => context.send(to, message),
       verify: (checks, then) => context.verify(checks, then),
-      learn: (batches) => this.#ordering.learn(batches),
+      learn: (batches) => {
+        this.#ordering.learn(batches);
+        this.#synchronization.progress();
+      },
       misbehaved: (replica, code) => context.emit({ type: "misbehaved", replica, code }),
     });
+    this.#synchronization = new Synchronization(context, this.#regency, this.#ordering, {
+      anchor: (anchor) => this.#catchUp.anchor(anchor),
+      historyAt: (instance, sources) => this.#catchUp.historyAt(instance, sources),
+      installed: () => this.#installed(),
+      mustSign: (client) => this.#demand(client),
+    });
+    this.#synchronization.resume(start.resend);
+    this.#resigning = this.#ordering.forgetful && this.#ordering.leader === context.self;
   }
 
   get state(): CoreState {
     return {
       view: this.#context.view.id,
-      regency: this.#ordering.regency,
+      regency: this.#regency.number,
+      wantedRegency: this.#synchronization.wanted,
+      synchronized: this.#regency.synced !== null,
       leader: this.#ordering.leader,
       lastDecided: this.#ordering.lastDecided,
       abstainingUntil: this.#ordering.abstainingUntil,
@@ -104,9 +141,7 @@ export class Core {
         return;
       }
       case "request":
-        if (this.queue.add(input.request, input.envelope, input.replier, this.#context.nowUs)) {
-          this.#ordering.vouched(input.request.digest);
-        }
+        this.#add(input.request, input.envelope, input.replier);
         return;
       case "tick":
         this.#context.nowUs = input.nowUs;
@@ -124,15 +159,26 @@ export class Core {
         return;
       case "connected":
         this.#context.send(input.peer, this.#status());
+        this.#synchronization.resend(input.peer);
         this.#ordering.resend(input.peer);
         return;
+      case "draining":
+        if (this.#ordering.leader === this.#context.self) this.#synchronization.leaveRegency();
+        return;
       case "stop":
-        this.#stopped = true;
-        this.#ordering.stop();
+        this.#stop();
         return;
       default:
         assertNever(input);
     }
+  }
+
+  /** Says what left beyond the accept records; nothing is sent after this. */
+  #stop(): void {
+    this.#stopped = true;
+    const votes = this.#ordering.stop();
+    const syncs = this.#synchronization.stop();
+    this.#context.emit({ type: "stopping", messages: votes ? [...syncs, ...votes] : null });
   }
 
   #receive(from: ReplicaId, message: Message): Rejection | null {
@@ -145,6 +191,7 @@ export class Core {
         return this.#ordering.receive(from, message);
       case "STATUS":
         this.#catchUp.onStatus(from, message);
+        this.#synchronization.onStatuses(this.#catchUp.statuses);
         return null;
       case "FORWARD":
         return this.#onForward(from, message);
@@ -152,19 +199,36 @@ export class Core {
         this.#serveBatch(from, message);
         return null;
       case "BATCH":
-        return this.#ordering.onBatch(message);
+        return this.#onBatch(message);
       case "FETCH_HISTORY":
         this.#serveHistory(from, message);
         return null;
       case "HISTORY":
         return this.#catchUp.onHistory(from, message);
       case "STOP":
-      case "STOPDATA":
-      case "SYNC":
+        this.#synchronization.onStop(from, message);
         return null;
+      case "STOPDATA":
+        return this.#synchronization.onStopData(from, message);
+      case "SYNC":
+        return this.#synchronization.onSync(from, message);
       default:
         return assertNever(message);
     }
+  }
+
+  /** A fetched batch may be the one that a synchronizer was waiting for. */
+  #onBatch(message: MessageOf<"BATCH">): Rejection | null {
+    const rejection = this.#ordering.onBatch(message);
+    if (!rejection) this.#synchronization.progress();
+    return rejection;
+  }
+
+  #add(request: Request, envelope: Uint8Array, replier: number): void {
+    if (!this.queue.add(request, envelope, replier, this.#context.nowUs)) return;
+    for (const replica of this.#forwards.get(request.digest) ?? []) this.queue.voice(request.digest, replica);
+    this.#forwards.delete(request.digest);
+    this.#ordering.vouched(request.digest);
   }
 
   /** A request that somebody else received: ours too if authentic, or once W replicas forward it (one of them checked). */
@@ -175,23 +239,28 @@ export class Core {
     const envelope = decoded(() => decodeEnvelope(message.envelope));
     if (isRejection(envelope)) return envelope;
     if (request.cluster !== cluster || request.kind === "unordered") return reject("ignore", "FORWARD_REQUEST");
-    if (this.queue.find(request.key)) return null;
-    const add = (): void => {
-      this.#forwards.delete(request.digest);
-      if (!this.queue.room(request.client, request.bytes.length, "replica")) return;
-      this.queue.add(request, message.envelope, envelope.replier, this.#context.nowUs);
-      this.#ordering.vouched(request.digest);
-    };
-    const verdict = this.#context.authenticate(request, message.envelope);
-    if (verdict === "authentic") {
-      add();
+    if (this.queue.find(request.key)) {
+      this.queue.voice(request.digest, from);
       return null;
     }
+    if (this.#isSettled(request)) return null;
     const voices = this.#voices(request.digest);
     voices.add(from);
-    if (voices.size >= view.weakQuorum) add();
+    const add = (): void => {
+      if (this.queue.room(request.client, request.bytes.length, "replica")) {
+        this.#add(request, message.envelope, envelope.replier);
+      }
+    };
+    const verdict = this.#context.authenticate(request, message.envelope);
+    if (verdict === "authentic" || voices.size >= view.weakQuorum) add();
     else if (verdict !== "unproven") this.#context.verify([verdict], ([valid]) => (valid ? add() : undefined));
     return null;
+  }
+
+  /** Executed, cancelled, or past its deadline: nobody waits for a leader because of it. */
+  #isSettled(request: Request): boolean {
+    const expired = request.deadlineMs > 0 && request.deadlineMs < this.#ordering.lastDecided.timestampMs;
+    return expired || this.#context.settled(request);
   }
 
   #voices(digest: Digest): Set<ReplicaId> {
@@ -206,8 +275,8 @@ export class Core {
 
   #serveBatch(to: ReplicaId, message: MessageOf<"FETCH_BATCH">): void {
     const { instance, digest, view } = message;
-    const batch = this.#ordering.batchOf(instance, digest);
-    const { regency } = this.#ordering;
+    const batch = this.#ordering.candidate(instance, digest)?.bytes;
+    const regency = this.#regency.number;
     if (batch) this.#context.send(to, { type: "BATCH", view, regency, instance, digest, batch });
     else if (instance <= this.#ordering.lastDecided.instance) {
       this.#context.emit({ type: "serveBatch", to, instance, digest });
@@ -232,22 +301,76 @@ export class Core {
       this.#context.broadcast(this.#status());
       if (due && this.#catchUp.abstainingUntil > this.lastDecided) this.#ordering.wantEmptyBatch();
     }
-    if (nowUs - this.#timersAtUs >= 50_000) {
-      this.#timersAtUs = nowUs;
-      this.#catchUp.tick();
-      this.#ordering.tick();
-      this.#forwardOverdue();
-    }
+    if (nowUs - this.#timersAtUs >= TIMERS_INTERVAL_US) this.#timers();
     this.#ordering.propose();
     // In every tick: a timer that fires a little early must not be the last one.
     this.#context.emit({ type: "wake", atUs: this.#statusAtUs + intervalUs });
+    if (this.#waiting) this.#context.emit({ type: "wake", atUs: this.#timersAtUs + TIMERS_INTERVAL_US });
+  }
+
+  /** Is there anything that a leader owes us? */
+  get #waiting(): boolean {
+    return this.queue.pending > 0 || this.#regency.synced === null || this.#ordering.proposedSinceUs !== null;
+  }
+
+  #timers(): void {
+    const { nowUs } = this.#context;
+    this.#timersAtUs = nowUs;
+    this.#catchUp.tick();
+    this.#ordering.tick();
+    this.#forwardOverdue();
+    this.#judgeLeader();
+    this.#synchronization.tick(this.#suspicion.timeoutUs);
+  }
+
+  /** Second timeout of a request, or whatever else a leader owes: ask for another one. */
+  #judgeLeader(): void {
+    const { nowUs, view, self } = this.#context;
+    if (this.#resigning) {
+      this.#resigning = false;
+      this.#synchronization.leaveRegency();
+    }
+    if (this.#synchronization.wanted > this.#regency.number) return;
+    const judged = (): string | null =>
+      this.#suspicion.verdict({
+        nowUs,
+        synced: this.#regency.synced !== null,
+        leading: this.#ordering.leader === self,
+        oldestDueUs: this.queue.oldestDueUs(view.weakQuorum),
+        proposedSinceUs: this.#ordering.proposedSinceUs,
+      });
+    if (judged() === "REQUEST_OVERDUE") {
+      this.queue.dropSettled((request) => this.#isSettled(request), SETTLED_CHECKS_MAX);
+    }
+    const reason = judged();
+    if (reason) this.#suspect(reason);
+    this.queue.dropUnvouched(nowUs - UNVOUCHED_TIMEOUTS * this.#suspicion.timeoutUs, view.weakQuorum);
+  }
+
+  #suspect(reason: string): void {
+    if (this.#synchronization.wanted > this.#regency.number) return;
+    this.#context.emit({ type: "suspect", leader: this.#ordering.leader, reason });
+    this.#synchronization.leaveRegency();
+  }
+
+  #installed(): void {
+    this.#suspicion.regencyInstalled(this.#context.nowUs);
+    this.#context.emit({ type: "regency", regency: this.#regency.number, leader: this.#ordering.leader });
+  }
+
+  #demand(client: Digest): void {
+    if (this.#mustSign.has(client)) return;
+    this.#mustSign.add(client);
+    if (this.#mustSign.size > MUST_SIGN_MAX) this.#mustSign.delete(this.#mustSign.values().next().value as Digest);
+    this.queue.mustSign(client);
+    this.#context.emit({ type: "mustSign", client });
   }
 
   /** First timeout of a request: everybody shall know it, whoever the client could reach. */
   #forwardOverdue(): void {
-    const { nowUs, options, view } = this.#context;
-    const { regency } = this.#ordering;
-    const overdue = this.queue.overdue(nowUs - options.requestTimeoutMs * 1000, FORWARDS_PER_TICK_MAX);
+    const { nowUs, view } = this.#context;
+    const regency = this.#regency.number;
+    const overdue = this.queue.overdue(nowUs - this.#suspicion.timeoutUs, FORWARDS_PER_TICK_MAX);
     for (const { request, envelope } of overdue) {
       this.#context.broadcast({ type: "FORWARD", view: view.id, regency, request: request.bytes, envelope });
     }
@@ -255,10 +378,10 @@ export class Core {
 
   #status(): MessageOf<"STATUS"> {
     const { view, cluster, signer } = this.#context;
-    const { lastDecided, regency, abstainingUntil } = this.#ordering;
+    const { lastDecided, abstainingUntil } = this.#ordering;
     const statement = {
       view: view.id,
-      regency,
+      regency: this.#regency.number,
       decided: lastDecided.instance,
       digest: lastDecided.digest,
       abstainingUntil,

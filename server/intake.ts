@@ -79,7 +79,7 @@ export class Intake {
     if (!clientMay(this.#cluster, request.client)) return this.#refuse(connection, request, "NOT_A_CLIENT");
     if (!this.#port.accepting()) return this.#busy(connection, request);
     if (envelope.view !== this.#cluster.view.id) return this.#advise(connection, request, "NEWER_VIEW");
-    if (this.#cluster.signedRequests && envelope.authenticator.type !== "signature") {
+    if (this.#authenticity.mustSign(request.client) && envelope.authenticator.type !== "signature") {
       return this.#advise(connection, request, "MUST_SIGN");
     }
     if (!this.#authenticity.passesFilter(request, envelope)) return reject("punish", "REQUEST_MAC");

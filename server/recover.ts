@@ -7,7 +7,9 @@ import type { Cluster } from "../protocol/cluster.ts";
 import type { Crypto } from "../protocol/crypto/contract.ts";
 import { decoded, isRejection, QuorateError } from "../protocol/errors.ts";
 import { HISTORY_BATCHES_MAX } from "../protocol/limits.ts";
-import type { Storage } from "../storage/contract.ts";
+import type { View } from "../protocol/view.ts";
+import type { InstanceRecord, Storage } from "../storage/contract.ts";
+import { certificateChecks } from "./consensus/certificate.ts";
 import { decidedInstance, type Position, type Start, startOf } from "./consensus/restart.ts";
 import type { Service, ServiceState } from "./service/contract.ts";
 import { Executor } from "./service/executor.ts";
@@ -46,9 +48,30 @@ export async function recover(options: {
   await replay(crypto, storage, executor, decided);
   const lastDecided: Position = executor.applied;
   const { regency } = summary.regency;
-  const { newestAccepted, cleanStop } = summary;
-  const start = startOf({ regency, newest, newestAccepted, cleanStop }, lastDecided);
+  const newestAccepted = await newestValid(crypto, cluster.view, storage);
+  const lastRecord = lastDecided.instance > 0 ? await journal.read(lastDecided.instance) : null;
+  const { cleanStop } = summary;
+  const start = startOf({ regency, newest, newestAccepted, lastRecord, cleanStop }, lastDecided);
   return { executor, start, replayed: decided - applied.instance };
+}
+
+/**
+ * The newest accept record that counts: its certificate verifies. The record is journaled while that is checked, so the
+ * newest of all may hold a bad one.
+ */
+async function newestValid(crypto: Crypto, view: View, { journal }: Storage): Promise<InstanceRecord | null> {
+  let record = journal.summary.newestAccepted;
+  while (record && !isValid(crypto, view, record)) {
+    let { instance } = record;
+    do record = --instance > 0 ? await journal.read(instance) : null;
+    while (record && !record.certificate);
+  }
+  return record;
+}
+
+function isValid(crypto: Crypto, view: View, { certificate }: InstanceRecord): boolean {
+  const checks = certificate && certificateChecks(view, certificate);
+  return checks?.every((check) => crypto.verify(check.publicKey, check.statement, check.signature)) ?? false;
 }
 
 /** Executes the journal from where the state stands up to `decided`, writing the state in groups on the way. */

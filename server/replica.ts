@@ -12,7 +12,7 @@ import type { Crypto } from "../protocol/crypto/contract.ts";
 import { assertNever, isRejection, type Rejection } from "../protocol/errors.ts";
 import type { Identity } from "../protocol/identity.ts";
 import { decodeMessage, encodeMessage, type Message } from "../protocol/messages.ts";
-import { EVERYBODY } from "../protocol/request.ts";
+import { EVERYBODY, type Request } from "../protocol/request.ts";
 import type { ReplicaId } from "../protocol/view.ts";
 import type { DiskUse, JournalRecord, Storage } from "../storage/contract.ts";
 import { Authenticity } from "./authenticity.ts";
@@ -49,6 +49,7 @@ export interface DriverObserver {
   phase(name: "journal" | "verify" | "execute" | "state_write", seconds: number): void;
   fault(source: "message", from: ReplicaId, code: string): void;
   suspected(leader: ReplicaId, reason: string): void;
+  regencyInstalled(regency: number, leader: ReplicaId): void;
   fetched(kind: "batch" | "history"): void;
 }
 
@@ -99,7 +100,8 @@ export class Replica {
     this.#readsFrom = start.newest?.instance ?? 0;
     const { authenticate } = this.authenticity;
     const signer = crypto.signer(identity.signSeed);
-    this.#core = new Core({ view: cluster.view, self, crypto, signer, authenticate, options }, start);
+    const settled = (request: Request): boolean => executor.lookup(request) !== null;
+    this.#core = new Core({ view: cluster.view, self, crypto, signer, authenticate, settled, options }, start);
     const failed = (error: unknown): void => this.#halt(error);
     this.#behind = new WriteBehind(executor, parts.storage.state, {
       nowUs: () => parts.clock.nowUs(),
@@ -302,6 +304,12 @@ export class Replica {
       case "suspect":
         this.#parts.observer.suspected(effect.leader, effect.reason);
         return;
+      case "regency":
+        this.#parts.observer.regencyInstalled(effect.regency, effect.leader);
+        return;
+      case "mustSign":
+        this.authenticity.demandSignatures(effect.client);
+        return;
       case "misbehaved":
         this.#parts.observer.fault("message", effect.replica, effect.code);
         return;
@@ -384,6 +392,7 @@ export class Replica {
   /** A clean stop: refuse what is new, give what is pending `drainMs`, journal what was sent, write the state. */
   async stop(drainMs: number): Promise<void> {
     this.#draining = true;
+    this.input({ type: "draining" });
     const { clock } = this.#parts;
     const deadlineUs = clock.nowUs() + drainMs * 1000;
     while (!this.#halted && this.#core.queue.pending > 0 && clock.nowUs() < deadlineUs) {

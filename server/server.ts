@@ -115,6 +115,10 @@ export async function startServer(
           if (reason.startsWith("HELD")) metrics.heldProposals++;
           faults.report({ source: "message", from: leader, code: reason, remote: `replica ${leader}` });
         },
+        regencyInstalled: (regency, leader) => {
+          metrics.regencyChanges++;
+          logger.info({ regency, leader }, "another leader");
+        },
         fetched: (kind) => metrics.countFetch(kind),
       },
     });

@@ -35,6 +35,12 @@ export class Batching {
     this.#emptyWanted = true;
   }
 
+  /** Another regency: nobody's pace is known yet. */
+  forget(): void {
+    this.#proposedUs = 0;
+    this.#instanceUs = 0;
+  }
+
   /** An instance was decided at `nowUs`; what it took counts when this replica proposed it. */
   decided(requests: readonly Request[], nowUs: number): void {
     const sessions = new Set<number>();

@@ -7,7 +7,15 @@ import type { Crypto, Signer } from "../../protocol/crypto/contract.ts";
 import { assert } from "../../protocol/errors.ts";
 import type { Message } from "../../protocol/messages.ts";
 import { type Member, memberOf, type ReplicaId, type View } from "../../protocol/view.ts";
-import type { Authenticate, ConsensusOptions, CoreRecord, Effect, SignatureCheck, Ticket } from "./contract.ts";
+import type {
+  Authenticate,
+  ConsensusOptions,
+  CoreRecord,
+  Effect,
+  Settled,
+  SignatureCheck,
+  Ticket,
+} from "./contract.ts";
 
 export interface ContextOptions {
   readonly view: View;
@@ -15,6 +23,7 @@ export interface ContextOptions {
   readonly crypto: Crypto;
   readonly signer: Signer;
   readonly authenticate: Authenticate;
+  readonly settled: Settled;
   readonly options: ConsensusOptions;
 }
 
@@ -24,6 +33,7 @@ export class CoreContext {
   readonly crypto: Crypto;
   readonly signer: Signer;
   readonly authenticate: Authenticate;
+  readonly settled: Settled;
   readonly options: ConsensusOptions;
   nowUs = 0;
   wallMs = 0;
@@ -38,6 +48,7 @@ export class CoreContext {
     this.crypto = options.crypto;
     this.signer = options.signer;
     this.authenticate = options.authenticate;
+    this.settled = options.settled;
     this.options = options.options;
   }
 

@@ -5,7 +5,7 @@
  */
 import type { Batch } from "../../protocol/batch.ts";
 import type { Digest } from "../../protocol/bytes.ts";
-import type { Message } from "../../protocol/messages.ts";
+import type { Certificate, Message } from "../../protocol/messages.ts";
 import type { Request } from "../../protocol/request.ts";
 import type { ReplicaId } from "../../protocol/view.ts";
 
@@ -28,20 +28,13 @@ export interface JournaledInstance {
   readonly batchDigest: Digest;
   readonly batch: Uint8Array;
   /** The write certificate of an accept record, null for a batch learned as decided. */
-  readonly certificate: WriteCertificate | null;
-}
-
-/** Q signatures on one WRITE statement. */
-export interface WriteCertificate {
-  view: number;
-  regency: number;
-  instance: number;
-  digest: Digest;
-  votes: { replica: number; signature: Uint8Array }[];
+  readonly certificate: Certificate | null;
 }
 
 export type CoreRecord =
   | ({ readonly type: "instance" } & JournaledInstance)
+  /** Before anything is sent in this regency. */
+  | { readonly type: "regency"; readonly view: number; readonly regency: number }
   /** Erases the clean-stop record. */
   | { readonly type: "started" };
 
@@ -56,6 +49,8 @@ export type Input =
   | { readonly type: "executed"; readonly instance: number }
   /** A fresh link to this replica stands: whatever was sent before may be lost. */
   | { readonly type: "connected"; readonly peer: ReplicaId }
+  /** A clean stop is near: a leader hands over. */
+  | { readonly type: "draining" }
   /** A clean stop: journal what was sent, then send nothing more. */
   | { readonly type: "stop" };
 
@@ -80,8 +75,12 @@ export type Effect =
   | { readonly type: "serveHistory"; readonly to: ReplicaId; readonly from: number; readonly decided: number }
   /** Send one decided batch (a BATCH) from the log. */
   | { readonly type: "serveBatch"; readonly to: ReplicaId; readonly instance: number; readonly digest: Digest }
-  /** The leader broke a rule that everybody sees alike, or holds up a proposal. */
+  /** The leader broke a rule, holds something up, or is too slow: why. */
   | { readonly type: "suspect"; readonly leader: ReplicaId; readonly reason: string }
+  /** This regency is installed. */
+  | { readonly type: "regency"; readonly regency: number; readonly leader: ReplicaId }
+  /** W members could not prove this client's requests: only its signatures count from now on. */
+  | { readonly type: "mustSign"; readonly client: Digest }
   /** A member sent something that no correct replica sends. */
   | { readonly type: "misbehaved"; readonly replica: ReplicaId; readonly code: string }
   /** Feed a `tick` no later than this. */
@@ -98,6 +97,9 @@ export type Authentication = "authentic" | "unproven" | SignatureCheck;
 /** How the core asks whether a request in a PROPOSE or FORWARD is its client's. Pure: same arguments, same answer. */
 export type Authenticate = (request: Request, envelope: Uint8Array) => Authentication;
 
+/** Does this request need no ordering any more, because it was executed or cancelled? */
+export type Settled = (request: Request) => boolean;
+
 /** Tunables of the ordering; none of them can break safety. */
 export interface ConsensusOptions {
   readonly batchRequestsMax: number;
@@ -106,7 +108,7 @@ export interface ConsensusOptions {
   readonly batchWaitUs: number;
   /** Proposals whose timestamp is further from the own clock than this are held. */
   readonly clockDriftMs: number;
-  /** T: a request pending longer is forwarded to all. */
+  /** T: a request pending longer is forwarded to all; after twice as long another leader is asked for. */
   readonly requestTimeoutMs: number;
   readonly statusIntervalMs: number;
   /** Decided batches that may wait for execution before this replica stops voting. */

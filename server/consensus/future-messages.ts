@@ -50,14 +50,18 @@ export class FutureMessages {
     share.bytes += held.bytes;
   }
 
-  /** Removes and returns what is held for this instance; drops everything below it. */
+  /** Removes and returns what is held for this instance. */
   take(instance: number): readonly { readonly from: ReplicaId; readonly message: OrderingMessage }[] {
     if (this.#byInstance.size === 0) return [];
-    for (const other of this.#byInstance.keys()) if (other < instance) this.#remove(other, () => true);
     const held = this.#byInstance.get(instance);
     if (!held) return [];
     this.#remove(instance, () => true);
     return held;
+  }
+
+  /** Drops everything for instances below this one. */
+  dropBelow(instance: number): void {
+    for (const other of this.#byInstance.keys()) if (other < instance) this.#remove(other, () => true);
   }
 
   get size(): number {

@@ -1,48 +1,58 @@
 /**
- * Normal operation of one instance after the other (docs/protocol.md section 4): PROPOSE, signed WRITEs, the synced
- * journal record with its write certificate, ACCEPT, decision.
+ * One instance after the other (docs/protocol.md section 4): proposals, votes, decisions, and the leader's part. How a ballot
+ * goes from proposal to ACCEPT is `voting.ts`; which regency is installed is `synchronization.ts`.
  *
  * Invariants
- *  1. At most one WRITE and one ACCEPT leaves per (view, instance, regency), and none while abstaining after a restart.
- *  2. ACCEPT leaves, and counts for ourselves, only when its certificate has verified and its record is on disk.
- *  3. No vote and no proposal in instance i+1 before i is in the own journal with the decided digest.
- *  4. Decisions are emitted in order of instance, each once.
- *  5. Only votes of the installed regency and the running instance count.
+ *  1. No vote and no proposal in instance i+1 before i is in the own journal with the decided digest.
+ *  2. Decisions are emitted in order of instance, each once.
+ *  3. Only votes of the installed regency count, for the running instance or the one of this regency's SYNC.
+ *  4. An accept record is never replaced by a record that the same batch is decided.
  */
+import { decodeBatch } from "../../protocol/batch.ts";
 import type { Digest } from "../../protocol/bytes.ts";
 import { EMPTY } from "../../protocol/bytes.ts";
 import { assert, isRejection, type Rejection, reject } from "../../protocol/errors.ts";
-import { type MessageOf, writeStatement } from "../../protocol/messages.ts";
+import type { Certificate, MessageOf } from "../../protocol/messages.ts";
 import { leaderOf, type ReplicaId } from "../../protocol/view.ts";
 import { Batching } from "./batching.ts";
+import { isNewer } from "./certificate.ts";
 import type { CoreContext } from "./context.ts";
-import type { JournaledInstance, WriteCertificate } from "./contract.ts";
 import { FutureMessages, isOrderingMessage, type OrderingMessage } from "./future-messages.ts";
 import { Milestones } from "./milestones.ts";
-import { approved, candidateOf, drifted, examine, examineAgain, invalidity } from "./proposal.ts";
-import { acceptMessage, acceptRecord, decidedRecord, writeChecks } from "./records.ts";
+import { approved, candidateOf, drifted, examine, examineAgain, invalidity, unquestioned } from "./proposal.ts";
+import { acceptMessage, decidedRecord } from "./records.ts";
+import type { Regency } from "./regency.ts";
 import type { RequestQueue } from "./request-queue.ts";
 import type { Position, Start } from "./restart.ts";
-import {
-  BATCH_FETCH_RETRY_US,
-  type Candidate,
-  type Certification,
-  nextFetch,
-  type Round,
-  RunningInstance,
-} from "./round.ts";
+import { BATCH_FETCH_RETRY_US, Ballot, type Candidate, nextFetch, RunningInstance } from "./running-instance.ts";
 import type { Vote } from "./votes.ts";
+import { Voting } from "./voting.ts";
+
+/** What ordering tells the synchronization phase. */
+export interface OrderingPort {
+  /** The leader broke a rule that everybody sees alike, or its ballot cannot succeed any more. */
+  leaderFailed(reason: string): void;
+  /** The leader let requests wait this long before it proposed. */
+  proposedAfter(delayUs: number): void;
+  decided(): void;
+}
 
 export class Ordering {
   readonly #context: CoreContext;
   readonly #queue: RequestQueue;
+  readonly #regency: Regency;
+  readonly #port: OrderingPort;
   readonly #future = new FutureMessages();
   readonly #batching: Batching;
+  readonly #voting: Voting;
+  readonly #milestones: Milestones;
   readonly #abstainUntil: number;
   readonly #abstainRegency: number;
-  #regency: number;
-  readonly #milestones: Milestones;
   #running: RunningInstance;
+  /** The last decided instance; its ballot goes on when the SYNC of this regency is about it. */
+  #previous: RunningInstance | null = null;
+  #revoting = false;
+  #newestAccepted: Certificate | null;
   /** What was journaled before the start may be decided again: its successor may have been proposed before the stop. */
   readonly #journaledAtStart: number;
   /** Started after anything but a clean stop: what was sent up to `#abstainUntil` is not known. */
@@ -53,13 +63,14 @@ export class Ordering {
   /** Our ACCEPT for the last decided instance: somebody may still need it. */
   #lastAccept: MessageOf<"ACCEPT"> | null = null;
   /** What a clean stop left to be sent again. */
-  readonly #restored: readonly OrderingMessage[];
+  #restored: readonly OrderingMessage[];
 
-  constructor(context: CoreContext, queue: RequestQueue, start: Start) {
+  constructor(context: CoreContext, queue: RequestQueue, regency: Regency, start: Start, port: OrderingPort) {
     this.#context = context;
     this.#queue = queue;
+    this.#regency = regency;
+    this.#port = port;
     this.#batching = new Batching(queue, context.options);
-    this.#regency = start.regency;
     this.#milestones = new Milestones(start.lastDecided);
     this.#abstainUntil = start.abstainUntil;
     this.#abstainRegency = start.regency;
@@ -67,17 +78,29 @@ export class Ordering {
     this.#forgetful = !start.eraseCleanStop;
     this.#started = !start.eraseCleanStop;
     this.#restored = start.resend.filter(isOrderingMessage);
+    this.#newestAccepted = start.newestAccepted?.certificate ?? null;
+    this.#voting = new Voting(context, regency, {
+      mayVote: () => this.#mayVote,
+      stopped: () => this.#stopped,
+      executionLags: () => this.executionLags,
+      abstains: (running) => this.#abstains(running),
+      lacksBatch: (running, digest, voters) => this.#fetch(running, digest, voters),
+      accepted: (certificate) => this.#accepted(certificate),
+      acceptSent: (running, accept) => {
+        if (running.instance === this.#milestones.lastDecided.instance) this.#lastAccept = accept;
+      },
+      journaled: (running) => this.#journaled(running),
+      certificateFailed: (running, digest) => this.#certificateFailed(running, digest),
+      progress: () => this.#progress(),
+    });
     this.#running = new RunningInstance({
       instance: start.lastDecided.instance + 1,
       regency: start.regency,
       sinceUs: 0,
       sinceWallMs: start.lastDecided.timestampMs,
     });
+    this.#previous = this.#previousOf(start);
     this.#resume(start);
-  }
-
-  get regency(): number {
-    return this.#regency;
   }
 
   get lastDecided(): Position {
@@ -89,12 +112,23 @@ export class Ordering {
   }
 
   get leader(): ReplicaId {
-    return leaderOf(this.#context.view, this.#regency, this.#running.instance);
+    return leaderOf(this.#context.view, this.#regency.number, this.#running.instance);
+  }
+
+  /** Of all regencies of this view: what a STOPDATA reports. */
+  get newestAccepted(): Certificate | null {
+    return this.#newestAccepted;
   }
 
   /** The last instance we will not vote in, or 0 when that is behind us. */
   get abstainingUntil(): number {
-    return this.#milestones.executedUpTo >= this.#abstainUntil ? 0 : this.#abstainUntil;
+    const over = this.#milestones.executedUpTo >= this.#abstainUntil || this.#regency.number !== this.#abstainRegency;
+    return over ? 0 : this.#abstainUntil;
+  }
+
+  /** Is this regency one in which we may have sent a PROPOSE or SYNC and forgotten it? */
+  get forgetful(): boolean {
+    return this.#forgetful && this.#regency.number === this.#abstainRegency;
   }
 
   get bufferedMessages(): number {
@@ -103,11 +137,39 @@ export class Ordering {
 
   /** Is a proposal held because a request's origin is unproven or its time is off? */
   get holding(): boolean {
-    const { proposal, ownWrite } = this.#running.round;
+    const { proposal, ownWrite } = this.#running.ballot;
     return proposal !== null && ownWrite === null && !approved(this.#context, proposal, this.#running.sinceWallMs);
   }
 
+  /** Clients whose requests hold the running proposal because nobody vouches for them to us. */
+  get unprovenClients(): Digest[] {
+    const { proposal } = this.#running.ballot;
+    if (!proposal || !this.holding || proposal.verifying) return [];
+    const clients = new Set<Digest>();
+    for (const request of proposal.candidate.batch.requests) {
+      if (proposal.unproven.has(request.digest)) clients.add(request.client);
+    }
+    return [...clients];
+  }
+
+  /** Since when a proposal has been waiting for its decision, or null. */
+  get proposedSinceUs(): number | null {
+    return this.#running.ballot.proposal?.sinceUs ?? null;
+  }
+
   // ---- starting and stopping
+
+  /** The last decided instance of before the start: a SYNC may be about it. */
+  #previousOf({ lastRecord, lastDecided, regency }: Start): RunningInstance | null {
+    if (!lastRecord) return null;
+    const { instance, timestampMs } = lastDecided;
+    const { digest, batchDigest, batch: bytes } = lastRecord;
+    const batch = decodeBatch(this.#context.crypto, bytes);
+    const previous = new RunningInstance({ instance, regency, sinceUs: 0, sinceWallMs: timestampMs });
+    previous.candidates.set(digest, { digest, batchDigest, bytes, batch });
+    previous.lastRecord = { digest, certification: null, certified: true, durable: true };
+    return previous;
+  }
 
   #resume(start: Start): void {
     if (start.eraseCleanStop) {
@@ -117,9 +179,7 @@ export class Ordering {
       });
     }
     this.#resumeSent();
-    const record = start.newestAccepted;
-    if (record?.certificate && record.instance >= this.#milestones.lastDecided.instance)
-      this.#resumeAccept(record, record.certificate);
+    this.#resumeAccept(start);
   }
 
   /**
@@ -127,119 +187,192 @@ export class Ordering {
    * the first running one: the newest accept record is decided again first.
    */
   #resumeSent(): void {
-    const { round, instance } = this.#running;
+    const { ballot, instance } = this.#running;
     for (const message of this.#restored) {
-      if (message.instance !== instance || message.regency !== round.regency) continue;
+      if (message.instance !== instance || message.regency !== ballot.regency) continue;
       if (message.type === "WRITE") {
         const { digest, signature } = message;
-        round.ownWrite = message;
-        this.#addVote("WRITE", { sender: this.#context.self, digest, signature, standing: "valid" });
+        ballot.ownWrite = message;
+        ballot.writes.add({ sender: this.#context.self, digest, signature, standing: "valid" });
       } else if (message.type === "PROPOSE") {
-        const candidate = this.#hold(message.batch);
+        const candidate = this.hold(message.batch);
         assert(!isRejection(candidate), "a proposal of our own is malformed");
-        round.proposal = { message, candidate, unproven: new Set(), verifying: false };
+        ballot.proposal = unquestioned(this.#context, message, candidate);
       }
       this.#context.broadcast(message);
     }
   }
 
-  /** An accept record counts, and its ACCEPT is sent again, once its certificate verifies. */
-  #resumeAccept(record: JournaledInstance, certificate: WriteCertificate): void {
+  /** The newest accept record counts, and its ACCEPT is sent again; its certificate was verified before the start. */
+  #resumeAccept({ newest, newestAccepted }: Start): void {
     const running = this.#running;
-    if (record.instance === running.instance) {
-      const candidate = this.#hold(record.batch);
-      assert(
-        !isRejection(candidate) && candidate.digest === record.digest,
-        "the newest journal record contradicts the history",
-      );
+    if (newest?.instance === running.instance) {
+      const candidate = this.hold(newest.batch);
+      const fits = !isRejection(candidate) && candidate.digest === newest.digest;
+      assert(fits, "the newest journal record contradicts the history");
+      const certified = newestAccepted?.instance === newest.instance;
+      running.lastRecord = { digest: newest.digest, certification: null, certified, durable: true };
     }
-    if (record.regency !== this.#regency) return;
-    const { view, self } = this.#context;
-    this.#context.verify(writeChecks(this.#context, certificate, certificate.votes), (valid) => {
-      if (valid.includes(false) || certificate.votes.length < view.quorum || this.#stopped) return;
-      const { instance, digest } = record;
-      const accept = acceptMessage(view.id, record.regency, record);
-      this.#context.broadcast(accept);
-      if (this.#running === running && running.instance === instance) {
-        running.round.certification = { instance, digest, votes: [], verified: true, journaled: true };
-        running.round.ownAccept = accept;
-        this.#addVote("ACCEPT", { sender: self, digest, signature: EMPTY, standing: "valid" });
-        this.#progress();
-      } else if (instance === this.#milestones.lastDecided.instance) this.#lastAccept = accept;
-    });
+    if (!newestAccepted || newestAccepted.regency !== this.#regency.number) return;
+    const { instance, digest, regency } = newestAccepted;
+    const accept = acceptMessage(this.#context.view.id, regency, newestAccepted);
+    if (instance === running.instance) {
+      running.ballot.certification = { instance, digest, votes: [], verified: true, journaled: true };
+      running.ballot.ownAccept = accept;
+      const { self } = this.#context;
+      running.ballot.accepts.add({ sender: self, digest, signature: EMPTY, standing: "valid" });
+    } else if (instance === this.#milestones.lastDecided.instance) this.#lastAccept = accept;
+    else return;
+    this.#context.broadcast(accept);
   }
 
   /**
-   * Says which PROPOSE and WRITE left beyond the accept records; nothing is sent after this. Whoever abstains after a crash
-   * cannot say so: votes from before it may stand, and the next start must abstain as well.
+   * Says which PROPOSE and WRITE left beyond the accept records; nothing is sent after this. Null from whoever abstains
+   * after a crash: votes from before it may stand, and the next start must abstain as well.
    */
-  stop(): void {
-    if (this.#stopped) return;
+  stop(): readonly OrderingMessage[] | null {
     this.#stopped = true;
-    if (this.#forgetful && this.#abstains(this.#running.round)) {
-      this.#context.emit({ type: "stopping", messages: null });
-      return;
+    if (this.#forgetful && this.#abstains(this.#running)) return null;
+    const messages: OrderingMessage[] = [];
+    for (const { ballot } of this.#voted()) {
+      if (ballot.proposal?.message && this.leader === this.#context.self) messages.push(ballot.proposal.message);
+      if (ballot.ownWrite) messages.push(ballot.ownWrite);
     }
-    const { proposal, ownWrite } = this.#running.round;
-    const messages = [];
-    if (proposal && this.leader === this.#context.self) messages.push(proposal.message);
-    if (ownWrite) messages.push(ownWrite);
     messages.push(...this.#restored.filter((message) => message.instance > this.#running.instance));
-    this.#context.emit({ type: "stopping", messages });
+    return messages;
+  }
+
+  // ---- regencies
+
+  /** Another regency is installed: its ballots are empty, and nothing of the old one leaves or counts any more. */
+  regencyInstalled(): void {
+    this.#running.ballot = new Ballot(this.#regency.number);
+    this.#revoting = false;
+    this.#lastAccept = null;
+    this.#restored = [];
+    this.#queue.proposalsDropped();
+    this.#batching.forget();
+  }
+
+  /** The installed regency may be used further than before: look again at what waited for that. */
+  regencyOpened(): void {
+    this.#replay();
+    this.#progress();
+  }
+
+  /**
+   * The batch that a verified SYNC selected for `instance`, the running or the last decided one: voted on like a PROPOSE, but
+   * judged by nobody again.
+   */
+  voteOnSelected(instance: number, candidate: Candidate): void {
+    const revoting = instance === this.#milestones.lastDecided.instance;
+    const running = revoting ? this.#previous : this.#running;
+    if (running?.instance !== instance) return;
+    if (revoting && running.ballot.regency !== this.#regency.number) running.ballot = new Ballot(this.#regency.number);
+    this.#revoting = revoting;
+    running.candidates.set(candidate.digest, candidate);
+    running.ballot.proposal ??= unquestioned(this.#context, null, candidate);
+  }
+
+  /** The freely chosen batch of a SYNC: judged like a PROPOSE. Null when it is well formed. */
+  voteOnFree(batch: Uint8Array, envelopes: readonly Uint8Array[]): Rejection | null {
+    return this.#consider(null, batch, envelopes);
+  }
+
+  /** A batch for the running instance that the leader may choose freely, and the envelopes of its requests. */
+  freeBatch(): { readonly batch: Uint8Array; readonly envelopes: Uint8Array[] } {
+    const { nowUs, wallMs } = this.#context;
+    const timestampMs = Math.max(wallMs, this.#milestones.lastDecided.timestampMs);
+    return this.#batching.take(this.#running.instance, { timestampMs, nowUs });
+  }
+
+  #accepted(certificate: Certificate): void {
+    if (isNewer(certificate, this.#newestAccepted)) this.#newestAccepted = certificate;
+    if (certificate.regency === this.#regency.number) this.#proven(certificate.instance);
+  }
+
+  /** A certificate or a decision of this regency: its SYNC was verified by a correct replica. */
+  #proven(instance: number): void {
+    if (this.#regency.synced !== null) return;
+    this.#regency.proven(instance);
+    this.#replay();
   }
 
   // ---- messages
 
   /** @returns a Rejection when the sender broke a rule that a correct replica keeps. */
   receive(from: ReplicaId, message: OrderingMessage): Rejection | null {
-    if (message.regency > this.#regency || message.instance > this.#running.instance) {
+    const { number, journaled, synced } = this.#regency;
+    if (message.regency < number || message.instance < this.#running.instance - 1) return null;
+    const early =
+      message.regency > number ||
+      !journaled ||
+      message.instance > this.#running.instance ||
+      (synced === null && (message.type === "PROPOSE" || message.instance < this.#running.instance));
+    if (early) {
       this.#future.add(from, message);
       return null;
     }
-    if (message.regency < this.#regency || message.instance < this.#running.instance) return null;
-    switch (message.type) {
-      case "PROPOSE":
-        return this.#onPropose(from, message);
-      case "WRITE":
-        this.#addVote("WRITE", {
-          sender: from,
-          digest: message.digest,
-          signature: message.signature,
-          standing: "unverified",
-        });
-        break;
-      case "ACCEPT":
-        this.#addVote("ACCEPT", { sender: from, digest: message.digest, signature: EMPTY, standing: "valid" });
-        break;
-    }
+    const running = message.instance === this.#running.instance ? this.#running : this.#revoted;
+    if (!running) return null;
+    if (message.type === "PROPOSE") return running === this.#running ? this.#onPropose(from, message) : null;
+    const { ballot } = running;
+    const { digest } = message;
+    if (message.type === "WRITE") {
+      ballot.writes.add({ sender: from, digest, signature: message.signature, standing: "unverified" });
+      this.#checkHopeless(running);
+    } else ballot.accepts.add({ sender: from, digest, signature: EMPTY, standing: "valid" });
     this.#progress();
     return null;
   }
 
-  #addVote(kind: "WRITE" | "ACCEPT", vote: Vote): void {
-    const { round } = this.#running;
-    (kind === "WRITE" ? round.writes : round.accepts).add(vote);
+  /** Votes so divided that no batch can win: the leader told us different things, or its voters did. */
+  #checkHopeless({ ballot }: RunningInstance): void {
+    const { view } = this.#context;
+    if (ballot.writes.hopeless(view.quorum, view.n)) this.#port.leaderFailed("BALLOT_DIVIDED");
+  }
+
+  get #revoted(): RunningInstance | null {
+    return this.#revoting ? this.#previous : null;
+  }
+
+  /** The instances we have votes in. */
+  #voted(): RunningInstance[] {
+    const revoted = this.#revoted;
+    return revoted ? [revoted, this.#running] : [this.#running];
   }
 
   #onPropose(from: ReplicaId, message: MessageOf<"PROPOSE">): Rejection | null {
-    const { round } = this.#running;
     if (from !== this.leader) return reject("ignore", "PROPOSE_NOT_LEADER");
-    if (round.proposal) return null;
-    const candidate = this.#hold(message.batch);
+    const { synced, number } = this.#regency;
+    if (number > 0 && message.instance <= (synced ?? 0)) return null;
+    if (this.#running.ballot.proposal) return null;
+    return this.#consider(message, message.batch, message.envelopes);
+  }
+
+  /** The first proposal of the running ballot, from its leader. */
+  #consider(
+    message: MessageOf<"PROPOSE"> | null,
+    batch: Uint8Array,
+    envelopes: readonly Uint8Array[],
+  ): Rejection | null {
+    const { ballot } = this.#running;
+    const candidate = this.hold(batch);
     const invalid = isRejection(candidate)
       ? candidate
-      : invalidity(this.#context, this.#milestones.lastDecided, message, candidate);
+      : invalidity(this.#context, this.#milestones.lastDecided, candidate, envelopes);
     if (isRejection(candidate) || invalid) {
-      this.#context.emit({ type: "suspect", leader: from, reason: invalid?.code ?? "PROPOSE_INVALID" });
+      this.#port.leaderFailed(invalid?.code ?? "PROPOSE_INVALID");
       return reject("ignore", invalid?.code ?? "PROPOSE_INVALID");
     }
-    round.proposal = examine(this.#context, this.#queue, message, candidate, () => this.#progress());
-    if (this.holding && !round.proposal.verifying) {
-      this.#context.emit({
-        type: "suspect",
-        leader: from,
-        reason: drifted(this.#context, round.proposal, this.#running.sinceWallMs) ? "HELD_DRIFT" : "HELD_UNPROVEN",
-      });
+    const waitingSinceUs = this.#queue.waitingSinceUs(candidate.batch.requests);
+    if (waitingSinceUs !== null) {
+      this.#port.proposedAfter(this.#context.nowUs - Math.max(waitingSinceUs, this.#running.sinceUs));
+    }
+    ballot.proposal = examine(this.#context, this.#queue, message, { candidate, envelopes }, () => this.#progress());
+    if (this.holding && !ballot.proposal.verifying) {
+      const off = drifted(this.#context, ballot.proposal, this.#running.sinceWallMs);
+      this.#context.emit({ type: "suspect", leader: this.leader, reason: off ? "HELD_DRIFT" : "HELD_UNPROVEN" });
     }
     this.#progress();
     return null;
@@ -247,7 +380,7 @@ export class Ordering {
 
   /** The origin of this request is proven by now: directly from its client, or vouched for by W replicas. */
   vouched(digest: Digest): void {
-    if (this.#running.round.proposal?.unproven.delete(digest)) this.#progress();
+    if (this.#running.ballot.proposal?.unproven.delete(digest)) this.#progress();
   }
 
   #candidateOf(bytes: Uint8Array): Candidate | Rejection {
@@ -255,7 +388,7 @@ export class Ordering {
   }
 
   /** A batch that hashes onto our history and is well formed may become the running instance. */
-  #hold(bytes: Uint8Array): Candidate | Rejection {
+  hold(bytes: Uint8Array): Candidate | Rejection {
     const candidate = this.#candidateOf(bytes);
     if (!isRejection(candidate)) this.#running.candidates.set(candidate.digest, candidate);
     return candidate;
@@ -269,14 +402,12 @@ export class Ordering {
     let before: RunningInstance;
     do {
       before = this.#running;
-      this.#tryWrite();
-      this.#tryCertify();
-      this.#tryAccept();
+      for (const voted of this.#voted()) this.#voting.advance(voted);
       this.#tryDecide();
     } while (this.#running !== before);
   }
 
-  /** May we vote or propose in the running instance at all? Invariant 3, and the clean-stop record must be erased. */
+  /** May we vote or propose at all? Invariant 1, and the clean-stop record must be erased. */
   get #mayVote(): boolean {
     return this.#started && !this.#stopped && this.#milestones.settled;
   }
@@ -286,155 +417,51 @@ export class Ordering {
     return this.#milestones.executionLag > this.#context.options.executionLagMax;
   }
 
-  #abstains(round: Round): boolean {
-    return round.regency === this.#abstainRegency && this.#running.instance <= this.#abstainUntil;
+  #abstains(running: RunningInstance): boolean {
+    return running.ballot.regency === this.#abstainRegency && running.instance <= this.#abstainUntil;
   }
 
-  #tryWrite(): void {
-    const { round, instance } = this.#running;
-    const { proposal } = round;
-    if (!proposal || round.ownWrite || !this.#mayVote || this.#abstains(round)) return;
-    const { digest } = proposal.candidate;
-    const { view, self, signer, cluster } = this.#context;
-    if (this.executionLags) return;
-    if (!approved(this.#context, proposal, this.#running.sinceWallMs) && round.writes.count(digest) < view.weakQuorum)
-      return;
-    const statement = { view: view.id, regency: round.regency, instance, digest };
-    const signature = signer(writeStatement(cluster, statement));
-    round.ownWrite = { type: "WRITE", ...statement, signature };
-    this.#context.broadcast(round.ownWrite);
-    round.writes.add({ sender: self, digest, signature, standing: "valid" });
-  }
-
-  #tryCertify(): void {
-    const running = this.#running;
-    const { round } = running;
-    if (round.certification) return;
-    const digest = round.writes.reached(this.#context.view.quorum);
-    if (digest === null) return;
-    const candidate = running.candidates.get(digest);
+  #tryDecide(): void {
+    const { ballot, candidates } = this.#running;
+    const { view } = this.#context;
+    const believed = ballot.accepts.reached(view.weakQuorum);
+    if (believed === null) return;
+    const digest = ballot.accepts.reached(view.quorum) ?? believed;
+    const candidate = candidates.get(digest);
     if (!candidate) {
-      this.#fetchBatch(digest, round.writes.of(digest));
+      this.#fetch(this.#running, digest, ballot.accepts.of(digest));
       return;
     }
-    if (!this.#mayVote) return;
-    const votes = round.writes.of(digest);
-    const valid = votes.filter((vote) => vote.standing === "valid");
-    const unverified = votes.filter((vote) => vote.standing === "unverified");
-    const chosen = [...valid, ...unverified].slice(0, this.#context.view.quorum);
-    const { instance } = running;
-    const certification: Certification = { instance, digest, votes: chosen, verified: false, journaled: false };
-    round.certification = certification;
-    this.#verifyWrites(round, certification);
+    if (ballot.accepts.count(digest) < view.quorum) return;
+    const { instance } = this.#running;
+    this.#decide(candidate);
+    this.#proven(instance);
+  }
+
+  /** Makes sure the journal holds (or will hold) the decided batch; an accept record of the same batch does. */
+  #journalDecided(running: RunningInstance, candidate: Candidate): void {
+    const { lastRecord } = running;
+    if (lastRecord?.certified && lastRecord.digest === candidate.digest) {
+      if (lastRecord.durable) this.#durable(running.instance);
+      return;
+    }
+    const record = { digest: candidate.digest, certification: null, certified: true, durable: false };
+    running.lastRecord = record;
     this.#context.journal(
-      [acceptRecord({ view: this.#context.view.id, regency: round.regency }, candidate, chosen)],
+      [decidedRecord({ view: this.#context.view.id, regency: this.#regency.number }, candidate)],
       () => {
-        certification.journaled = true;
-        if (
-          this.#milestones.lastDecided.instance === running.instance &&
-          this.#milestones.lastDecided.digest === digest
-        )
-          this.#durable(running.instance);
-        this.#certified(running, round, certification);
+        record.durable = true;
+        this.#journaled(running);
       },
     );
   }
 
-  #verifyWrites(round: Round, certification: Certification): void {
-    const running = this.#running;
-    const open = certification.votes.filter((vote) => vote.standing === "unverified");
-    if (open.length === 0) {
-      certification.verified = true;
-      return;
-    }
-    const { instance, digest } = certification;
-    const place = { view: this.#context.view.id, regency: round.regency, instance, digest };
-    const votes = open.map((vote) => ({ replica: vote.sender, signature: vote.signature }));
-    const checks = writeChecks(this.#context, place, votes);
-    this.#context.verify(checks, (valid) => {
-      open.forEach((vote, index) => {
-        if (valid[index]) {
-          vote.standing = "valid";
-          return;
-        }
-        round.writes.invalidate(vote);
-        this.#context.emit({ type: "misbehaved", replica: vote.sender, code: "WRITE_SIGNATURE" });
-      });
-      certification.verified = valid.every((ok) => ok);
-      if (!certification.verified) {
-        if (round.certification === certification) round.certification = null;
-        if (running !== this.#running) this.#journalWithoutCertificate(running, certification);
-      }
-      this.#certified(running, round, certification);
-    });
-  }
-
-  /** One of journal and verification came back; the instance may have been decided without us meanwhile. */
-  #certified(running: RunningInstance, round: Round, certification: Certification): void {
-    if (running !== this.#running && certification.verified && certification.journaled) {
-      this.#acceptLate(running, round, certification);
-    }
-    this.#progress();
-  }
-
-  /** Decided before its certificate turned out to be bad: the record on disk must not keep it. */
-  #journalWithoutCertificate(running: RunningInstance, { digest }: Certification): void {
-    const candidate = running.candidates.get(digest);
-    if (this.#stopped || !candidate || candidate.batch.instance > this.#milestones.lastDecided.instance) return;
-    this.#context.journal(
-      [decidedRecord({ view: this.#context.view.id, regency: this.#regency }, candidate)],
-      () => {},
-    );
-  }
-
-  /** Others may still lack our ACCEPT for an instance that Q others have decided. */
-  #acceptLate(running: RunningInstance, round: Round, certification: Certification): void {
-    if (this.#stopped || round.ownAccept || round.regency !== this.#regency) return;
-    round.ownAccept = acceptMessage(this.#context.view.id, round.regency, certification);
-    this.#context.broadcast(round.ownAccept);
-    if (running.instance === this.#milestones.lastDecided.instance) this.#lastAccept = round.ownAccept;
-  }
-
-  #tryAccept(): void {
-    const { round } = this.#running;
-    const { certification } = round;
-    if (!certification?.verified || !certification.journaled || round.ownAccept || !this.#started) return;
-    round.ownAccept = acceptMessage(this.#context.view.id, round.regency, certification);
-    this.#context.broadcast(round.ownAccept);
-    this.#addVote("ACCEPT", {
-      sender: this.#context.self,
-      digest: certification.digest,
-      signature: EMPTY,
-      standing: "valid",
-    });
-  }
-
-  #tryDecide(): void {
-    const { round, candidates } = this.#running;
-    const { view } = this.#context;
-    const believed = round.accepts.reached(view.weakQuorum);
-    if (believed === null) return;
-    const digest = round.accepts.reached(view.quorum) ?? believed;
-    const candidate = candidates.get(digest);
-    if (!candidate) {
-      this.#fetchBatch(digest, round.accepts.of(digest));
-      return;
-    }
-    if (round.accepts.count(digest) < view.quorum) return;
-    this.#journalDecided(candidate, round);
-    this.#decide(candidate, round.ownAccept);
-  }
-
-  /** Decided, but not in our journal with this digest: write it, so that we may go on. */
-  #journalDecided(candidate: Candidate, round: Round): void {
-    const { instance } = this.#running;
-    const { certification } = round;
-    if (certification?.digest === candidate.digest) {
-      return;
-    }
-    this.#context.journal([decidedRecord({ view: this.#context.view.id, regency: this.#regency }, candidate)], () =>
-      this.#durable(instance),
-    );
+  #journaled(running: RunningInstance): void {
+    const { instance, digest } = this.#milestones.lastDecided;
+    const { lastRecord } = running;
+    if (running.instance > instance || !lastRecord?.durable) return;
+    if (running.instance === instance && lastRecord.digest !== digest) return;
+    this.#durable(running.instance);
   }
 
   #durable(instance: number): void {
@@ -443,27 +470,42 @@ export class Ordering {
     this.#progress();
   }
 
-  #decide(candidate: Candidate, accept: MessageOf<"ACCEPT"> | null): void {
+  /** Decided before its certificate turned out to be bad: the record on disk must not keep it. */
+  #certificateFailed(running: RunningInstance, digest: Digest): void {
+    const candidate = running.candidates.get(digest);
+    if (this.#stopped || !candidate || running.instance > this.#milestones.lastDecided.instance) return;
+    this.#journalDecided(running, candidate);
+  }
+
+  #decide(candidate: Candidate): void {
+    const decided = this.#running;
     const { digest, batch } = candidate;
     const { instance, timestampMs } = batch;
     this.#milestones.decide({ instance, digest, timestampMs }, batch.requests);
-    this.#lastAccept = accept;
+    this.#lastAccept = decided.ballot.ownAccept;
     this.#batching.decided(batch.requests, this.#context.nowUs);
-    this.#queue.decided(batch.requests);
+    this.#queue.decided(batch.requests, this.#context.nowUs);
     this.#context.emit({ type: "decide", decision: { instance, digest, batch } });
-    const { certification } = this.#running.round;
-    if (certification?.digest === digest && certification.journaled && this.#milestones.durable(instance)) {
-      this.#context.emit({ type: "durable", instance });
-    }
+    this.#previous = decided;
+    this.#revoting = false;
     this.#running = new RunningInstance({
       instance: instance + 1,
-      regency: this.#regency,
+      regency: this.#regency.number,
       sinceUs: this.#context.nowUs,
       sinceWallMs: instance <= this.#journaledAtStart ? timestampMs : this.#context.wallMs,
     });
     if (this.#restored.length > 0) this.#resumeSent();
-    for (const { from, message } of this.#future.take(instance + 1)) {
-      if (this.#running.instance === instance + 1) this.receive(from, message);
+    this.#journalDecided(decided, candidate);
+    this.#port.decided();
+    this.#future.dropBelow(instance);
+    this.#replay();
+  }
+
+  /** Messages that came too early for what we were, again. */
+  #replay(): void {
+    const { instance } = this.#running;
+    for (const at of [instance - 1, instance]) {
+      for (const { from, message } of this.#future.take(at)) this.receive(from, message);
     }
   }
 
@@ -475,11 +517,10 @@ export class Ordering {
     for (const { instance, digest, bytes } of batches) {
       if (this.#stopped) return;
       if (instance <= this.#milestones.lastDecided.instance) continue;
-      const { candidates, round } = this.#running;
-      const candidate = candidates.get(digest) ?? this.#candidateOf(bytes);
+      const candidate = this.#running.candidates.get(digest) ?? this.#candidateOf(bytes);
       if (isRejection(candidate) || candidate.digest !== digest) break;
-      this.#journalDecided(candidate, round);
-      this.#decide(candidate, round.ownAccept);
+      this.#running.candidates.set(digest, candidate);
+      this.#decide(candidate);
     }
     this.#progress();
   }
@@ -491,14 +532,23 @@ export class Ordering {
 
   // ---- batches by digest
 
-  #fetchBatch(digest: Digest, voters: readonly Vote[]): void {
+  #fetch(running: RunningInstance, digest: Digest, voters: readonly Vote[]): void {
+    this.fetchBatch(
+      running.instance,
+      digest,
+      voters.map((vote) => vote.sender),
+    );
+  }
+
+  /** Asks one of `sources` after the other for a batch of the running instance that is not here. */
+  fetchBatch(instance: number, digest: Digest, sources: readonly ReplicaId[]): void {
     const running = this.#running;
+    if (running.instance !== instance) return;
     const { nowUs, self, view } = this.#context;
-    const next = nextFetch(running.fetch, { digest, voters, self, nowUs });
+    const next = nextFetch(running.fetch, { digest, sources, self, nowUs });
     if (!next) return;
     running.fetch = next.fetch;
-    const { regency } = running.round;
-    const { instance } = running;
+    const regency = this.#regency.number;
     this.#context.send(next.source, { type: "FETCH_BATCH", view: view.id, regency, instance, digest });
     this.#context.emit({ type: "wake", atUs: nowUs + BATCH_FETCH_RETRY_US });
   }
@@ -515,33 +565,42 @@ export class Ordering {
     return null;
   }
 
-  /** The batch of the running instance, if we hold it. */
-  batchOf(instance: number, digest: Digest): Uint8Array | null {
-    if (instance !== this.#running.instance) return null;
-    return this.#running.candidates.get(digest)?.bytes ?? null;
+  /** The batch of the running or the last decided instance, if it is in memory. */
+  candidate(instance: number, digest: Digest): Candidate | null {
+    for (const running of [this.#running, this.#previous]) {
+      if (running?.instance === instance) return running.candidates.get(digest) ?? null;
+    }
+    return null;
   }
 
   // ---- the leader
 
   /** Proposes if we lead, nothing is proposed yet, and there is something to propose. */
   propose(): void {
-    const { round, instance, sinceUs } = this.#running;
-    if (round.proposal || this.leader !== this.#context.self || !this.#mayVote || this.#abstains(round)) return;
-    if (this.executionLags) return;
-    const { nowUs, wallMs, view } = this.#context;
+    const { ballot, instance, sinceUs } = this.#running;
+    const { number, journaled, synced } = this.#regency;
+    if (ballot.proposal || this.leader !== this.#context.self || !this.#mayVote || this.#abstains(this.#running))
+      return;
+    if (!journaled || synced === null || (number > 0 && instance <= synced) || this.executionLags) return;
+    const { nowUs, view } = this.#context;
     const dueUs = this.#batching.due(nowUs, sinceUs);
     if (dueUs === null) return;
     if (dueUs > 0) {
       this.#context.emit({ type: "wake", atUs: dueUs });
       return;
     }
-    const timestampMs = Math.max(wallMs, this.#milestones.lastDecided.timestampMs);
-    const { batch, envelopes } = this.#batching.take(instance, { timestampMs, nowUs });
-    const { regency } = round;
-    const message: MessageOf<"PROPOSE"> = { type: "PROPOSE", view: view.id, regency, instance, batch, envelopes };
-    const candidate = this.#hold(batch);
+    const { batch, envelopes } = this.freeBatch();
+    const message: MessageOf<"PROPOSE"> = {
+      type: "PROPOSE",
+      view: view.id,
+      regency: number,
+      instance,
+      batch,
+      envelopes,
+    };
+    const candidate = this.hold(batch);
     assert(!isRejection(candidate), "a proposal of our own is malformed");
-    round.proposal = { message, candidate, unproven: new Set(), verifying: false };
+    ballot.proposal = unquestioned(this.#context, message, candidate);
     this.#context.broadcast(message);
     this.#progress();
   }
@@ -555,7 +614,7 @@ export class Ordering {
 
   /** Looks at what may change unseen: a fetch is due again, time or a client's keys may have cured a held proposal. */
   tick(): void {
-    const { proposal } = this.#running.round;
+    const { proposal } = this.#running.ballot;
     if (proposal && this.holding) examineAgain(this.#context, this.#queue, proposal);
     else if (!this.#running.fetch) return;
     this.#progress();
@@ -564,10 +623,12 @@ export class Ordering {
   /** Everything of the running instance, and our ACCEPT of the last one, for a replica whose link was cut. */
   resend(to: ReplicaId): void {
     if (this.#stopped) return;
-    const { proposal, ownWrite, ownAccept } = this.#running.round;
     if (this.#lastAccept) this.#context.send(to, this.#lastAccept);
-    if (proposal && this.leader === this.#context.self) this.#context.send(to, proposal.message);
-    if (ownWrite) this.#context.send(to, ownWrite);
-    if (ownAccept) this.#context.send(to, ownAccept);
+    for (const { ballot } of this.#voted()) {
+      const { proposal, ownWrite, ownAccept } = ballot;
+      if (proposal?.message && this.leader === this.#context.self) this.#context.send(to, proposal.message);
+      if (ownWrite) this.#context.send(to, ownWrite);
+      if (ownAccept) this.#context.send(to, ownAccept);
+    }
   }
 }

@@ -10,7 +10,7 @@ import type { CoreContext } from "./context.ts";
 import type { SignatureCheck } from "./contract.ts";
 import type { RequestQueue } from "./request-queue.ts";
 import type { Position } from "./restart.ts";
-import type { Candidate, Proposal } from "./round.ts";
+import type { Candidate, Proposal } from "./running-instance.ts";
 
 /** The batch as the instance after `position`, with h(i) over it. Requests held already are not parsed again. */
 export function candidateOf(
@@ -33,14 +33,25 @@ export function candidateOf(
 export function invalidity(
   context: CoreContext,
   position: Position,
-  message: MessageOf<"PROPOSE">,
   candidate: Candidate,
+  envelopes: readonly Uint8Array[],
 ): Rejection | null {
   const { batch } = candidate;
-  if (message.envelopes.length !== batch.requests.length) return reject("ignore", "PROPOSE_ENVELOPES");
+  if (envelopes.length !== batch.requests.length) return reject("ignore", "PROPOSE_ENVELOPES");
   if (batch.timestampMs < position.timestampMs) return reject("ignore", "PROPOSE_TIMESTAMP");
   if (batch.requests.some((request) => request.cluster !== context.cluster)) return reject("ignore", "PROPOSE_CLUSTER");
   return null;
+}
+
+/** A batch that its proposer, or a write certificate, answers for. */
+export function unquestioned(
+  context: CoreContext,
+  message: MessageOf<"PROPOSE"> | null,
+  candidate: Candidate,
+): Proposal {
+  const envelopes = message?.envelopes ?? [];
+  const { nowUs } = context;
+  return { message, candidate, envelopes, sinceUs: nowUs, unproven: new Set(), selected: true, verifying: false };
 }
 
 /**
@@ -50,23 +61,26 @@ export function invalidity(
 export function examine(
   context: CoreContext,
   queue: RequestQueue,
-  message: MessageOf<"PROPOSE">,
-  candidate: Candidate,
+  message: MessageOf<"PROPOSE"> | null,
+  offered: { readonly candidate: Candidate; readonly envelopes: readonly Uint8Array[] },
   then: () => void,
 ): Proposal {
+  const { candidate, envelopes } = offered;
   const unproven = new Set<Digest>();
   const checks: SignatureCheck[] = [];
   const checked: Digest[] = [];
   candidate.batch.requests.forEach((request, index) => {
     if (queue.authentic(request.digest)) return;
-    const verdict = context.authenticate(request, message.envelopes[index] as Uint8Array);
+    const verdict = context.authenticate(request, envelopes[index] as Uint8Array);
     if (verdict === "authentic") return;
     unproven.add(request.digest);
     if (verdict === "unproven") return;
     checks.push(verdict);
     checked.push(request.digest);
   });
-  const proposal: Proposal = { message, candidate, unproven, verifying: checks.length > 0 };
+  const verifying = checks.length > 0;
+  const sinceUs = context.nowUs;
+  const proposal: Proposal = { message, candidate, envelopes, sinceUs, unproven, selected: false, verifying };
   if (checks.length > 0) {
     context.verify(checks, (valid) => {
       proposal.verifying = false;
@@ -92,16 +106,16 @@ export function drifted(context: CoreContext, proposal: Proposal, sinceWallMs: n
 
 /** Nothing stands between this proposal and our WRITE. */
 export function approved(context: CoreContext, proposal: Proposal, sinceWallMs: number): boolean {
-  return proposal.unproven.size === 0 && !drifted(context, proposal, sinceWallMs);
+  return proposal.selected || (proposal.unproven.size === 0 && !drifted(context, proposal, sinceWallMs));
 }
 
 /** Looks again at what was not proven: the keys of its client may be known by now. */
 export function examineAgain(context: CoreContext, queue: RequestQueue, proposal: Proposal): void {
-  const { message, candidate, unproven } = proposal;
+  const { envelopes, candidate, unproven } = proposal;
   candidate.batch.requests.forEach((request, index) => {
     if (!unproven.has(request.digest)) return;
     const known = queue.authentic(request.digest) !== undefined;
-    if (known || context.authenticate(request, message.envelopes[index] as Uint8Array) === "authentic") {
+    if (known || context.authenticate(request, envelopes[index] as Uint8Array) === "authentic") {
       unproven.delete(request.digest);
     }
   });

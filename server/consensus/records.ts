@@ -3,7 +3,7 @@ import type { Digest } from "../../protocol/bytes.ts";
 import { type MessageOf, writeStatement } from "../../protocol/messages.ts";
 import type { CoreContext } from "./context.ts";
 import type { CoreRecord, SignatureCheck } from "./contract.ts";
-import type { Candidate } from "./round.ts";
+import type { Candidate } from "./running-instance.ts";
 import type { Vote } from "./votes.ts";
 
 interface Place {

@@ -7,22 +7,39 @@
  * most one entry per (client, session, sequence): the first counts.
  */
 import type { Digest } from "../../protocol/bytes.ts";
+import { decoded, isRejection } from "../../protocol/errors.ts";
 import {
   FORWARDED_BYTES_RESERVE,
+  MUST_SIGN_MAX,
   PENDING_BYTES_MAX,
   PENDING_BYTES_PER_CLIENT_MAX,
   PENDING_PER_CLIENT_MAX,
 } from "../../protocol/limits.ts";
-import type { Request } from "../../protocol/request.ts";
+import { decodeEnvelope, type Request } from "../../protocol/request.ts";
+import type { ReplicaId } from "../../protocol/view.ts";
 
 export interface PendingRequest {
   readonly request: Request;
-  readonly envelope: Uint8Array;
+  envelope: Uint8Array;
   readonly replier: number;
   readonly arrivedUs: number;
-  state: "waiting" | "proposed" | "decided";
+  /** Arrival, and what it took at the pace of that time to serve what was queued before: patience starts here. */
+  readonly dueUs: number;
+  /** Barred: not taken before it comes with a signature. */
+  state: "waiting" | "barred" | "proposed" | "decided";
   forwarded: boolean;
+  /** Who forwarded the same request. */
+  voices: ReadonlySet<ReplicaId>;
 }
+
+const NOBODY: ReadonlySet<ReplicaId> = new Set();
+
+/** The drain time of a queue is believed up to here, in microseconds. */
+const DRAIN_US_MAX = 10_000_000;
+/** Entries looked at to find the oldest one that counts. */
+const OLDEST_SCAN_MAX = 1_024;
+/** Requests of a batch whose arrival is looked up. */
+const ARRIVALS_SAMPLED = 8;
 
 interface ClientQueue {
   readonly entries: PendingRequest[];
@@ -40,7 +57,7 @@ function trim(fifo: { entries: PendingRequest[]; head: number }, finished: (entr
   }
 }
 
-const decided = (entry: PendingRequest): boolean => entry.state === "decided";
+const isDecided = (entry: PendingRequest): boolean => entry.state === "decided";
 
 export class RequestQueue {
   readonly #byKey = new Map<string, PendingRequest>();
@@ -49,6 +66,11 @@ export class RequestQueue {
   readonly #arrivals: { entries: PendingRequest[]; head: number } = { entries: [], head: 0 };
   /** Keys of requests that were decided, and not executed yet, before a copy arrived here. */
   readonly #decidedUnseen = new Set<string>();
+  /** Clients whose requests must be signed: what they only authenticated is not proposed. */
+  readonly #mustSign = new Set<Digest>();
+  /** How long one request takes at the pace of late, in microseconds. */
+  #usPerRequest = 0;
+  #decidedAtUs = 0;
   #waiting = 0;
   #pending = 0;
   #bytes = 0;
@@ -84,10 +106,22 @@ export class RequestQueue {
     return this.#byKey.get(key);
   }
 
-  /** False when (client, session, sequence) is here already, or decided. */
+  /** False when (client, session, sequence) is here already, or decided. A signed copy replaces an unsigned one. */
   add(request: Request, envelope: Uint8Array, replier: number, arrivedUs: number): boolean {
-    if (this.#byKey.has(request.key) || this.#decidedUnseen.has(request.key)) return false;
-    const entry: PendingRequest = { request, envelope, replier, arrivedUs, state: "waiting", forwarded: false };
+    const known = this.#byKey.get(request.key);
+    if (known) this.#upgrade(known, request, envelope);
+    if (known || this.#decidedUnseen.has(request.key)) return false;
+    const dueUs = arrivedUs + Math.min(DRAIN_US_MAX, this.#pending * this.#usPerRequest);
+    const entry: PendingRequest = {
+      request,
+      envelope,
+      replier,
+      arrivedUs,
+      dueUs,
+      state: "waiting",
+      forwarded: false,
+      voices: NOBODY,
+    };
     this.#byKey.set(request.key, entry);
     this.#byDigest.set(request.digest, entry);
     let queue = this.#clients.get(request.client);
@@ -103,6 +137,37 @@ export class RequestQueue {
     this.#pending++;
     this.#bytes += request.bytes.length;
     return true;
+  }
+
+  #upgrade(known: PendingRequest, request: Request, envelope: Uint8Array): void {
+    if (known.state !== "barred" || known.request.digest !== request.digest || !isSigned(envelope)) return;
+    known.envelope = envelope;
+    known.state = "waiting";
+    this.#waiting++;
+  }
+
+  /** From now on this client's requests are taken only with a signature. */
+  mustSign(client: Digest): void {
+    this.#mustSign.add(client);
+    if (this.#mustSign.size > MUST_SIGN_MAX) this.#mustSign.delete(this.#mustSign.values().next().value as Digest);
+    for (const entry of this.#clients.get(client)?.entries ?? []) this.#bar(entry);
+  }
+
+  #bar(entry: PendingRequest): void {
+    if (entry.state !== "waiting" || isSigned(entry.envelope)) return;
+    entry.state = "barred";
+    this.#waiting--;
+  }
+
+  /** Another regency: what was proposed and not decided waits again. */
+  proposalsDropped(): void {
+    for (let at = this.#arrivals.head; at < this.#arrivals.entries.length; at++) {
+      const entry = this.#arrivals.entries[at] as PendingRequest;
+      if (entry.state !== "proposed") continue;
+      entry.state = "waiting";
+      this.#waiting++;
+      if (this.#mustSign.has(entry.request.client)) this.#bar(entry);
+    }
   }
 
   /**
@@ -146,27 +211,41 @@ export class RequestQueue {
   }
 
   /** A decided batch leaves pending at once, whatever copy of a request was held. */
-  decided(requests: readonly Request[]): void {
+  decided(requests: readonly Request[], nowUs: number): void {
+    this.#measure(requests.length, nowUs);
     for (const request of requests) {
       const entry = this.#byKey.get(request.key);
       if (!entry) {
         this.#decidedUnseen.add(request.key);
         continue;
       }
-      if (entry.state === "decided") continue;
-      if (entry.state === "waiting") this.#waiting--;
-      this.#pending--;
-      entry.state = "decided";
-      const { length } = entry.request.bytes;
-      this.#bytes -= length;
-      const queue = this.#clients.get(entry.request.client);
-      if (!queue) continue;
-      queue.count--;
-      queue.bytes -= length;
-      if (queue.count === 0) this.#clients.delete(entry.request.client);
-      else trim(queue, decided);
+      if (entry.state !== "decided") this.#leave(entry);
     }
-    trim(this.#arrivals, decided);
+    trim(this.#arrivals, isDecided);
+  }
+
+  /** Out of pending and of its client's queue. */
+  #leave(entry: PendingRequest): void {
+    if (entry.state === "waiting") this.#waiting--;
+    this.#pending--;
+    entry.state = "decided";
+    const { length } = entry.request.bytes;
+    this.#bytes -= length;
+    const queue = this.#clients.get(entry.request.client);
+    if (!queue) return;
+    queue.count--;
+    queue.bytes -= length;
+    if (queue.count === 0) this.#clients.delete(entry.request.client);
+    else trim(queue, isDecided);
+  }
+
+  /** The pace of late: what one request takes, smoothed over the last instances. */
+  #measure(requests: number, nowUs: number): void {
+    const sinceUs = nowUs - this.#decidedAtUs;
+    this.#decidedAtUs = nowUs;
+    if (requests === 0) return;
+    const usEach = Math.min(sinceUs, 1_000_000) / requests;
+    this.#usPerRequest = this.#usPerRequest === 0 ? usEach : 0.8 * this.#usPerRequest + 0.2 * usEach;
   }
 
   executed(requests: readonly Request[]): void {
@@ -181,12 +260,18 @@ export class RequestQueue {
     }
   }
 
-  /** Not yet forwarded requests that arrived at or before `beforeUs`, oldest first; marks them. */
+  /** Somebody else has this request too. */
+  voice(digest: Digest, replica: ReplicaId): void {
+    const entry = this.#byDigest.get(digest);
+    if (entry && !entry.voices.has(replica)) entry.voices = new Set([...entry.voices, replica]);
+  }
+
+  /** Requests due at or before `beforeUs` and not yet forwarded, oldest first; marks them. */
   overdue(beforeUs: number, max: number): PendingRequest[] {
     const late: PendingRequest[] = [];
     for (let at = this.#arrivals.head; at < this.#arrivals.entries.length && late.length < max; at++) {
       const entry = this.#arrivals.entries[at] as PendingRequest;
-      if (entry.arrivedUs > beforeUs) break;
+      if (entry.dueUs > beforeUs) break;
       if (entry.state === "decided" || entry.forwarded) continue;
       entry.forwarded = true;
       late.push(entry);
@@ -194,11 +279,61 @@ export class RequestQueue {
     return late;
   }
 
-  /** When the oldest undecided request arrived, or null. */
-  get oldestUs(): number | null {
-    const entry = this.#arrivals.entries[this.#arrivals.head];
-    return entry ? entry.arrivedUs : null;
+  /**
+   * Since when the oldest request has been due that `weakQuorum` replicas (this one included) have: one that only we hold
+   * may be authentic for us alone, and no leader can be blamed for it. Null when there is none.
+   */
+  oldestDueUs(weakQuorum: number): number | null {
+    const { entries, head } = this.#arrivals;
+    const end = Math.min(entries.length, head + OLDEST_SCAN_MAX);
+    for (let at = head; at < end; at++) {
+      const entry = entries[at] as PendingRequest;
+      if (entry.state === "decided" || entry.state === "barred") continue;
+      if (entry.voices.size + 1 >= weakQuorum) return entry.dueUs;
+    }
+    return null;
   }
+
+  /** Forgets requests that have waited since before `beforeUs` and that nobody else has: no leader could order them. */
+  dropUnvouched(beforeUs: number, weakQuorum: number): void {
+    for (let at = this.#arrivals.head; at < this.#arrivals.entries.length; at++) {
+      const entry = this.#arrivals.entries[at] as PendingRequest;
+      if (entry.dueUs > beforeUs) break;
+      if (entry.state === "waiting" && entry.voices.size + 1 < weakQuorum) this.#drop(entry);
+    }
+    trim(this.#arrivals, isDecided);
+  }
+
+  /** Requests that need no ordering any more, whatever became of them. */
+  dropSettled(settled: (request: Request) => boolean, max: number): void {
+    const { entries, head } = this.#arrivals;
+    for (let at = head; at < Math.min(entries.length, head + max); at++) {
+      const entry = entries[at] as PendingRequest;
+      if (entry.state === "waiting" && settled(entry.request)) this.#drop(entry);
+    }
+    trim(this.#arrivals, isDecided);
+  }
+
+  #drop(entry: PendingRequest): void {
+    this.#leave(entry);
+    this.#byKey.delete(entry.request.key);
+    this.#byDigest.delete(entry.request.digest);
+  }
+
+  /** When the first requests of this batch arrived here: the earliest of them, or null when none did. */
+  waitingSinceUs(requests: readonly Request[]): number | null {
+    let earliest: number | null = null;
+    for (const { digest } of requests.slice(0, ARRIVALS_SAMPLED)) {
+      const entry = this.#byDigest.get(digest);
+      if (entry && (earliest === null || entry.arrivedUs < earliest)) earliest = entry.arrivedUs;
+    }
+    return earliest;
+  }
+}
+
+function isSigned(bytes: Uint8Array): boolean {
+  const envelope = decoded(() => decodeEnvelope(bytes));
+  return !isRejection(envelope) && envelope.authenticator.type === "signature";
 }
 
 function nextWaiting(cursor: { queue: ClientQueue; at: number }): PendingRequest | undefined {

@@ -18,7 +18,10 @@ export interface Position {
 export interface Durable {
   readonly regency: number;
   readonly newest: JournaledInstance | null;
+  /** The newest record whose certificate is valid: what this replica has accepted. */
   readonly newestAccepted: JournaledInstance | null;
+  /** The record of the last decided instance, if the journal holds it. */
+  readonly lastRecord: JournaledInstance | null;
   /** Messages of a clean stop, or null after anything else. Founding leaves an empty list. */
   readonly cleanStop: readonly Uint8Array[] | null;
 }
@@ -28,6 +31,7 @@ export interface Start {
   readonly regency: number;
   readonly newest: JournaledInstance | null;
   readonly newestAccepted: JournaledInstance | null;
+  readonly lastRecord: JournaledInstance | null;
   /**
    * No new PROPOSE, SYNC or WRITE in `regency` up to this instance. With i0 the newest journaled instance: i0 + 1 after
    * anything but a clean stop (we may have voted there and forgotten); i0 after a clean stop, which remembers what was
@@ -63,6 +67,7 @@ export function startOf(durable: Durable, lastDecided: Position): Start {
     regency: durable.regency,
     newest: durable.newest,
     newestAccepted: durable.newestAccepted,
+    lastRecord: durable.lastRecord,
     abstainUntil: durable.cleanStop ? newestInstance : newestInstance + 1,
     resend,
     eraseCleanStop: durable.cleanStop !== null,

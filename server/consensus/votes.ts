@@ -55,6 +55,13 @@ export class VoteBox {
     return votes;
   }
 
+  /** Can no digest reach `threshold` any more, whoever of `members` has still to vote? */
+  hopeless(threshold: number, members: number): boolean {
+    const open = members - this.#votes.size;
+    for (const count of this.#counts.values()) if (count + open >= threshold) return false;
+    return open < threshold;
+  }
+
   has(sender: ReplicaId): boolean {
     return this.#votes.has(sender);
   }

@@ -79,6 +79,22 @@ export function authenticator(options: {
   };
 }
 
+/** Time for the handshake deadline; the simulator brings its own. */
+export interface SessionTime {
+  /** Milliseconds that never go back. */
+  nowMs(): number;
+  /** Runs again and again; the returned function ends it. */
+  every(periodMs: number, run: () => void): () => void;
+}
+
+const REAL_TIME: SessionTime = {
+  nowMs: () => performance.now(),
+  every(periodMs, run) {
+    const timer = setInterval(run, periodMs);
+    return () => clearInterval(timer);
+  },
+};
+
 export interface ClientSessionsOptions {
   readonly crypto: Crypto;
   readonly cluster: Digest;
@@ -87,6 +103,8 @@ export interface ClientSessionsOptions {
   readonly authenticate: Authenticate;
   readonly events: Omit<GatewayEvents, "admit">;
   readonly limits: GatewayLimits;
+  /** Default: the real one. */
+  readonly time?: SessionTime;
 }
 
 const WELCOME = encodeWelcome();
@@ -97,15 +115,22 @@ export class ClientSession implements ClientConnection {
   readonly id: number;
   client: Digest = "";
   session = 0;
-  readonly openedMs = performance.now();
+  readonly openedMs: number;
   readonly nonce: Uint8Array;
   authenticated = false;
   closed = false;
   readonly #owner: ClientSessions;
   readonly #carrier: Carrier;
 
-  constructor(options: { id: number; owner: ClientSessions; carrier: Carrier; nonce: Uint8Array }) {
+  constructor(options: {
+    id: number;
+    owner: ClientSessions;
+    carrier: Carrier;
+    nonce: Uint8Array;
+    openedMs: number;
+  }) {
     this.id = options.id;
+    this.openedMs = options.openedMs;
     this.#owner = options.owner;
     this.#carrier = options.carrier;
     this.nonce = options.nonce;
@@ -164,14 +189,16 @@ export class ClientSessions {
   /** Not authenticated yet, oldest first. */
   readonly #strangers = new Set<ClientSession>();
   readonly #bySession = new Map<Digest, Map<number, ClientSession>>();
-  readonly #watch: NodeJS.Timeout;
+  readonly #time: SessionTime;
+  readonly #endWatch: () => void;
   #lastId = 0;
 
   constructor(options: ClientSessionsOptions) {
     this.#options = options;
     this.events = options.events;
     this.limits = options.limits;
-    this.#watch = setInterval(() => this.#expire(), Math.min(1_000, options.limits.handshakeMs / 4));
+    this.#time = options.time ?? REAL_TIME;
+    this.#endWatch = this.#time.every(Math.min(1_000, options.limits.handshakeMs / 4), () => this.#expire());
   }
 
   get size(): number {
@@ -182,7 +209,8 @@ export class ClientSessions {
   open(carrier: Carrier): ClientSession {
     const { crypto, cluster, replica, view } = this.#options;
     const nonce = crypto.random(NONCE_BYTES);
-    const session = new ClientSession({ id: ++this.#lastId, owner: this, carrier, nonce });
+    const openedMs = this.#time.nowMs();
+    const session = new ClientSession({ id: ++this.#lastId, owner: this, carrier, nonce, openedMs });
     if (this.#open.size >= this.limits.connectionsMax) {
       const [oldest] = this.#strangers;
       (oldest ?? session).fail("TOO_MANY_CONNECTIONS", "TOO_MANY_CONNECTIONS");
@@ -244,12 +272,12 @@ export class ClientSessions {
 
   /** Says goodbye to everybody. */
   close(): void {
-    clearInterval(this.#watch);
+    this.#endWatch();
     for (const session of this.#open) session.close(CLOSE_CODES.GOING_AWAY, "GOING_AWAY");
   }
 
   #expire(): void {
-    const openedBefore = performance.now() - this.limits.handshakeMs;
+    const openedBefore = this.#time.nowMs() - this.limits.handshakeMs;
     for (const session of this.#strangers) {
       if (session.openedMs > openedBefore) return;
       session.fail("UNAUTHENTICATED", "HANDSHAKE_TIMEOUT");

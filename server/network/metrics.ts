@@ -35,6 +35,7 @@ export class Metrics {
   pendingBytes = 0;
   clientConnections = 0;
   heldProposals = 0;
+  regencyChanges = 0;
   readonly #requests = new Map<string, number>();
   readonly #fetches = new Map<string, number>();
   readonly #rejected = new Map<string, Rejected>();

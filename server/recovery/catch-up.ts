@@ -10,26 +10,16 @@ import { historyDigest } from "../../protocol/batch.ts";
 import type { Digest } from "../../protocol/bytes.ts";
 import type { Crypto } from "../../protocol/crypto/contract.ts";
 import { type Rejection, reject } from "../../protocol/errors.ts";
-import {
-  type HistoryProof,
-  type Message,
-  type MessageOf,
-  statusStatement,
-  writeStatement,
-} from "../../protocol/messages.ts";
+import { type HistoryProof, type Message, type MessageOf, statusStatement } from "../../protocol/messages.ts";
 import { memberOf, type ReplicaId, type View } from "../../protocol/view.ts";
+import { certificateChecks } from "../consensus/certificate.ts";
+import type { SignatureCheck } from "../consensus/contract.ts";
 
 const REQUEST_TIMEOUT_US = 1_000_000;
 const BACK_OFF_US = 3_000_000;
 /** A gap this small is waited out first: votes on the way usually close it. */
 const SMALL_GAP = 8;
 const PATIENCE_US = 300_000;
-
-interface Check {
-  readonly publicKey: Uint8Array;
-  readonly statement: Uint8Array;
-  readonly signature: Uint8Array;
-}
 
 /** What catching up needs from the core around it. */
 export interface CatchUpPort {
@@ -43,9 +33,16 @@ export interface CatchUpPort {
   /** Too many decided batches wait for execution: ask for no more yet. */
   busy(): boolean;
   send(to: ReplicaId, message: Message): void;
-  verify(checks: readonly Check[], then: (valid: readonly boolean[]) => void): void;
+  verify(checks: readonly SignatureCheck[], then: (valid: readonly boolean[]) => void): void;
   learn(batches: readonly LearnedBatch[]): void;
   misbehaved(replica: ReplicaId, code: string): void;
+}
+
+/** A verified certificate for `instance`, and the digest of its batch: proves the history below. */
+export interface Anchor {
+  readonly instance: number;
+  readonly digest: Digest;
+  readonly batchDigest: Digest;
 }
 
 export interface LearnedBatch {
@@ -60,6 +57,9 @@ export class CatchUp {
   readonly #port: CatchUpPort;
   readonly #statuses = new Map<ReplicaId, Status>();
   readonly #avoidUntilUs = new Map<ReplicaId, number>();
+  /** What members are known to have decided although their STATUS does not say so yet. */
+  readonly #known = new Map<ReplicaId, number>();
+  #anchor: Anchor | null = null;
   #asked: { readonly replica: ReplicaId; readonly from: number; readonly untilUs: number } | null = null;
   #verifying = false;
   #lastAsked: ReplicaId = -1;
@@ -78,8 +78,17 @@ export class CatchUp {
   /** The highest height anybody claims; a claim is no proof. */
   get highestClaim(): number {
     let highest = 0;
-    for (const status of this.#statuses.values()) highest = Math.max(highest, status.decided);
+    for (const replica of this.#statuses.keys()) highest = Math.max(highest, this.#claimOf(replica));
+    for (const replica of this.#known.keys()) highest = Math.max(highest, this.#claimOf(replica));
     return highest;
+  }
+
+  #claimOf(replica: ReplicaId): number {
+    return Math.max(this.#statuses.get(replica)?.decided ?? 0, this.#known.get(replica) ?? 0);
+  }
+
+  get statuses(): ReadonlyMap<ReplicaId, Status> {
+    return this.#statuses;
   }
 
   statusOf(replica: ReplicaId): Status | undefined {
@@ -95,6 +104,21 @@ export class CatchUp {
 
   onStatus(from: ReplicaId, status: Status): void {
     this.#statuses.set(from, status);
+    this.#ask();
+  }
+
+  /** A verified certificate proves what lies below it, whoever sends it. */
+  anchor(anchor: Anchor): void {
+    if (anchor.instance > (this.#anchor?.instance ?? 0)) this.#anchor = anchor;
+  }
+
+  /** These members have decided everything below `instance`: ask them now, without waiting for votes on the way. */
+  historyAt(instance: number, replicas: readonly ReplicaId[]): void {
+    if (instance - 1 <= this.#port.position().instance) return;
+    for (const replica of replicas) {
+      if (replica !== this.#port.self) this.#known.set(replica, Math.max(this.#claimOf(replica), instance - 1));
+    }
+    this.#movedUs = Number.NEGATIVE_INFINITY;
     this.#ask();
   }
 
@@ -143,7 +167,7 @@ export class CatchUp {
     const start = ids.indexOf(this.#lastAsked) + 1;
     for (let step = 0; step < ids.length; step++) {
       const id = ids[(start + step) % ids.length] as ReplicaId;
-      const claim = this.#statuses.get(id)?.decided ?? 0;
+      const claim = this.#claimOf(id);
       if (id !== this.#port.self && claim > instance && (this.#avoidUntilUs.get(id) ?? 0) <= nowUs) return id;
     }
     return null;
@@ -157,6 +181,12 @@ export class CatchUp {
     const last = batches.at(-1);
     if (!last) {
       this.#avoid(from);
+      return null;
+    }
+    const anchored = this.#anchored(batches);
+    if (anchored.length > 0) {
+      this.#learn(anchored);
+      this.#ask();
       return null;
     }
     // A certificate at or below the first batch proves none of them: an honest one, when we moved on meanwhile.
@@ -188,11 +218,23 @@ export class CatchUp {
     return chained;
   }
 
+  /** Those of the chained batches that the anchor proves. */
+  #anchored(batches: readonly LearnedBatch[]): readonly LearnedBatch[] {
+    const { crypto, view } = this.#port;
+    const anchor = this.#anchor;
+    const index = anchor ? batches.findIndex((batch) => batch.instance === anchor.instance - 1) : -1;
+    const below = batches[index];
+    if (!anchor || !below) return [];
+    const { instance, batchDigest } = anchor;
+    const over = historyDigest(crypto, { cluster: view.cluster, instance, previous: below.digest, batchDigest });
+    return over === anchor.digest ? batches.slice(0, index + 1) : [];
+  }
+
   /** Which of the chained batches a certificate would prove, and the signatures to check; null when it proves none. */
   #certificateChecks(
     proof: HistoryProof,
     batches: readonly LearnedBatch[],
-  ): { checks: Check[]; proven: number } | null {
+  ): { checks: SignatureCheck[]; proven: number } | null {
     const { view, crypto } = this.#port;
     const { certificate } = proof;
     const first = batches[0] as LearnedBatch;
@@ -207,23 +249,16 @@ export class CatchUp {
         digest = historyDigest(crypto, { cluster: view.cluster, instance, previous: digest, batchDigest });
       }
     }
-    if (digest !== certificate.digest || certificate.view !== view.id) return null;
-    const voters = new Set(certificate.votes.map((vote) => vote.replica));
-    if (voters.size !== certificate.votes.length || voters.size < view.quorum) return null;
-    const statement = writeStatement(view.cluster, certificate);
-    const checks: Check[] = [];
-    for (const vote of certificate.votes) {
-      const member = memberOf(view, vote.replica);
-      if (!member) return null;
-      checks.push({ publicKey: member.signKey, statement, signature: vote.signature });
-    }
+    if (digest !== certificate.digest) return null;
+    const checks = certificateChecks(view, certificate);
+    if (!checks) return null;
     const proven = Math.min(batches.length, certificate.instance - first.instance);
     return proven > 0 ? { checks, proven } : null;
   }
 
   #prove(
     from: ReplicaId,
-    checks: readonly Check[],
+    checks: readonly SignatureCheck[],
     proven: readonly LearnedBatch[],
     all: readonly LearnedBatch[],
   ): void {

@@ -8,6 +8,7 @@ import { bytesOf, type Digest, latin1, utf8 } from "../../protocol/bytes.ts";
 import { encodeMessage, type Message } from "../../protocol/messages.ts";
 import { decodeRequest, encodeEnvelope, encodeRequest, type Request } from "../../protocol/request.ts";
 import { type View, viewOf } from "../../protocol/view.ts";
+import { certificateChecks } from "../../server/consensus/certificate.ts";
 import type { CoreRecord, Effect, Input, JournaledInstance } from "../../server/consensus/contract.ts";
 import { decidedInstance, startOf } from "../../server/consensus/restart.ts";
 import { Core } from "../../server/core.ts";
@@ -42,6 +43,7 @@ interface Pending {
 /** What survives a crash. */
 interface Disk {
   readonly instances: Map<number, JournaledInstance>;
+  regency: number;
   cleanStop: readonly Uint8Array[] | null;
 }
 
@@ -71,6 +73,11 @@ export interface ClusterOptions {
 
 export class Violation extends Error {}
 
+function isCertified(view: View, { certificate }: JournaledInstance): boolean {
+  const checks = certificate && certificateChecks(view, certificate);
+  return checks?.every((check) => fastCrypto.verify(check.publicKey, check.statement, check.signature)) ?? false;
+}
+
 export class CoreCluster {
   readonly view: View;
   readonly random: Random;
@@ -81,6 +88,8 @@ export class CoreCluster {
   readonly executedRequests: string[] = [];
   readonly suspicions: { readonly at: number; readonly reason: string }[] = [];
   readonly misbehaviour: { readonly at: number; readonly replica: number; readonly code: string }[] = [];
+  readonly installed: { readonly at: number; readonly regency: number }[] = [];
+  readonly demoted: { readonly at: number; readonly client: Digest }[] = [];
   readonly #cut = new Set<string>();
   readonly #votes = new Map<string, Digest>();
   readonly #options: ClusterOptions;
@@ -108,7 +117,7 @@ export class CoreCluster {
       administrators: [],
     });
     for (const id of ids) {
-      const disk: Disk = { instances: new Map(), cleanStop: [] };
+      const disk: Disk = { instances: new Map(), regency: 0, cleanStop: [] };
       this.replicas.push(this.#boot(id, disk));
     }
     for (const replica of this.replicas) this.#performAll(replica, []);
@@ -121,10 +130,16 @@ export class CoreCluster {
     const at = disk.instances.get(decided);
     const timestampMs = at ? decodeBatch(fastCrypto, at.batch).timestampMs : 0;
     const accepted = [...disk.instances.values()]
-      .filter((record) => record.certificate)
+      .filter((record) => isCertified(this.view, record))
       .sort((a, b) => b.instance - a.instance);
     const start = startOf(
-      { regency: 0, newest, newestAccepted: accepted[0] ?? null, cleanStop: disk.cleanStop },
+      {
+        regency: disk.regency,
+        newest,
+        newestAccepted: accepted[0] ?? null,
+        lastRecord: at ?? null,
+        cleanStop: disk.cleanStop,
+      },
       { instance: decided, digest: at?.digest ?? GENESIS, timestampMs },
     );
     const core = new Core(
@@ -134,6 +149,7 @@ export class CoreCluster {
         crypto: fastCrypto,
         signer: signerOf(id),
         authenticate: (request) => (this.#options.authentic?.(id, request) === false ? "unproven" : "authentic"),
+        settled: () => false,
         options: {
           batchRequestsMax: 8,
           batchBytesMax: 1_000_000,
@@ -236,6 +252,12 @@ export class CoreCluster {
       case "misbehaved":
         this.misbehaviour.push({ at: replica.id, replica: effect.replica, code: effect.code });
         return;
+      case "regency":
+        this.installed.push({ at: replica.id, regency: effect.regency });
+        return;
+      case "mustSign":
+        this.demoted.push({ at: replica.id, client: effect.client });
+        return;
       case "stopping":
         if (effect.messages) replica.disk.cleanStop = effect.messages.map(encodeMessage);
         return;
@@ -328,11 +350,17 @@ export class CoreCluster {
   journalOne(replica: SimulatedReplica): void {
     const write = replica.journaling.shift();
     if (!write) return;
-    for (const record of write.records) {
-      if (record.type === "instance") replica.disk.instances.set(record.instance, record);
-      else replica.disk.cleanStop = null;
-    }
+    this.#reachDisk(replica, write.records);
     this.input(replica, { type: "journaled", ticket: write.ticket });
+  }
+
+  #reachDisk({ disk }: SimulatedReplica, records: readonly CoreRecord[]): void {
+    for (const record of records) {
+      // A clean stop counts only while it is the newest write.
+      disk.cleanStop = null;
+      if (record.type === "instance") disk.instances.set(record.instance, record);
+      if (record.type === "regency") disk.regency = Math.max(disk.regency, record.regency);
+    }
   }
 
   verifyOne(replica: SimulatedReplica): void {
@@ -372,10 +400,7 @@ export class CoreCluster {
     const replica = this.replicas[id] as SimulatedReplica;
     const kept = this.random.below(replica.journaling.length + 1);
     for (const write of replica.journaling.slice(0, kept)) {
-      for (const record of write.records) {
-        if (record.type === "instance") replica.disk.instances.set(record.instance, record);
-        else replica.disk.cleanStop = null;
-      }
+      this.#reachDisk(replica, write.records);
     }
     replica.up = false;
     for (const { id: other } of this.view.members) if (other !== id) this.cut(id, other);

@@ -153,7 +153,7 @@ describe("normal operation (section 4)", () => {
     lie = -1_000_000_000;
     behind.request();
     behind.settle(3);
-    expect(behind.heights()).toEqual([1, 1, 1, 1]);
+    expect(behind.heights(), "the next leader orders it").toEqual([2, 2, 2, 2]);
     expect(behind.suspicions.map((each) => each.reason)).toContain("PROPOSE_TIMESTAMP");
   });
 

@@ -19,13 +19,13 @@ describe("request queue (section 4.1 and 8)", () => {
   it("a copy that arrives between decision and execution is not taken: nothing would ever remove it", () => {
     const queue = new RequestQueue();
     const [first, second] = [request(1), request(2)];
-    queue.decided([first]);
+    queue.decided([first], 0);
     expect(queue.add(first, ENVELOPE, 0, 1)).toBe(false);
     expect(queue.add(second, ENVELOPE, 0, 2)).toBe(true);
     queue.executed([first]);
     expect({ pending: queue.pending, waiting: queue.waiting }).toEqual({ pending: 1, waiting: 1 });
     expect(queue.take(LIMITS).map((entry) => entry.request)).toEqual([second]);
-    queue.decided([second]);
+    queue.decided([second], 0);
     queue.executed([second]);
     expect({ pending: queue.pending, waiting: queue.waiting, bytes: queue.pendingBytes }).toEqual({
       pending: 0,
@@ -40,9 +40,9 @@ describe("request queue (section 4.1 and 8)", () => {
     const queue = new RequestQueue();
     const requests = [1, 2, 3, 4].map(request);
     for (const each of requests) queue.add(each, ENVELOPE, 0, 1);
-    queue.decided(requests.slice(1));
+    queue.decided(requests.slice(1), 0);
     expect(queue.pending).toBe(1);
     expect(queue.pendingBytes).toBe(requests[0]?.bytes.length);
-    expect(queue.oldestUs).toBe(1);
+    expect(queue.oldestDueUs(1)).toBe(1);
   });
 });

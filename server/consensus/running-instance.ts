@@ -1,11 +1,14 @@
-/** What is known of the running instance: batches by digest, and per regency the proposal and the votes. */
+/**
+ * What is known of one instance: batches by digest, what of it is in the own journal, and the ballot of the installed
+ * regency with its proposal and votes.
+ */
 import type { Batch } from "../../protocol/batch.ts";
 import type { Digest } from "../../protocol/bytes.ts";
 import type { MessageOf } from "../../protocol/messages.ts";
 import type { ReplicaId } from "../../protocol/view.ts";
 import { type Vote, VoteBox } from "./votes.ts";
 
-/** A batch that would be the running instance, with h(i) over it. */
+/** A batch that would be this instance, with h(i) over it. */
 export interface Candidate {
   readonly digest: Digest;
   readonly batchDigest: Digest;
@@ -13,17 +16,22 @@ export interface Candidate {
   readonly batch: Batch;
 }
 
-/** The first PROPOSE of a round and what still stands between it and our WRITE. */
+/** What a leader proposed in a ballot and what still stands between it and our WRITE. */
 export interface Proposal {
-  readonly message: MessageOf<"PROPOSE">;
+  /** The PROPOSE, or null for the batch of a SYNC. */
+  readonly message: MessageOf<"PROPOSE"> | null;
   readonly candidate: Candidate;
+  readonly envelopes: readonly Uint8Array[];
+  readonly sinceUs: number;
   /** Requests whose origin is not proven to us (yet). */
   readonly unproven: Set<Digest>;
+  /** A write certificate vouches for it: neither origins nor time are judged again. */
+  readonly selected: boolean;
   /** Signatures of requests are being verified. */
   verifying: boolean;
 }
 
-/** From Q WRITEs to our ACCEPT: verification and the synced journal record run side by side. */
+/** From Q WRITEs to our ACCEPT: the certificate is verified and its record journaled, synced. */
 export interface Certification {
   readonly instance: number;
   readonly digest: Digest;
@@ -33,7 +41,7 @@ export interface Certification {
 }
 
 /** One regency's try at an instance. Own messages are kept to be sent again on reconnect. */
-export class Round {
+export class Ballot {
   readonly regency: number;
   readonly writes = new VoteBox();
   readonly accepts = new VoteBox();
@@ -47,6 +55,16 @@ export class Round {
   }
 }
 
+/** The newest record of an instance that was given to the journal: what the disk will hold. */
+export interface LastRecord {
+  readonly digest: Digest;
+  /** The certificate it holds; null for a batch learned as decided. */
+  readonly certification: Certification | null;
+  /** False when that certificate turned out to be none: the record proves nothing. */
+  certified: boolean;
+  durable: boolean;
+}
+
 /** A batch being fetched by its digest: how many were asked, and when the last one was. */
 export interface BatchFetch {
   readonly digest: Digest;
@@ -54,21 +72,21 @@ export interface BatchFetch {
   readonly atUs: number;
 }
 
-/** A batch fetch is repeated with the next voter after this long. */
+/** A batch fetch is repeated with the next source after this long. */
 export const BATCH_FETCH_RETRY_US = 200_000;
 
-/** Whom to ask now for the batch of `digest`, in turn among those who voted for it; null while an answer may still come. */
+/** Whom to ask now for the batch of `digest`, in turn among those who should have it; null while an answer may still come. */
 export function nextFetch(
   last: BatchFetch | null,
-  wanted: { digest: Digest; voters: readonly Vote[]; self: ReplicaId; nowUs: number },
+  wanted: { digest: Digest; sources: readonly ReplicaId[]; self: ReplicaId; nowUs: number },
 ): { readonly fetch: BatchFetch; readonly source: ReplicaId } | null {
-  const { digest, voters, self, nowUs } = wanted;
+  const { digest, self, nowUs } = wanted;
   const current = last?.digest === digest ? last : null;
   if (current && nowUs - current.atUs < BATCH_FETCH_RETRY_US) return null;
-  const sources = voters.filter((vote) => vote.sender !== self);
+  const sources = wanted.sources.filter((source) => source !== self);
   const asked = current ? current.asked + 1 : 0;
   const source = sources[asked % sources.length];
-  return source ? { fetch: { digest, asked, atUs: nowUs }, source: source.sender } : null;
+  return source === undefined ? null : { fetch: { digest, asked, atUs: nowUs }, source };
 }
 
 export class RunningInstance {
@@ -78,13 +96,14 @@ export class RunningInstance {
   /** The same by the clock of people; for what may have been proposed before a start, the time of the batch before it. */
   readonly sinceWallMs: number;
   readonly candidates = new Map<Digest, Candidate>();
-  round: Round;
+  ballot: Ballot;
+  lastRecord: LastRecord | null = null;
   fetch: BatchFetch | null = null;
 
   constructor(options: { instance: number; regency: number; sinceUs: number; sinceWallMs: number }) {
     this.instance = options.instance;
     this.sinceUs = options.sinceUs;
     this.sinceWallMs = options.sinceWallMs;
-    this.round = new Round(options.regency);
+    this.ballot = new Ballot(options.regency);
   }
 }
