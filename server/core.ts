@@ -370,7 +370,7 @@ export class Core {
   #forwardOverdue(): void {
     const { nowUs, view } = this.#context;
     const regency = this.#regency.number;
-    const overdue = this.queue.overdue(nowUs - this.#suspicion.timeoutUs, FORWARDS_PER_TICK_MAX);
+    const overdue = this.queue.overdue(nowUs, this.#suspicion.timeoutUs, FORWARDS_PER_TICK_MAX);
     for (const { request, envelope } of overdue) {
       this.#context.broadcast({ type: "FORWARD", view: view.id, regency, request: request.bytes, envelope });
     }

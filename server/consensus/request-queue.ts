@@ -27,7 +27,8 @@ export interface PendingRequest {
   readonly dueUs: number;
   /** Barred: not taken before it comes with a signature. */
   state: "waiting" | "barred" | "proposed" | "decided";
-  forwarded: boolean;
+  /** When it was last forwarded to all. */
+  forwardedUs: number;
   /** Who forwarded the same request. */
   voices: ReadonlySet<ReplicaId>;
 }
@@ -40,6 +41,9 @@ const DRAIN_US_MAX = 10_000_000;
 const OLDEST_SCAN_MAX = 1_024;
 /** Requests of a batch whose arrival is looked up. */
 const ARRIVALS_SAMPLED = 8;
+
+/** A request still pending after so many timeouts is forwarded again. */
+const FORWARD_AGAIN_TIMEOUTS = 4;
 
 interface ClientQueue {
   readonly entries: PendingRequest[];
@@ -119,7 +123,7 @@ export class RequestQueue {
       arrivedUs,
       dueUs,
       state: "waiting",
-      forwarded: false,
+      forwardedUs: Number.NEGATIVE_INFINITY,
       voices: NOBODY,
     };
     this.#byKey.set(request.key, entry);
@@ -255,6 +259,8 @@ export class RequestQueue {
         this.#decidedUnseen.delete(request.key);
         continue;
       }
+      // A copy that came after the decision of a first occurrence waits for its own.
+      if (entry.state !== "decided") continue;
       this.#byKey.delete(request.key);
       this.#byDigest.delete(entry.request.digest);
     }
@@ -266,14 +272,17 @@ export class RequestQueue {
     if (entry && !entry.voices.has(replica)) entry.voices = new Set([...entry.voices, replica]);
   }
 
-  /** Requests due at or before `beforeUs` and not yet forwarded, oldest first; marks them. */
-  overdue(beforeUs: number, max: number): PendingRequest[] {
+  /**
+   * Requests due for `timeoutUs`, oldest first, to be forwarded now; marks them. They are due again later: what went into
+   * a broken link is lost.
+   */
+  overdue(nowUs: number, timeoutUs: number, max: number): PendingRequest[] {
     const late: PendingRequest[] = [];
     for (let at = this.#arrivals.head; at < this.#arrivals.entries.length && late.length < max; at++) {
       const entry = this.#arrivals.entries[at] as PendingRequest;
-      if (entry.dueUs > beforeUs) break;
-      if (entry.state === "decided" || entry.forwarded) continue;
-      entry.forwarded = true;
+      if (entry.dueUs > nowUs - timeoutUs) break;
+      if (entry.state === "decided" || entry.forwardedUs > nowUs - FORWARD_AGAIN_TIMEOUTS * timeoutUs) continue;
+      entry.forwardedUs = nowUs;
       late.push(entry);
     }
     return late;

@@ -403,8 +403,8 @@ export class Synchronization {
   ): Rejection | null {
     if (at.decided > at.instance) return null;
     if (!selection) {
-      assert(at.decided < FIRST_INSTANCE, "a SYNC without any accept record follows a decision");
-      return this.#ordering.voteOnFree(batch, envelopes);
+      // Who restarted in this regency may see its SYNC again after the decision.
+      return at.decided < FIRST_INSTANCE ? this.#ordering.voteOnFree(batch, envelopes) : null;
     }
     if (at.decided === at.instance) {
       assert(selection.digest === at.digest, "a SYNC selects another batch than the decided one");
