@@ -78,12 +78,12 @@ export class Core {
       crypto: context.crypto,
       nowUs: () => context.nowUs,
       regency: () => this.#regency.number,
-      position: () => this.#ordering.lastDecided,
+      position: () => this.#ordering.chain.lastDecided,
       busy: () => this.#ordering.executionLags,
       send: (to, message) => context.send(to, message),
       verify: (checks, then) => context.verify(checks, then),
       learn: (batches) => {
-        this.#ordering.learn(batches);
+        this.#ordering.chain.learn(batches);
         this.#synchronization.progress();
       },
       misbehaved: (replica, code) => context.emit({ type: "misbehaved", replica, code }),
@@ -105,7 +105,7 @@ export class Core {
       wantedRegency: this.#synchronization.wanted,
       synchronized: this.#regency.synced !== null,
       leader: this.#ordering.leader,
-      lastDecided: this.#ordering.lastDecided,
+      lastDecided: this.#ordering.chain.lastDecided,
       abstainingUntil: this.#ordering.abstainingUntil,
       holding: this.#ordering.holding,
       catchingUp: this.#catchUp.active,
@@ -116,7 +116,7 @@ export class Core {
   }
 
   get lastDecided(): number {
-    return this.#ordering.lastDecided.instance;
+    return this.#ordering.chain.lastDecided.instance;
   }
 
   /** The newest STATUS a member sent: its own word, unverified. */
@@ -155,7 +155,7 @@ export class Core {
         this.#context.verified(input.ticket, input.valid);
         return;
       case "executed":
-        this.#ordering.executed(input.instance);
+        this.#ordering.chain.executed(input.instance);
         return;
       case "connected":
         this.#context.send(input.peer, this.#status());
@@ -219,7 +219,7 @@ export class Core {
 
   /** A fetched batch may be the one that a synchronizer was waiting for. */
   #onBatch(message: MessageOf<"BATCH">): Rejection | null {
-    const rejection = this.#ordering.onBatch(message);
+    const rejection = this.#ordering.chain.onBatch(message);
     if (!rejection) this.#synchronization.progress();
     return rejection;
   }
@@ -259,7 +259,7 @@ export class Core {
 
   /** Executed, cancelled, or past its deadline: nobody waits for a leader because of it. */
   #isSettled(request: Request): boolean {
-    const expired = request.deadlineMs > 0 && request.deadlineMs < this.#ordering.lastDecided.timestampMs;
+    const expired = request.deadlineMs > 0 && request.deadlineMs < this.#ordering.chain.lastDecided.timestampMs;
     return expired || this.#context.settled(request);
   }
 
@@ -275,17 +275,17 @@ export class Core {
 
   #serveBatch(to: ReplicaId, message: MessageOf<"FETCH_BATCH">): void {
     const { instance, digest, view } = message;
-    const batch = this.#ordering.candidate(instance, digest)?.bytes;
+    const batch = this.#ordering.chain.candidate(instance, digest)?.bytes;
     const regency = this.#regency.number;
     if (batch) this.#context.send(to, { type: "BATCH", view, regency, instance, digest, batch });
-    else if (instance <= this.#ordering.lastDecided.instance) {
+    else if (instance <= this.#ordering.chain.lastDecided.instance) {
       this.#context.emit({ type: "serveBatch", to, instance, digest });
     }
   }
 
   /** Only what is in our journal as decided is ours to give. */
   #serveHistory(to: ReplicaId, message: MessageOf<"FETCH_HISTORY">): void {
-    const decided = Math.min(this.#ordering.lastDecided.instance, this.#ordering.durableUpTo);
+    const decided = Math.min(this.#ordering.chain.lastDecided.instance, this.#ordering.chain.durableUpTo);
     if (message.from > 0 && message.from <= decided) {
       this.#context.emit({ type: "serveHistory", to, from: message.from, decided });
     }
@@ -378,7 +378,8 @@ export class Core {
 
   #status(): MessageOf<"STATUS"> {
     const { view, cluster, signer } = this.#context;
-    const { lastDecided, abstainingUntil } = this.#ordering;
+    const { abstainingUntil } = this.#ordering;
+    const { lastDecided } = this.#ordering.chain;
     const statement = {
       view: view.id,
       regency: this.#regency.number,

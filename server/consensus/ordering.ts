@@ -1,14 +1,13 @@
 /**
- * One instance after the other (docs/protocol.md section 4): proposals, votes, decisions, and the leader's part. How a ballot
- * goes from proposal to ACCEPT is `voting.ts`; which regency is installed is `synchronization.ts`.
+ * One instance after the other (docs/protocol.md section 4): messages, proposals, and the leader's part. How a ballot goes from
+ * proposal to ACCEPT is `voting.ts`, how decisions make a history is `chain.ts`, which regency is installed is
+ * `synchronization.ts`.
  *
  * Invariants
  *  1. No vote and no proposal in instance i+1 before i is in the own journal with the decided digest.
- *  2. Decisions are emitted in order of instance, each once.
- *  3. Only votes of the installed regency count, for the running instance or the one of this regency's SYNC.
- *  4. An accept record is never replaced by a record that the same batch is decided.
+ *  2. Only votes of the installed regency count, for the running instance or the one of this regency's SYNC.
+ *  3. A PROPOSE counts only from the leader of its instance, and above the instance of the SYNC of its regency.
  */
-import { decodeBatch } from "../../protocol/batch.ts";
 import type { Digest } from "../../protocol/bytes.ts";
 import { EMPTY } from "../../protocol/bytes.ts";
 import { assert, isRejection, type Rejection, reject } from "../../protocol/errors.ts";
@@ -16,15 +15,15 @@ import type { Certificate, MessageOf } from "../../protocol/messages.ts";
 import { leaderOf, type ReplicaId } from "../../protocol/view.ts";
 import { Batching } from "./batching.ts";
 import { isNewer } from "./certificate.ts";
+import { Chain } from "./chain.ts";
 import type { CoreContext } from "./context.ts";
 import { FutureMessages, isOrderingMessage, type OrderingMessage } from "./future-messages.ts";
-import { Milestones } from "./milestones.ts";
-import { approved, candidateOf, drifted, examine, examineAgain, invalidity, unquestioned } from "./proposal.ts";
-import { acceptMessage, decidedRecord } from "./records.ts";
+import { approved, drifted, examine, examineAgain, invalidity, unquestioned } from "./proposal.ts";
+import { acceptMessage } from "./records.ts";
 import type { Regency } from "./regency.ts";
 import type { RequestQueue } from "./request-queue.ts";
-import type { Position, Start } from "./restart.ts";
-import { BATCH_FETCH_RETRY_US, Ballot, type Candidate, nextFetch, RunningInstance } from "./running-instance.ts";
+import type { Start } from "./restart.ts";
+import { Ballot, type Candidate, type RunningInstance } from "./running-instance.ts";
 import type { Vote } from "./votes.ts";
 import { Voting } from "./voting.ts";
 
@@ -45,16 +44,12 @@ export class Ordering {
   readonly #future = new FutureMessages();
   readonly #batching: Batching;
   readonly #voting: Voting;
-  readonly #milestones: Milestones;
+  readonly #chain: Chain;
   readonly #abstainUntil: number;
   readonly #abstainRegency: number;
-  #running: RunningInstance;
-  /** The last decided instance; its ballot goes on when the SYNC of this regency is about it. */
-  #previous: RunningInstance | null = null;
+  /** The SYNC of this regency is about the last decided instance: its ballot goes on. */
   #revoting = false;
   #newestAccepted: Certificate | null;
-  /** What was journaled before the start may be decided again: its successor may have been proposed before the stop. */
-  readonly #journaledAtStart: number;
   /** Started after anything but a clean stop: what was sent up to `#abstainUntil` is not known. */
   readonly #forgetful: boolean;
   /** The clean-stop record is erased: new votes may leave. */
@@ -71,10 +66,13 @@ export class Ordering {
     this.#regency = regency;
     this.#port = port;
     this.#batching = new Batching(queue, context.options);
-    this.#milestones = new Milestones(start.lastDecided);
+    this.#chain = new Chain(context, queue, regency, start, {
+      stopped: () => this.#stopped,
+      decided: (decided, candidate) => this.#decided(decided, candidate),
+      progress: () => this.#progress(),
+    });
     this.#abstainUntil = start.abstainUntil;
     this.#abstainRegency = start.regency;
-    this.#journaledAtStart = start.newest?.instance ?? 0;
     this.#forgetful = !start.eraseCleanStop;
     this.#started = !start.eraseCleanStop;
     this.#restored = start.resend.filter(isOrderingMessage);
@@ -84,31 +82,25 @@ export class Ordering {
       stopped: () => this.#stopped,
       executionLags: () => this.executionLags,
       abstains: (running) => this.#abstains(running),
-      lacksBatch: (running, digest, voters) => this.#fetch(running, digest, voters),
+      lacksBatch: (running, digest, voters) => this.#fetch(running.instance, digest, voters),
       accepted: (certificate) => this.#accepted(certificate),
       acceptSent: (running, accept) => {
-        if (running.instance === this.#milestones.lastDecided.instance) this.#lastAccept = accept;
+        if (running.instance === this.#chain.lastDecided.instance) this.#lastAccept = accept;
       },
-      journaled: (running) => this.#journaled(running),
-      certificateFailed: (running, digest) => this.#certificateFailed(running, digest),
+      journaled: (running) => this.#chain.journaled(running),
+      certificateFailed: (running, digest) => this.#chain.certificateFailed(running, digest),
       progress: () => this.#progress(),
     });
-    this.#running = new RunningInstance({
-      instance: start.lastDecided.instance + 1,
-      regency: start.regency,
-      sinceUs: 0,
-      sinceWallMs: start.lastDecided.timestampMs,
-    });
-    this.#previous = this.#previousOf(start);
     this.#resume(start);
   }
 
-  get lastDecided(): Position {
-    return this.#milestones.lastDecided;
+  /** The history below the running instance. */
+  get chain(): Chain {
+    return this.#chain;
   }
 
-  get durableUpTo(): number {
-    return this.#milestones.durableUpTo;
+  get #running(): RunningInstance {
+    return this.#chain.running;
   }
 
   get leader(): ReplicaId {
@@ -122,7 +114,7 @@ export class Ordering {
 
   /** The last instance we will not vote in, or 0 when that is behind us. */
   get abstainingUntil(): number {
-    const over = this.#milestones.executedUpTo >= this.#abstainUntil || this.#regency.number !== this.#abstainRegency;
+    const over = this.#chain.executedUpTo >= this.#abstainUntil || this.#regency.number !== this.#abstainRegency;
     return over ? 0 : this.#abstainUntil;
   }
 
@@ -159,18 +151,6 @@ export class Ordering {
 
   // ---- starting and stopping
 
-  /** The last decided instance of before the start: a SYNC may be about it. */
-  #previousOf({ lastRecord, lastDecided, regency }: Start): RunningInstance | null {
-    if (!lastRecord) return null;
-    const { instance, timestampMs } = lastDecided;
-    const { digest, batchDigest, batch: bytes } = lastRecord;
-    const batch = decodeBatch(this.#context.crypto, bytes);
-    const previous = new RunningInstance({ instance, regency, sinceUs: 0, sinceWallMs: timestampMs });
-    previous.candidates.set(digest, { digest, batchDigest, bytes, batch });
-    previous.lastRecord = { digest, certification: null, certified: true, durable: true };
-    return previous;
-  }
-
   #resume(start: Start): void {
     if (start.eraseCleanStop) {
       this.#context.journal([{ type: "started" }], () => {
@@ -195,7 +175,7 @@ export class Ordering {
         ballot.ownWrite = message;
         ballot.writes.add({ sender: this.#context.self, digest, signature, standing: "valid" });
       } else if (message.type === "PROPOSE") {
-        const candidate = this.hold(message.batch);
+        const candidate = this.#chain.hold(message.batch);
         assert(!isRejection(candidate), "a proposal of our own is malformed");
         ballot.proposal = unquestioned(this.#context, message, candidate);
       }
@@ -207,7 +187,7 @@ export class Ordering {
   #resumeAccept({ newest, newestAccepted }: Start): void {
     const running = this.#running;
     if (newest?.instance === running.instance) {
-      const candidate = this.hold(newest.batch);
+      const candidate = this.#chain.hold(newest.batch);
       const fits = !isRejection(candidate) && candidate.digest === newest.digest;
       assert(fits, "the newest journal record contradicts the history");
       const certified = newestAccepted?.instance === newest.instance;
@@ -221,7 +201,7 @@ export class Ordering {
       running.ballot.ownAccept = accept;
       const { self } = this.#context;
       running.ballot.accepts.add({ sender: self, digest, signature: EMPTY, standing: "valid" });
-    } else if (instance === this.#milestones.lastDecided.instance) this.#lastAccept = accept;
+    } else if (instance === this.#chain.lastDecided.instance) this.#lastAccept = accept;
     else return;
     this.#context.broadcast(accept);
   }
@@ -265,8 +245,8 @@ export class Ordering {
    * judged by nobody again.
    */
   voteOnSelected(instance: number, candidate: Candidate): void {
-    const revoting = instance === this.#milestones.lastDecided.instance;
-    const running = revoting ? this.#previous : this.#running;
+    const revoting = instance === this.#chain.lastDecided.instance;
+    const running = revoting ? this.#chain.previous : this.#running;
     if (running?.instance !== instance) return;
     if (revoting && running.ballot.regency !== this.#regency.number) running.ballot = new Ballot(this.#regency.number);
     this.#revoting = revoting;
@@ -282,7 +262,7 @@ export class Ordering {
   /** A batch for the running instance that the leader may choose freely, and the envelopes of its requests. */
   freeBatch(): { readonly batch: Uint8Array; readonly envelopes: Uint8Array[] } {
     const { nowUs, wallMs } = this.#context;
-    const timestampMs = Math.max(wallMs, this.#milestones.lastDecided.timestampMs);
+    const timestampMs = Math.max(wallMs, this.#chain.lastDecided.timestampMs);
     return this.#batching.take(this.#running.instance, { timestampMs, nowUs });
   }
 
@@ -333,7 +313,7 @@ export class Ordering {
   }
 
   get #revoted(): RunningInstance | null {
-    return this.#revoting ? this.#previous : null;
+    return this.#revoting ? this.#chain.previous : null;
   }
 
   /** The instances we have votes in. */
@@ -357,10 +337,10 @@ export class Ordering {
     envelopes: readonly Uint8Array[],
   ): Rejection | null {
     const { ballot } = this.#running;
-    const candidate = this.hold(batch);
+    const candidate = this.#chain.hold(batch);
     const invalid = isRejection(candidate)
       ? candidate
-      : invalidity(this.#context, this.#milestones.lastDecided, candidate, envelopes);
+      : invalidity(this.#context, this.#chain.lastDecided, candidate, envelopes);
     if (isRejection(candidate) || invalid) {
       this.#port.leaderFailed(invalid?.code ?? "PROPOSE_INVALID");
       return reject("ignore", invalid?.code ?? "PROPOSE_INVALID");
@@ -383,17 +363,6 @@ export class Ordering {
     if (this.#running.ballot.proposal?.unproven.delete(digest)) this.#progress();
   }
 
-  #candidateOf(bytes: Uint8Array): Candidate | Rejection {
-    return candidateOf(this.#context, this.#queue, this.#milestones.lastDecided, bytes);
-  }
-
-  /** A batch that hashes onto our history and is well formed may become the running instance. */
-  hold(bytes: Uint8Array): Candidate | Rejection {
-    const candidate = this.#candidateOf(bytes);
-    if (!isRejection(candidate)) this.#running.candidates.set(candidate.digest, candidate);
-    return candidate;
-  }
-
   // ---- progress of the running instance
 
   /** Takes every step that has become possible; called after anything changed. */
@@ -409,12 +378,12 @@ export class Ordering {
 
   /** May we vote or propose at all? Invariant 1, and the clean-stop record must be erased. */
   get #mayVote(): boolean {
-    return this.#started && !this.#stopped && this.#milestones.settled;
+    return this.#started && !this.#stopped && this.#chain.settled;
   }
 
   /** Bounds what waits for execution: neither proposals nor WRITEs beyond it. */
   get executionLags(): boolean {
-    return this.#milestones.executionLag > this.#context.options.executionLagMax;
+    return this.#chain.executionLag > this.#context.options.executionLagMax;
   }
 
   #abstains(running: RunningInstance): boolean {
@@ -429,76 +398,28 @@ export class Ordering {
     const digest = ballot.accepts.reached(view.quorum) ?? believed;
     const candidate = candidates.get(digest);
     if (!candidate) {
-      this.#fetch(this.#running, digest, ballot.accepts.of(digest));
+      this.#fetch(this.#running.instance, digest, ballot.accepts.of(digest));
       return;
     }
     if (ballot.accepts.count(digest) < view.quorum) return;
     const { instance } = this.#running;
-    this.#decide(candidate);
+    this.#chain.decide(candidate);
     this.#proven(instance);
   }
 
-  /** Makes sure the journal holds (or will hold) the decided batch; an accept record of the same batch does. */
-  #journalDecided(running: RunningInstance, candidate: Candidate): void {
-    const { lastRecord } = running;
-    if (lastRecord?.certified && lastRecord.digest === candidate.digest) {
-      if (lastRecord.durable) this.#durable(running.instance);
-      return;
-    }
-    const record = { digest: candidate.digest, certification: null, certified: true, durable: false };
-    running.lastRecord = record;
-    this.#context.journal(
-      [decidedRecord({ view: this.#context.view.id, regency: this.#regency.number }, candidate)],
-      () => {
-        record.durable = true;
-        this.#journaled(running);
-      },
-    );
-  }
-
-  #journaled(running: RunningInstance): void {
-    const { instance, digest } = this.#milestones.lastDecided;
-    const { lastRecord } = running;
-    if (running.instance > instance || !lastRecord?.durable) return;
-    if (running.instance === instance && lastRecord.digest !== digest) return;
-    this.#durable(running.instance);
-  }
-
-  #durable(instance: number): void {
-    if (!this.#milestones.durable(instance)) return;
-    this.#context.emit({ type: "durable", instance });
-    this.#progress();
-  }
-
-  /** Decided before its certificate turned out to be bad: the record on disk must not keep it. */
-  #certificateFailed(running: RunningInstance, digest: Digest): void {
-    const candidate = running.candidates.get(digest);
-    if (this.#stopped || !candidate || running.instance > this.#milestones.lastDecided.instance) return;
-    this.#journalDecided(running, candidate);
-  }
-
-  #decide(candidate: Candidate): void {
-    const decided = this.#running;
-    const { digest, batch } = candidate;
-    const { instance, timestampMs } = batch;
-    this.#milestones.decide({ instance, digest, timestampMs }, batch.requests);
+  #decided(decided: RunningInstance, { batch }: Candidate): void {
     this.#lastAccept = decided.ballot.ownAccept;
-    this.#batching.decided(batch.requests, this.#context.nowUs);
-    this.#queue.decided(batch.requests, this.#context.nowUs);
-    this.#context.emit({ type: "decide", decision: { instance, digest, batch } });
-    this.#previous = decided;
     this.#revoting = false;
-    this.#running = new RunningInstance({
-      instance: instance + 1,
-      regency: this.#regency.number,
-      sinceUs: this.#context.nowUs,
-      sinceWallMs: instance <= this.#journaledAtStart ? timestampMs : this.#context.wallMs,
-    });
+    this.#batching.decided(batch.requests, this.#context.nowUs);
     if (this.#restored.length > 0) this.#resumeSent();
-    this.#journalDecided(decided, candidate);
     this.#port.decided();
-    this.#future.dropBelow(instance);
+    this.#future.dropBelow(batch.instance);
     this.#replay();
+  }
+
+  #fetch(instance: number, digest: Digest, voters: readonly Vote[]): void {
+    const sources = voters.map((vote) => vote.sender);
+    this.#chain.fetchBatch(instance, digest, sources);
   }
 
   /** Messages that came too early for what we were, again. */
@@ -507,70 +428,6 @@ export class Ordering {
     for (const at of [instance - 1, instance]) {
       for (const { from, message } of this.#future.take(at)) this.receive(from, message);
     }
-  }
-
-  /**
-   * Batches proven decided by the log of others, in order. Each is journaled before the next is looked at: messages that
-   * waited for its successor may decide that one, and records are appended in order.
-   */
-  learn(batches: readonly { readonly instance: number; readonly digest: Digest; readonly bytes: Uint8Array }[]): void {
-    for (const { instance, digest, bytes } of batches) {
-      if (this.#stopped) return;
-      if (instance <= this.#milestones.lastDecided.instance) continue;
-      const candidate = this.#running.candidates.get(digest) ?? this.#candidateOf(bytes);
-      if (isRejection(candidate) || candidate.digest !== digest) break;
-      this.#running.candidates.set(digest, candidate);
-      this.#decide(candidate);
-    }
-    this.#progress();
-  }
-
-  executed(instance: number): void {
-    this.#queue.executed(this.#milestones.executed(instance));
-    this.#progress();
-  }
-
-  // ---- batches by digest
-
-  #fetch(running: RunningInstance, digest: Digest, voters: readonly Vote[]): void {
-    this.fetchBatch(
-      running.instance,
-      digest,
-      voters.map((vote) => vote.sender),
-    );
-  }
-
-  /** Asks one of `sources` after the other for a batch of the running instance that is not here. */
-  fetchBatch(instance: number, digest: Digest, sources: readonly ReplicaId[]): void {
-    const running = this.#running;
-    if (running.instance !== instance) return;
-    const { nowUs, self, view } = this.#context;
-    const next = nextFetch(running.fetch, { digest, sources, self, nowUs });
-    if (!next) return;
-    running.fetch = next.fetch;
-    const regency = this.#regency.number;
-    this.#context.send(next.source, { type: "FETCH_BATCH", view: view.id, regency, instance, digest });
-    this.#context.emit({ type: "wake", atUs: nowUs + BATCH_FETCH_RETRY_US });
-  }
-
-  /** Any batch that hashes to a digest with votes is as good as one from the leader. */
-  onBatch(message: MessageOf<"BATCH">): Rejection | null {
-    const { instance, fetch } = this.#running;
-    if (message.instance !== instance || fetch?.digest !== message.digest) return null;
-    const candidate = this.#candidateOf(message.batch);
-    if (isRejection(candidate)) return candidate;
-    if (candidate.digest !== message.digest) return reject("ignore", "BATCH_DIGEST");
-    this.#running.candidates.set(candidate.digest, candidate);
-    this.#progress();
-    return null;
-  }
-
-  /** The batch of the running or the last decided instance, if it is in memory. */
-  candidate(instance: number, digest: Digest): Candidate | null {
-    for (const running of [this.#running, this.#previous]) {
-      if (running?.instance === instance) return running.candidates.get(digest) ?? null;
-    }
-    return null;
   }
 
   // ---- the leader
@@ -598,7 +455,7 @@ export class Ordering {
       batch,
       envelopes,
     };
-    const candidate = this.hold(batch);
+    const candidate = this.#chain.hold(batch);
     assert(!isRejection(candidate), "a proposal of our own is malformed");
     ballot.proposal = unquestioned(this.#context, message, candidate);
     this.#context.broadcast(message);

@@ -280,7 +280,7 @@ export class Synchronization {
   }
 
   #freeBatch(): { batch: Uint8Array; envelopes: Uint8Array[] } | null {
-    return this.#ordering.lastDecided.instance < FIRST_INSTANCE ? this.#ordering.freeBatch() : null;
+    return this.#ordering.chain.lastDecided.instance < FIRST_INSTANCE ? this.#ordering.freeBatch() : null;
   }
 
   /** The batch of the selected record, fetched (with the history below it) from those who reported it. */
@@ -289,13 +289,13 @@ export class Synchronization {
     chosen: readonly StopData[],
   ): { batch: Uint8Array; envelopes: Uint8Array[] } | null {
     const { instance, digest } = selection;
-    const candidate = this.#ordering.candidate(instance, digest);
+    const candidate = this.#ordering.chain.candidate(instance, digest);
     if (candidate) return { batch: candidate.bytes, envelopes: [] };
     const holders = chosen.filter(({ record }) => record?.instance === instance && record.digest === digest);
     const sources = holders.map((data) => data.replica);
     const voters = selection.votes.map((vote) => vote.replica);
-    if (this.#ordering.lastDecided.instance < instance - 1) this.#port.historyAt(instance, sources);
-    else this.#ordering.fetchBatch(instance, digest, [...new Set([...sources, ...voters])]);
+    if (this.#ordering.chain.lastDecided.instance < instance - 1) this.#port.historyAt(instance, sources);
+    else this.#ordering.chain.fetchBatch(instance, digest, [...new Set([...sources, ...voters])]);
     return null;
   }
 
@@ -383,7 +383,7 @@ export class Synchronization {
     this.#trySync();
     const sync = this.#verified;
     if (!sync || sync.regency !== this.#regency.number) return;
-    const { instance: decided, digest } = this.#ordering.lastDecided;
+    const { instance: decided, digest } = this.#ordering.chain.lastDecided;
     const instance = sync.selection?.instance ?? FIRST_INSTANCE;
     if (decided < instance - 1) return;
     this.#verified = null;
@@ -408,11 +408,11 @@ export class Synchronization {
     }
     if (at.decided === at.instance) {
       assert(selection.digest === at.digest, "a SYNC selects another batch than the decided one");
-      const candidate = this.#ordering.candidate(at.instance, at.digest);
+      const candidate = this.#ordering.chain.candidate(at.instance, at.digest);
       if (candidate) this.#ordering.voteOnSelected(at.instance, candidate);
       return null;
     }
-    const candidate = this.#ordering.hold(batch);
+    const candidate = this.#ordering.chain.hold(batch);
     if (isRejection(candidate)) return candidate;
     if (candidate.digest !== selection.digest) return reject("ignore", "SYNC_BATCH");
     this.#ordering.voteOnSelected(at.instance, candidate);

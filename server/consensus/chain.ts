@@ -1,0 +1,238 @@
+/**
+ * The history as it grows at this replica (docs/protocol.md sections 4.4 to 4.7): the last decided instance, the running one on
+ * top of it, their batches, and how decisions reach the own journal and execution.
+ *
+ * Invariants
+ *  1. Decisions are emitted in order of instance, each once; instances are journaled in that order.
+ *  2. An accept record is never replaced by a record that the same batch is decided.
+ *  3. `settled` only while the last decided batch is in the own journal.
+ */
+import { decodeBatch } from "../../protocol/batch.ts";
+import type { Digest } from "../../protocol/bytes.ts";
+import { isRejection, type Rejection, reject } from "../../protocol/errors.ts";
+import type { MessageOf } from "../../protocol/messages.ts";
+import type { ReplicaId } from "../../protocol/view.ts";
+import type { CoreContext } from "./context.ts";
+import { Milestones } from "./milestones.ts";
+import { candidateOf } from "./proposal.ts";
+import { decidedRecord } from "./records.ts";
+import type { Regency } from "./regency.ts";
+import type { RequestQueue } from "./request-queue.ts";
+import type { Position, Start } from "./restart.ts";
+import {
+  BATCH_FETCH_RETRY_US,
+  type Candidate,
+  type LastRecord,
+  nextFetch,
+  RunningInstance,
+} from "./running-instance.ts";
+
+/** A batch proven decided by the log of others. */
+export interface LearnedBatch {
+  readonly instance: number;
+  readonly digest: Digest;
+  readonly bytes: Uint8Array;
+}
+
+export interface ChainPort {
+  stopped(): boolean;
+  /** `decided` is the last decided instance now, and a new one is running. */
+  decided(decided: RunningInstance, candidate: Candidate): void;
+  progress(): void;
+}
+
+export class Chain {
+  readonly #context: CoreContext;
+  readonly #queue: RequestQueue;
+  readonly #regency: Regency;
+  readonly #port: ChainPort;
+  readonly #milestones: Milestones;
+  /** What was journaled before the start may be decided again: its successor may have been proposed before the stop. */
+  readonly #journaledAtStart: number;
+  #running: RunningInstance;
+  #previous: RunningInstance | null;
+
+  constructor(context: CoreContext, queue: RequestQueue, regency: Regency, start: Start, port: ChainPort) {
+    this.#context = context;
+    this.#queue = queue;
+    this.#regency = regency;
+    this.#port = port;
+    this.#milestones = new Milestones(start.lastDecided);
+    this.#journaledAtStart = start.newest?.instance ?? 0;
+    this.#running = new RunningInstance({
+      instance: start.lastDecided.instance + 1,
+      regency: start.regency,
+      sinceUs: 0,
+      sinceWallMs: start.lastDecided.timestampMs,
+    });
+    this.#previous = this.#previousOf(start);
+  }
+
+  get running(): RunningInstance {
+    return this.#running;
+  }
+
+  /** The last decided instance, as long as its batch is known. */
+  get previous(): RunningInstance | null {
+    return this.#previous;
+  }
+
+  get lastDecided(): Position {
+    return this.#milestones.lastDecided;
+  }
+
+  get durableUpTo(): number {
+    return this.#milestones.durableUpTo;
+  }
+
+  get executedUpTo(): number {
+    return this.#milestones.executedUpTo;
+  }
+
+  get settled(): boolean {
+    return this.#milestones.settled;
+  }
+
+  get executionLag(): number {
+    return this.#milestones.executionLag;
+  }
+
+  /** The last decided instance of before the start: a SYNC may be about it. */
+  #previousOf({ lastRecord, lastDecided, regency }: Start): RunningInstance | null {
+    if (!lastRecord) return null;
+    const { instance, timestampMs } = lastDecided;
+    const { digest, batchDigest, batch: bytes } = lastRecord;
+    const batch = decodeBatch(this.#context.crypto, bytes);
+    const previous = new RunningInstance({ instance, regency, sinceUs: 0, sinceWallMs: timestampMs });
+    previous.candidates.set(digest, { digest, batchDigest, bytes, batch });
+    previous.lastRecord = { digest, certification: null, certified: true, durable: true };
+    return previous;
+  }
+
+  // ---- batches
+
+  #candidateOf(bytes: Uint8Array): Candidate | Rejection {
+    return candidateOf(this.#context, this.#queue, this.#milestones.lastDecided, bytes);
+  }
+
+  /** A batch that hashes onto our history and is well formed may become the running instance. */
+  hold(bytes: Uint8Array): Candidate | Rejection {
+    const candidate = this.#candidateOf(bytes);
+    if (!isRejection(candidate)) this.#running.candidates.set(candidate.digest, candidate);
+    return candidate;
+  }
+
+  /** The batch of the running or the last decided instance, if it is in memory. */
+  candidate(instance: number, digest: Digest): Candidate | null {
+    for (const running of [this.#running, this.#previous]) {
+      if (running?.instance === instance) return running.candidates.get(digest) ?? null;
+    }
+    return null;
+  }
+
+  /** Asks one of `sources` after the other for a batch of the running instance that is not here. */
+  fetchBatch(instance: number, digest: Digest, sources: readonly ReplicaId[]): void {
+    const running = this.#running;
+    if (running.instance !== instance) return;
+    const { nowUs, self, view } = this.#context;
+    const next = nextFetch(running.fetch, { digest, sources, self, nowUs });
+    if (!next) return;
+    running.fetch = next.fetch;
+    const regency = this.#regency.number;
+    this.#context.send(next.source, { type: "FETCH_BATCH", view: view.id, regency, instance, digest });
+    this.#context.emit({ type: "wake", atUs: nowUs + BATCH_FETCH_RETRY_US });
+  }
+
+  /** Any batch that hashes to a digest with votes is as good as one from the leader. */
+  onBatch(message: MessageOf<"BATCH">): Rejection | null {
+    const { instance, fetch } = this.#running;
+    if (message.instance !== instance || fetch?.digest !== message.digest) return null;
+    const candidate = this.#candidateOf(message.batch);
+    if (isRejection(candidate)) return candidate;
+    if (candidate.digest !== message.digest) return reject("ignore", "BATCH_DIGEST");
+    this.#running.candidates.set(candidate.digest, candidate);
+    this.#port.progress();
+    return null;
+  }
+
+  // ---- decisions
+
+  decide(candidate: Candidate): void {
+    const decided = this.#running;
+    const { digest, batch } = candidate;
+    const { instance, timestampMs } = batch;
+    this.#milestones.decide({ instance, digest, timestampMs }, batch.requests);
+    this.#queue.decided(batch.requests, this.#context.nowUs);
+    this.#context.emit({ type: "decide", decision: { instance, digest, batch } });
+    this.#previous = decided;
+    this.#running = new RunningInstance({
+      instance: instance + 1,
+      regency: this.#regency.number,
+      sinceUs: this.#context.nowUs,
+      sinceWallMs: instance <= this.#journaledAtStart ? timestampMs : this.#context.wallMs,
+    });
+    this.#journalDecided(decided, candidate);
+    this.#port.decided(decided, candidate);
+  }
+
+  /**
+   * Batches proven decided by the log of others, in order. Each is journaled before the next is looked at: messages that
+   * waited for its successor may decide that one, and records are appended in order.
+   */
+  learn(batches: readonly LearnedBatch[]): void {
+    for (const { instance, digest, bytes } of batches) {
+      if (this.#port.stopped()) return;
+      if (instance <= this.#milestones.lastDecided.instance) continue;
+      const candidate = this.#running.candidates.get(digest) ?? this.#candidateOf(bytes);
+      if (isRejection(candidate) || candidate.digest !== digest) break;
+      this.#running.candidates.set(digest, candidate);
+      this.decide(candidate);
+    }
+    this.#port.progress();
+  }
+
+  executed(instance: number): void {
+    this.#queue.executed(this.#milestones.executed(instance));
+    this.#port.progress();
+  }
+
+  // ---- the own journal
+
+  /** Makes sure the journal holds (or will hold) the decided batch; an accept record of the same batch does. */
+  #journalDecided(running: RunningInstance, candidate: Candidate): void {
+    const { lastRecord } = running;
+    if (lastRecord?.certified && lastRecord.digest === candidate.digest) {
+      if (lastRecord.durable) this.#durable(running.instance);
+      return;
+    }
+    const record: LastRecord = { digest: candidate.digest, certification: null, certified: true, durable: false };
+    running.lastRecord = record;
+    const place = { view: this.#context.view.id, regency: this.#regency.number };
+    this.#context.journal([decidedRecord(place, candidate)], () => {
+      record.durable = true;
+      this.journaled(running);
+    });
+  }
+
+  /** The newest record of this instance may be on disk now: if it is the decided batch, we may go on. */
+  journaled(running: RunningInstance): void {
+    const { instance, digest } = this.#milestones.lastDecided;
+    const { lastRecord } = running;
+    if (running.instance > instance || !lastRecord?.durable) return;
+    if (running.instance === instance && lastRecord.digest !== digest) return;
+    this.#durable(running.instance);
+  }
+
+  #durable(instance: number): void {
+    if (!this.#milestones.durable(instance)) return;
+    this.#context.emit({ type: "durable", instance });
+    this.#port.progress();
+  }
+
+  /** Decided before its certificate turned out to be bad: the record on disk must not keep it. */
+  certificateFailed(running: RunningInstance, digest: Digest): void {
+    const candidate = running.candidates.get(digest);
+    if (this.#port.stopped() || !candidate || running.instance > this.#milestones.lastDecided.instance) return;
+    this.#journalDecided(running, candidate);
+  }
+}
