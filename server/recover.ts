@@ -3,13 +3,13 @@
  * journal what the state store lacks, and apply the restart rules (docs/protocol.md section 4 and 6).
  */
 import { decodeBatch } from "../protocol/batch.ts";
+import { certificateChecks } from "../protocol/certificate.ts";
 import type { Cluster } from "../protocol/cluster.ts";
 import type { Crypto } from "../protocol/crypto/contract.ts";
 import { decoded, isRejection, QuorateError } from "../protocol/errors.ts";
 import { HISTORY_BATCHES_MAX } from "../protocol/limits.ts";
 import type { View } from "../protocol/view.ts";
 import type { InstanceRecord, Storage } from "../storage/contract.ts";
-import { certificateChecks } from "./consensus/certificate.ts";
 import { decidedInstance, type Position, type Start, startOf } from "./consensus/restart.ts";
 import type { Service, ServiceState } from "./service/contract.ts";
 import { Executor } from "./service/executor.ts";

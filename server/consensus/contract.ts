@@ -5,19 +5,15 @@
  */
 import type { Batch } from "../../protocol/batch.ts";
 import type { Digest } from "../../protocol/bytes.ts";
+import type { SignatureCheck } from "../../protocol/certificate.ts";
 import type { Certificate, Message } from "../../protocol/messages.ts";
 import type { Request } from "../../protocol/request.ts";
 import type { ReplicaId } from "../../protocol/view.ts";
 
+export type { SignatureCheck };
+
 /** Names an asynchronous effect in the input that answers it. */
 export type Ticket = number;
-
-/** One Ed25519 signature to check: by this member's key, over these bytes. */
-export interface SignatureCheck {
-  readonly publicKey: Uint8Array;
-  readonly statement: Uint8Array;
-  readonly signature: Uint8Array;
-}
 
 /** An instance as the core journals it; the same shape as storage's records, which the core may not import. */
 export interface JournaledInstance {

@@ -14,7 +14,6 @@ import { assert, isRejection, type Rejection, reject } from "../../protocol/erro
 import type { Certificate, MessageOf } from "../../protocol/messages.ts";
 import { leaderOf, type ReplicaId } from "../../protocol/view.ts";
 import { Batching } from "./batching.ts";
-import { isNewer } from "./certificate.ts";
 import { Chain } from "./chain.ts";
 import type { CoreContext } from "./context.ts";
 import { FutureMessages, isOrderingMessage, type OrderingMessage } from "./future-messages.ts";
@@ -24,6 +23,7 @@ import type { Regency } from "./regency.ts";
 import type { RequestQueue } from "./request-queue.ts";
 import type { Start } from "./restart.ts";
 import { Ballot, type Candidate, type RunningInstance } from "./running-instance.ts";
+import { isNewer } from "./selection.ts";
 import type { Vote } from "./votes.ts";
 import { Voting } from "./voting.ts";
 

@@ -6,10 +6,17 @@
  * values never both have write certificates in one (instance, regency), because correct replicas WRITE once; and a record
  * for I proves that everything below I is decided.
  */
+import { certificateChecks, type SignatureCheck } from "../../protocol/certificate.ts";
 import { type Certificate, type StopData, stopDataStatement } from "../../protocol/messages.ts";
 import { memberOf, type ReplicaId, type View } from "../../protocol/view.ts";
-import { certificateChecks, isNewer } from "./certificate.ts";
-import type { SignatureCheck } from "./contract.ts";
+
+/** Order of accept records: by instance, then by regency. */
+export function isNewer(
+  a: { readonly instance: number; readonly regency: number },
+  b: { readonly instance: number; readonly regency: number } | null,
+): boolean {
+  return b === null || a.instance > b.instance || (a.instance === b.instance && a.regency > b.regency);
+}
 
 /** The record with the highest (instance, regency), or null when nobody accepted anything in this view. */
 export function selected(stopData: readonly StopData[]): Certificate | null {

@@ -8,12 +8,11 @@
  */
 import { historyDigest } from "../../protocol/batch.ts";
 import type { Digest } from "../../protocol/bytes.ts";
+import { certificateChecks, type SignatureCheck } from "../../protocol/certificate.ts";
 import type { Crypto } from "../../protocol/crypto/contract.ts";
 import { type Rejection, reject } from "../../protocol/errors.ts";
 import { type HistoryProof, type Message, type MessageOf, statusStatement } from "../../protocol/messages.ts";
 import { memberOf, type ReplicaId, type View } from "../../protocol/view.ts";
-import { certificateChecks } from "../consensus/certificate.ts";
-import type { SignatureCheck } from "../consensus/contract.ts";
 
 const REQUEST_TIMEOUT_US = 1_000_000;
 const BACK_OFF_US = 3_000_000;

@@ -1,7 +1,13 @@
 /** Write certificates: Q distinct members' signatures on one WRITE statement (docs/protocol.md sections 4.3 and 5). */
-import { type Certificate, writeStatement } from "../../protocol/messages.ts";
-import { memberOf, type View } from "../../protocol/view.ts";
-import type { SignatureCheck } from "./contract.ts";
+import { type Certificate, writeStatement } from "./messages.ts";
+import { memberOf, type View } from "./view.ts";
+
+/** One Ed25519 signature to check: by this member's or client's key, over these bytes. */
+export interface SignatureCheck {
+  readonly publicKey: Uint8Array;
+  readonly statement: Uint8Array;
+  readonly signature: Uint8Array;
+}
 
 /**
  * The signatures to check before this certificate is believed; null when it cannot be one of this view: too few voters, the
@@ -19,12 +25,4 @@ export function certificateChecks(view: View, certificate: Certificate): Signatu
     checks.push({ publicKey: member.signKey, statement, signature });
   }
   return checks;
-}
-
-/** Order of accept records: by instance, then by regency. */
-export function isNewer(
-  a: { readonly instance: number; readonly regency: number },
-  b: { readonly instance: number; readonly regency: number } | null,
-): boolean {
-  return b === null || a.instance > b.instance || (a.instance === b.instance && a.regency > b.regency);
 }
