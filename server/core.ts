@@ -319,6 +319,7 @@ export class Core {
     this.#catchUp.tick();
     this.#ordering.tick();
     this.#forwardOverdue();
+    this.#dropBlameless();
     this.#judgeLeader();
     this.#synchronization.tick(this.#suspicion.timeoutUs);
   }
@@ -331,20 +332,23 @@ export class Core {
       this.#synchronization.leaveRegency();
     }
     if (this.#synchronization.wanted > this.#regency.number) return;
-    const judged = (): string | null =>
-      this.#suspicion.verdict({
-        nowUs,
-        synced: this.#regency.synced !== null,
-        leading: this.#ordering.leader === self,
-        oldestDueUs: this.queue.oldestDueUs(view.weakQuorum),
-        proposedSinceUs: this.#ordering.proposedSinceUs,
-      });
-    if (judged() === "REQUEST_OVERDUE") {
-      this.queue.dropSettled((request) => this.#isSettled(request), SETTLED_CHECKS_MAX);
-    }
-    const reason = judged();
+    const reason = this.#suspicion.verdict({
+      nowUs,
+      synced: this.#regency.synced !== null,
+      leading: this.#ordering.leader === self,
+      oldestDueUs: this.queue.oldestDueUs(view.weakQuorum),
+      proposedSinceUs: this.#ordering.proposedSinceUs,
+    });
     if (reason) this.#suspect(reason);
-    this.queue.dropUnvouched(nowUs - UNVOUCHED_TIMEOUTS * this.#suspicion.timeoutUs, view.weakQuorum);
+  }
+
+  /** What no leader can be blamed for does not wait: executed or expired meanwhile, or held by nobody else for long. */
+  #dropBlameless(): void {
+    const { nowUs, view } = this.#context;
+    const { timeoutUs } = this.#suspicion;
+    const overdueUs = nowUs - 2 * timeoutUs;
+    this.queue.dropSettled(overdueUs, (request) => this.#isSettled(request), SETTLED_CHECKS_MAX);
+    this.queue.dropUnvouched(nowUs - UNVOUCHED_TIMEOUTS * timeoutUs, view.weakQuorum);
   }
 
   #suspect(reason: string): void {

@@ -298,10 +298,12 @@ export class Ordering {
     if (message.type === "PROPOSE") return running === this.#running ? this.#onPropose(from, message) : null;
     const { ballot } = running;
     const { digest } = message;
+    const box = message.type === "WRITE" ? ballot.writes : ballot.accepts;
+    if (box.conflicts({ sender: from, digest })) return reject("ignore", "VOTE_CONFLICT");
     if (message.type === "WRITE") {
-      ballot.writes.add({ sender: from, digest, signature: message.signature, standing: "unverified" });
+      box.add({ sender: from, digest, signature: message.signature, standing: "unverified" });
       this.#checkHopeless(running);
-    } else ballot.accepts.add({ sender: from, digest, signature: EMPTY, standing: "valid" });
+    } else box.add({ sender: from, digest, signature: EMPTY, standing: "valid" });
     this.#progress();
     return null;
   }

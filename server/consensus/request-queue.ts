@@ -313,11 +313,12 @@ export class RequestQueue {
     trim(this.#arrivals, isDecided);
   }
 
-  /** Requests that need no ordering any more, whatever became of them. */
-  dropSettled(settled: (request: Request) => boolean, max: number): void {
+  /** Forgets requests due before `beforeUs` that need no ordering any more, whatever became of them. */
+  dropSettled(beforeUs: number, settled: (request: Request) => boolean, max: number): void {
     const { entries, head } = this.#arrivals;
     for (let at = head; at < Math.min(entries.length, head + max); at++) {
       const entry = entries[at] as PendingRequest;
+      if (entry.dueUs > beforeUs) break;
       if (entry.state === "waiting" && settled(entry.request)) this.#drop(entry);
     }
     trim(this.#arrivals, isDecided);

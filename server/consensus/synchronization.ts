@@ -30,6 +30,8 @@ import { Stops } from "./stops.ts";
 const FIRST_INSTANCE = 1;
 /** A member whose SYNC was invalid is not listened to about regencies ahead of ours for this long. */
 const INVALID_SYNC_PAUSE_US = 1_000_000;
+/** A SYNC goes to one member, and is taken from one that is ahead of our regency, no more often than this. */
+const SYNC_INTERVAL_US = 200_000;
 
 /** A SYNC whose STOPDATAs are verified: what it selects, and the batch that came with it. */
 interface VerifiedSync {
@@ -75,6 +77,7 @@ export class Synchronization {
   /** Verified, and waiting for its regency to be on disk or for the history below it. */
   #verified: VerifiedSync | null = null;
   readonly #verifying = new Map<ReplicaId, number>();
+  readonly #syncSentUs = new Map<ReplicaId, number>();
   readonly #pausedUntilUs = new Map<ReplicaId, number>();
   #checkingStatuses = false;
   #stopped = false;
@@ -95,7 +98,7 @@ export class Synchronization {
     return synchronizerOf(this.#context.view, this.#regency.number);
   }
 
-  /** A SYNC sent before a clean stop stands, and is sent again. */
+  /** A SYNC sent before a clean stop stands, and is sent again; a phase that was under way goes on. */
   resume(messages: readonly Message[]): void {
     for (const message of messages) {
       if (message.type !== "SYNC" || message.regency !== this.#regency.number) continue;
@@ -103,6 +106,7 @@ export class Synchronization {
       this.#context.broadcast(message);
       this.#verify(this.#context.self, message);
     }
+    if (this.#regency.number > 0 && this.#regency.synced === null && !this.#ordering.forgetful) this.#onDisk();
   }
 
   /** What a clean stop must remember: our SYNC, unless an accept record of this regency follows it. */
@@ -240,7 +244,7 @@ export class Synchronization {
       return null;
     }
     if (this.#ownSync) {
-      this.#context.send(from, this.#ownSync);
+      this.#repeatSync(from, this.#ownSync);
       return null;
     }
     const gathering = this.#gathering;
@@ -256,6 +260,14 @@ export class Synchronization {
       }
     });
     return null;
+  }
+
+  /** For somebody who installed this regency late; a SYNC is large, so not at any pace. */
+  #repeatSync(to: ReplicaId, sync: MessageOf<"SYNC">): void {
+    const { nowUs } = this.#context;
+    if (nowUs - (this.#syncSentUs.get(to) ?? Number.NEGATIVE_INFINITY) < SYNC_INTERVAL_US) return;
+    this.#syncSentUs.set(to, nowUs);
+    this.#context.send(to, sync);
   }
 
   /** Sends the SYNC once n-f STOPDATAs are here and the selected batch with them. */
@@ -323,7 +335,10 @@ export class Synchronization {
     if (from !== synchronizerOf(view, regency)) return reject("ignore", "SYNC_NOT_SYNCHRONIZER");
     const known = this.#regency.synced !== null || this.#verified !== null;
     if (regency < this.#regency.number || (regency === this.#regency.number && known)) return null;
-    if (regency > this.#regency.number && (this.#pausedUntilUs.get(from) ?? 0) > nowUs) return null;
+    if (regency > this.#regency.number) {
+      if ((this.#pausedUntilUs.get(from) ?? 0) > nowUs) return null;
+      this.#pausedUntilUs.set(from, nowUs + SYNC_INTERVAL_US);
+    }
     if ((this.#verifying.get(from) ?? -1) >= regency) return null;
     return this.#verify(from, message);
   }

@@ -27,6 +27,12 @@ export class VoteBox {
     return true;
   }
 
+  /** Did this sender vote for something else before? No correct replica does. */
+  conflicts({ sender, digest }: Pick<Vote, "sender" | "digest">): boolean {
+    const known = this.#votes.get(sender);
+    return known !== undefined && known.digest !== digest;
+  }
+
   invalidate(vote: Vote): void {
     if (vote.standing === "invalid") return;
     vote.standing = "invalid";

@@ -5,7 +5,8 @@
  * Invariants
  *  1. At most one WRITE and one ACCEPT leaves per (view, instance, regency), and no WRITE while abstaining after a restart.
  *  2. ACCEPT leaves, and counts for ourselves, only when its certificate has verified and its record is on disk.
- *  3. A record on disk is replaced by an accept record only when the certificate of the new one has verified.
+ *  3. A record on disk is replaced by an accept record only when the certificate of the new one has verified, and its
+ *     regency is still the installed one.
  */
 import { type Digest, EMPTY } from "../../protocol/bytes.ts";
 import { type Certificate, type MessageOf, writeStatement } from "../../protocol/messages.ts";
@@ -94,11 +95,18 @@ export class Voting {
     const certification: Certification = { instance, digest, votes: chosen, verified: false, journaled: false };
     ballot.certification = certification;
     // What is on disk may be all that remembers a decided value: an unverified certificate must not replace it.
-    const replaces = running.lastRecord !== null;
+    const replaced = running.lastRecord;
     this.#verifyWrites(running, ballot, certification, () => {
-      if (replaces) this.#journal(running, ballot, candidate, certification);
+      if (replaced && this.#mayReplace(replaced, running, ballot, digest)) {
+        this.#journal(running, ballot, candidate, certification);
+      }
     });
-    if (!replaces) this.#journal(running, ballot, candidate, certification);
+    if (!replaced) this.#journal(running, ballot, candidate, certification);
+  }
+
+  /** Verification took its time: has a later regency, or a decision for another batch, gone to the journal meanwhile? */
+  #mayReplace(replaced: LastRecord, { lastRecord }: RunningInstance, ballot: Ballot, digest: Digest): boolean {
+    return this.#isOpen(ballot) && (lastRecord === replaced || lastRecord?.digest === digest);
   }
 
   #verifyWrites(running: RunningInstance, ballot: Ballot, certification: Certification, verified: () => void): void {

@@ -157,16 +157,25 @@ export class Metrics {
         },
       });
     }
-    const held = (): number => this.heldProposals;
-    new Counter({
-      name: "quorate_held_proposals_total",
-      help: "Proposals held because a request was not authentic yet or the clock disagreed",
-      registers: [this.registry],
-      collect() {
-        this.reset();
-        this.inc(held());
-      },
-    });
+    const counters: readonly [name: string, help: string, read: () => number][] = [
+      [
+        "quorate_held_proposals_total",
+        "Proposals held because a request was not authentic yet or the clock disagreed",
+        () => this.heldProposals,
+      ],
+      ["quorate_regency_changes_total", "Regencies installed since the start", () => this.regencyChanges],
+    ];
+    for (const [name, help, read] of counters) {
+      new Counter({
+        name,
+        help,
+        registers: [this.registry],
+        collect() {
+          this.reset();
+          this.inc(read());
+        },
+      });
+    }
   }
 
   #publishMaps(): void {
