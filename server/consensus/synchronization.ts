@@ -422,7 +422,8 @@ export class Synchronization {
       return at.decided < FIRST_INSTANCE ? this.#ordering.voteOnFree(batch, envelopes) : null;
     }
     if (at.decided === at.instance) {
-      assert(selection.digest === at.digest, "a SYNC selects another batch than the decided one");
+      // A synchronizer may send two valid SYNCs, and the instance be decided after the first: no reason to halt.
+      if (selection.digest !== at.digest) return reject("ignore", "SYNC_CONTRADICTS");
       const candidate = this.#ordering.chain.candidate(at.instance, at.digest);
       if (candidate) this.#ordering.voteOnSelected(at.instance, candidate);
       return null;
