@@ -1,6 +1,7 @@
 /** What a replica says about itself over admin HTTP: health checks, metrics, and the /status document. */
 import { bytesOf, hex } from "../protocol/bytes.ts";
 import type { ServerConfig } from "./config.ts";
+import type { CoreState } from "./core.ts";
 import type { AdminRoutes, HealthCheck, Health as HealthReport } from "./network/admin.ts";
 import type { Gateway, Links } from "./network/contract.ts";
 import type { Metrics } from "./network/metrics.ts";
@@ -99,7 +100,9 @@ export class Health implements AdminRoutes {
 
   async status(): Promise<object> {
     const { config, replica, executor, gateway, version } = this.#parts;
-    const { view, regency, leader, lastDecided, abstainingUntil, holding, catchingUp, ...queues } = replica.core.state;
+    const { core } = replica;
+    const { view, regency, wantedRegency, leader, lastDecided, holding } = core.state;
+    const { pendingRequests, pendingBytes, bufferedMessages } = core.state;
     const { n, f, quorum, mode } = config.cluster.view;
     return {
       replica: config.replica,
@@ -112,26 +115,34 @@ export class Health implements AdminRoutes {
       quorum,
       view,
       regency,
+      wantedRegency,
       leader,
       decided: lastDecided.instance,
       executed: replica.executedInstance,
       revision: String(executor.revision),
       historyDigest: hex(bytesOf(executor.applied.digest)),
-      state: this.#state(abstainingUntil, catchingUp),
+      state: this.#state(core.state),
       holding,
       peers: this.#peers(),
-      queues: { ...queues, executionBacklog: replica.executionBacklog, clientConnections: gateway.connections },
+      queues: {
+        pendingRequests,
+        pendingBytes,
+        bufferedMessages,
+        executionBacklog: replica.executionBacklog,
+        clientConnections: gateway.connections,
+      },
       requests: { ...replica.intake.counts },
       disk: { ...(await replica.diskUse()), low: replica.diskLow },
     };
   }
 
-  #state(abstainingUntil: number, catchingUp: boolean): string {
+  #state({ abstainingUntil, catchingUp, synchronized }: CoreState): string {
     const { replica } = this.#parts;
     if (replica.halted) return "halted";
     if (replica.draining) return "draining";
     if (catchingUp) return "catching up";
     if (!replica.recovered) return "recovering";
+    if (!synchronized) return "synchronizing";
     return abstainingUntil > 0 ? "abstaining" : "voting";
   }
 }
