@@ -30,6 +30,8 @@ export interface SimulationObserver {
     readonly instance: number;
     readonly digest: Digest;
     readonly requests: readonly Request[];
+    /** The batch's agreed time: the checkers that replay the log cannot do without it. */
+    readonly timestampMs?: number;
   }): void;
   /** A correct replica executed an instance; `root` is a digest of its whole replicated state after it. */
   executed?(event: {
