@@ -7,10 +7,20 @@ import type { Operation } from "./workload.ts";
 
 const LATENCY_US_MAX = 3_600_000_000;
 const ERROR_PAUSE_MS = 50;
+const TICK_MS = 100;
 
 /** Latencies in microseconds. */
 export function latencyHistogram(): RecordableHistogram {
   return createHistogram({ lowest: 1, highest: LATENCY_US_MAX, figures: 3 });
+}
+
+/** Told of the measured time as it passes. */
+export interface PhaseObserver {
+  begin(): void;
+  end(): void;
+  answered(latencyUs: number): void;
+  failed(error: unknown): void;
+  tick(): void;
 }
 
 export interface Phase {
@@ -22,6 +32,7 @@ export interface Phase {
   /** Called when the measured time begins and ends. */
   readonly onMeasure?: { begin(): void; end(): void };
   readonly onTick?: (state: { operations: number; elapsedMs: number }) => void;
+  readonly observer?: PhaseObserver | undefined;
 }
 
 export interface PhaseResult {
@@ -32,7 +43,7 @@ export interface PhaseResult {
 
 /** @throws what the operations throw, when the whole warm-up and measured time brought not one answer */
 export async function runPhase(phase: Phase): Promise<PhaseResult> {
-  const { operations, warmupMs, measureMs, histogram, onMeasure } = phase;
+  const { operations, warmupMs, measureMs, histogram, onMeasure, observer } = phase;
   let measuring = false;
   let ended = false;
   let answered = 0;
@@ -46,28 +57,36 @@ export async function runPhase(phase: Phase): Promise<PhaseResult> {
         await operation();
       } catch (error) {
         lastError = error;
-        if (measuring) errors += 1;
+        if (measuring) {
+          errors += 1;
+          observer?.failed(error);
+        }
         await sleep(ERROR_PAUSE_MS);
         continue;
       }
       answered += 1;
       if (!measuring) continue;
       counted += 1;
-      histogram.record(Math.max(1, Math.round((performance.now() - start) * 1_000)));
+      const latencyUs = Math.max(1, Math.round((performance.now() - start) * 1_000));
+      histogram.record(latencyUs);
+      observer?.answered(latencyUs);
     }
   };
   const loops = Promise.all(operations.map(loop));
   await sleep(warmupMs);
   onMeasure?.begin();
+  observer?.begin();
   measuring = true;
   const begin = performance.now();
   const ticker = setInterval(() => {
     phase.onTick?.({ operations: counted, elapsedMs: performance.now() - begin });
-  }, 250);
+    observer?.tick();
+  }, TICK_MS);
   await sleep(measureMs);
   clearInterval(ticker);
   measuring = false;
   const elapsedMs = performance.now() - begin;
+  observer?.end();
   onMeasure?.end();
   ended = true;
   await loops;

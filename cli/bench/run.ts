@@ -6,10 +6,12 @@ import { chooseCluster, type Globals } from "../globals.ts";
 import { type Io, writeOut } from "../io.ts";
 import { progressOn } from "../progress.ts";
 import { type BytesKv, openKv } from "../session.ts";
-import { latencyHistogram, type PhaseResult, runPhase } from "./closed-loop.ts";
+import { latencyHistogram, type Phase, type PhaseResult, runPhase } from "./closed-loop.ts";
+import { watchCluster } from "./cluster-watch.ts";
 import { CpuMeter, type CpuSnapshot, CpuTotal } from "./cpu.ts";
 import { type FanOutLimit, openFanOutLimit } from "./fan-out-limit.ts";
-import { type Round, reportOf, reportText, roundJson, roundText } from "./report.ts";
+import { intervalJson, type Round, reportOf, reportText, roundJson, roundText, timelineText } from "./report.ts";
+import { Timeline } from "./timeline.ts";
 import { type Operation, operationOn, prefill, type Workload } from "./workload.ts";
 
 const LIMIT_ROUNDS = 3;
@@ -54,19 +56,34 @@ async function measure(run: BenchRun, operations: readonly Operation[], limit: F
   const histogram = latencyHistogram();
   const cpu = new CpuTotal();
   const rounds: Round[] = [];
+  const timelines: Timeline[] = [];
   const total = { operations: 0, errors: 0 };
   for (let number = 1; number <= count; number++) {
     const label = `round ${number} of ${count}:`;
-    const phase = await measuredPhase({ run, operations, histogram, meter, cpu, label });
+    const timeline = openTimeline(run, number);
+    if (timeline) timelines.push(timeline);
+    const phase = await measuredPhase({ run, operations, histogram, meter, cpu, label, timeline });
     total.operations += phase.operations;
     total.errors += phase.errors;
     const echo = limit ? await echoPhase(run, limit, label) : null;
     const round = { opsPerSecond: rate(phase), limitOpsPerSecond: echo === null ? null : rate(echo) };
     rounds.push(round);
+    if (timeline && !json) await writeOut(io, timelineText(timeline.intervals));
     await writeOut(io, json ? roundJson(number, round) : roundText(number, round));
   }
-  const report = reportOf({ rounds, ...total, histogram, cpu });
+  const report = reportOf({ rounds, ...total, histogram, cpu, timelines });
   await writeOut(io, json ? `${JSON.stringify(report)}\n` : reportText(report));
+}
+
+/** With -o json each interval is printed when it has ended, for whoever follows the run. */
+function openTimeline({ options, io, json }: BenchRun, round: number): Timeline | undefined {
+  if (options.timeline === undefined) return undefined;
+  return new Timeline({
+    intervalMs: options.timeline,
+    onInterval: (interval) => {
+      if (json) io.stdout.write(intervalJson(round, interval));
+    },
+  });
 }
 
 function rate({ operations, elapsedMs }: PhaseResult): number {
@@ -81,13 +98,19 @@ async function measuredPhase(parts: {
   meter: CpuMeter;
   cpu: CpuTotal;
   label: string;
+  timeline: Timeline | undefined;
 }): Promise<PhaseResult> {
-  const { run, operations, histogram, meter, cpu, label } = parts;
+  const { run, operations, histogram, meter, cpu, label, timeline } = parts;
+  const { file } = chooseCluster(run.globals, run.io);
+  const stopWatching = timeline ? watchCluster(file, (change) => timeline.mark(change)) : async () => {};
   const snapshots: Promise<CpuSnapshot>[] = [];
   const edge = (): void => {
     snapshots.push(meter.read());
   };
-  const result = await phaseOf(run, { operations, histogram, label, onMeasure: { begin: edge, end: edge } });
+  const onMeasure = { begin: edge, end: edge };
+  const result = await phaseOf(run, { operations, histogram, label, onMeasure, observer: timeline }).finally(
+    stopWatching,
+  );
   const [before, after] = await Promise.all(snapshots);
   if (before && after) cpu.add(before, after);
   return result;
@@ -100,10 +123,7 @@ function echoPhase(run: BenchRun, limit: FanOutLimit, label: string): Promise<Ph
 
 async function phaseOf(
   run: BenchRun,
-  phase: Pick<Parameters<typeof runPhase>[0], "operations" | "histogram"> & {
-    label: string;
-    onMeasure?: { begin(): void; end(): void };
-  },
+  phase: Pick<Phase, "operations" | "histogram" | "onMeasure" | "observer"> & { label: string },
 ): Promise<PhaseResult> {
   const { label, ...parts } = phase;
   const measureMs = run.options.seconds * 1_000;

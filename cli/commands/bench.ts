@@ -20,6 +20,8 @@ export interface BenchOptions {
   readonly replyBytes: number;
   readonly limit?: true;
   readonly rounds?: number;
+  /** Milliseconds per interval. */
+  readonly timeline?: number;
 }
 
 const PUTS_ONLY: Mix = { put: 1, get: 0 };
@@ -51,19 +53,31 @@ export function benchCommand(io: Io): Command {
     .addOption(whole("--reply-bytes <p>", "payload of its reply", { min: 0, max: VALUE_BYTES_MAX }).default(0))
     .option("--limit", "alternate with the fan-out limit: the same load on echo processes, waiting for Q of n")
     .addOption(whole("--rounds <n>", "measured rounds (default: 1; 3 with --limit)", { min: 1, max: 100 }))
+    .addOption(
+      whole("--timeline [ms]", "what happened when: a line per interval, 250 ms unless given", {
+        min: 10,
+        max: 60_000,
+      }).preset("250"),
+    )
     .addHelpText(
       "after",
       helpTail({
         notes:
           "Puts go to keys bench/00000000 to bench/00009999 and stay there. Figures are medians over the rounds; latencies\n" +
-          "and CPU are over all of them. CPU is known for replicas on this machine and for those with /metrics.",
+          "and CPU are over all of them. CPU is known for replicas on this machine and for those with /metrics.\n" +
+          "An error ends no run: it is counted, and the client goes on after 50 ms; --timeout is per operation, 30s unless\n" +
+          "given. --timeline shows answers, errors, 99th percentile and the longest time without an answer per interval,\n" +
+          "and when replicas stop answering, answer again, or name another leader.",
         json:
           'a line per round, then as the last line {"opsPerSecond","latencyMs":{"mean","p50","p95","p99","max"},"errors",' +
-          '"cpuMicrosPerOp":{"client","replicas","byReplica"},"limit":{"opsPerSecond","ratio"} or null}',
+          '"cpuMicrosPerOp":{"client","replicas","byReplica"},"limit":{"opsPerSecond","ratio"} or null,' +
+          '"timeline":{"longestGap":{"ms","fromMs"},"errorsByCode":{"TIMEOUT":1}} or null}; with --timeline before it a line' +
+          ' per interval, {"round","interval":{"fromMs","toMs"},"operations","opsPerSecond","errors","p99Ms","gapMs","marks"}',
         examples: [
           "kv bench --clients 100 --seconds 10",
           "kv bench --clients 1000 --connections 4 --limit -o json",
           "kv bench --clients 10 --mix put=1,get=9 --value-bytes 1024",
+          "kv bench --clients 100 --seconds 60 --timeline --timeout 2s",
           "kv bench --noop --request-bytes 0 --reply-bytes 4096",
         ],
       }),

@@ -20,7 +20,7 @@ import type { ReplicaId } from "../../protocol/view.ts";
 
 export interface PendingRequest {
   readonly request: Request;
-  envelope: Uint8Array;
+  readonly envelope: Uint8Array;
   readonly replier: number;
   readonly arrivedUs: number;
   /** Arrival, and what it took at the pace of that time to serve what was queued before: patience starts here. */
@@ -113,8 +113,9 @@ export class RequestQueue {
   /** False when (client, session, sequence) is here already, or decided. A signed copy replaces an unsigned one. */
   add(request: Request, envelope: Uint8Array, replier: number, arrivedUs: number): boolean {
     const known = this.#byKey.get(request.key);
-    if (known) this.#upgrade(known, request, envelope);
-    if (known || this.#decidedUnseen.has(request.key)) return false;
+    if (known && !this.#yields(known, request, envelope)) return false;
+    if (known) this.#drop(known);
+    if (this.#decidedUnseen.has(request.key)) return false;
     const dueUs = arrivedUs + Math.min(DRAIN_US_MAX, this.#pending * this.#usPerRequest);
     const entry: PendingRequest = {
       request,
@@ -143,11 +144,9 @@ export class RequestQueue {
     return true;
   }
 
-  #upgrade(known: PendingRequest, request: Request, envelope: Uint8Array): void {
-    if (known.state !== "barred" || known.request.digest !== request.digest || !isSigned(envelope)) return;
-    known.envelope = envelope;
-    known.state = "waiting";
-    this.#waiting++;
+  /** A barred request gives way to its signed copy, which no leader has let wait yet. */
+  #yields(known: PendingRequest, request: Request, envelope: Uint8Array): boolean {
+    return known.state === "barred" && known.request.digest === request.digest && isSigned(envelope);
   }
 
   /** From now on this client's requests are taken only with a signature. */

@@ -2,34 +2,49 @@
  * A real cluster for one test: kv-server processes over a temporary folder and free ports. Everything started is ended by its
  * own pid and the folder removed when the test ends, however it ends.
  */
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { onTestFinished } from "vitest";
+import { parse as parseYaml, stringify as yamlText } from "yaml";
 import { firstTaken } from "../../cli/local/ports.ts";
 import { writeCluster } from "../../cli/local/write-cluster.ts";
 import { bytes, type ConnectOptions, connect, type Kv, utf8 } from "../../client/index.ts";
-import type { ClusterFile } from "../../protocol/cluster.ts";
+import { type ClusterFile, clusterFileText } from "../../protocol/cluster.ts";
+import type { NodeFile } from "../../server/config.ts";
 import { compiled, type Ended, type Exit, Program, run } from "./programs.ts";
+import { type Proxied, TcpProxy } from "./tcp-proxy.ts";
 
 const READY_MS = 30_000;
 /** Below the ports that systems give to outgoing connections. */
 const PORTS = { from: 10_000, blocks: 50, size: 100 };
 const PORTS_PER_REPLICA = 10;
 
-/** The first port of a block in which a cluster of `replicas` finds every port free. */
+/** What cluster.json announces. */
+const HOST = "127.0.0.1";
+/** Where replicas behind a proxy listen, on the same ports. */
+const HOST_BEHIND = "127.0.0.2";
+/** Every address of 127.0.0.0/8 is there without being set up. */
+export const PROXY_WORKS = process.platform === "linux";
+
+/** The first port of a block in which a cluster of `replicas` finds every port free; the block is ours until the test ends. */
 export async function freeBasePort(replicas: number): Promise<number> {
   for (let attempt = 0; attempt < 200; attempt++) {
     // Test files that run at the same time stay out of each other's way: a killed replica's ports look free.
     const block = 2 * Math.floor(Math.random() * PORTS.blocks) + (Number(process.env.VITEST_POOL_ID) % 2);
     const base = PORTS.from + PORTS.size * block;
     const wanted = Array.from({ length: replicas }, (_, id) => base + PORTS_PER_REPLICA * id).flatMap((port) => [
-      { host: "127.0.0.1", port },
-      { host: "127.0.0.1", port: port + 1 },
-      { host: "127.0.0.1", port: port + 2 },
+      { host: HOST, port },
+      { host: HOST, port: port + 1 },
+      { host: HOST, port: port + 2 },
     ]);
-    if ((await firstTaken(wanted)) === null) return base;
+    // The last port of the block is held, by one test run at a time, before anybody looks at the others.
+    const claimed = await occupy(base + PORTS.size - 1).then(
+      () => true,
+      () => false,
+    );
+    if (claimed && (await firstTaken(wanted)) === null) return base;
   }
   throw new Error("no free block of ports");
 }
@@ -63,12 +78,29 @@ export interface NewCluster {
   readonly replicas?: number;
   readonly clients?: "open" | "listed";
   readonly signedRequests?: boolean;
+  /** Every link between replicas runs through `TestCluster.proxy`; clients and admin HTTP do not. */
+  readonly proxied?: boolean;
+  /** Settings for every replica. */
+  readonly settings?: Partial<NodeFile>;
+}
+
+/** Beside cluster.json, with the addresses that clients use when a proxy stands at the announced ones. */
+const REACHED = "reached.json";
+
+function frontsOf(announced: ClusterFile, reached: ClusterFile): Proxied[] {
+  return announced.members.map(({ id, host, peerPort }, index) => ({
+    id,
+    front: { host, port: peerPort },
+    back: { host: reached.members[index]?.host ?? host, port: peerPort },
+  }));
 }
 
 export class TestCluster {
   readonly folder: string;
   readonly directory: string;
+  /** As clients and this test reach the replicas. */
   readonly file: ClusterFile;
+  #proxy: TcpProxy | null = null;
   readonly #servers = new Map<number, Program>();
   readonly #connections = new Set<{ close(): Promise<void> }>();
 
@@ -80,18 +112,24 @@ export class TestCluster {
 
   /** The files of a new cluster; nothing runs yet. */
   static async create(options: NewCluster = {}): Promise<TestCluster> {
-    const { replicas = 4, clients = "open", signedRequests = false } = options;
+    const { replicas = 4, clients = "open", signedRequests = false, proxied = false, settings = {} } = options;
     compiled("server/main");
     const folder = temporaryFolder();
-    const file = await writeCluster({
-      directory: join(folder, "cluster"),
+    const directory = join(folder, "cluster");
+    const written = await writeCluster({
+      directory,
       replicas,
-      hosts: ["127.0.0.1"],
+      hosts: [HOST],
       basePort: await freeBasePort(replicas),
       clients,
       signedRequests,
     });
+    const host = proxied ? HOST_BEHIND : HOST;
+    const file = { ...written, members: written.members.map((member) => ({ ...member, host })) };
+    if (proxied) writeFileSync(join(directory, REACHED), clusterFileText(file));
     const cluster = new TestCluster(folder, file);
+    for (const id of cluster.ids) cluster.#configure(id, { ...settings, ...(proxied ? { listen: { host } } : {}) });
+    if (proxied) cluster.#proxy = await TcpProxy.open(frontsOf(written, file));
     onTestFinished(async ({ task }) => {
       if (task.result?.state === "fail") console.error(await cluster.describe());
       await cluster.close();
@@ -111,7 +149,19 @@ export class TestCluster {
   }
 
   get clusterPath(): string {
-    return join(this.directory, "cluster.json");
+    return join(this.directory, this.#proxy ? REACHED : "cluster.json");
+  }
+
+  /** The network between the replicas, of a cluster that was created with `proxied`. */
+  get proxy(): TcpProxy {
+    if (!this.#proxy) throw new Error("this cluster was created without a proxy");
+    return this.#proxy;
+  }
+
+  #configure(replica: number, settings: Partial<NodeFile>): void {
+    const path = join(this.home(replica), "node.yaml");
+    const node = parseYaml(readFileSync(path, "utf8")) as NodeFile;
+    writeFileSync(path, yamlText({ ...node, ...settings }));
   }
 
   home(replica: number): string {
@@ -168,9 +218,9 @@ export class TestCluster {
   }
 
   /** @throws Error with its last words when the replica has ended */
-  async http(replica: number, path: string): Promise<{ code: number; text: string }> {
+  async http(replica: number, path: string, timeoutMs = 10_000): Promise<{ code: number; text: string }> {
     const { host, adminPort } = this.member(replica);
-    const signal = AbortSignal.timeout(10_000);
+    const signal = AbortSignal.timeout(timeoutMs);
     try {
       const response = await fetch(`http://${host}:${adminPort}${path}`, { signal });
       return { code: response.status, text: await response.text() };
@@ -183,8 +233,8 @@ export class TestCluster {
     }
   }
 
-  async status(replica: number): Promise<Status> {
-    const { code, text } = await this.http(replica, "/status");
+  async status(replica: number, timeoutMs = 10_000): Promise<Status> {
+    const { code, text } = await this.http(replica, "/status", timeoutMs);
     if (code !== 200) throw new Error(`replica ${replica}: /status answers ${code}: ${text}`);
     return JSON.parse(text) as Status;
   }
@@ -258,6 +308,7 @@ export class TestCluster {
   async close(): Promise<void> {
     await Promise.allSettled([...this.#connections].map((connection) => connection.close()));
     await Promise.allSettled([...this.#servers.values()].map((server) => server.kill("SIGKILL")));
+    await this.#proxy?.close();
   }
 }
 

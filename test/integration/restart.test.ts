@@ -20,8 +20,7 @@ test("all four stopped with SIGTERM under load and started again go on, and ever
   await load.progress(200);
   await load.stop();
   await load.verify(await cluster.connect());
-  const { regency, state } = await cluster.agreement();
-  expect({ regency, state }).toEqual({ regency: 0, state: "voting" });
+  expect((await cluster.agreement()).state).toBe("voting");
 });
 
 test("a follower killed with SIGKILL again and again under load catches up each time, and nothing is lost", async () => {

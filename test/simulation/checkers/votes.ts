@@ -88,6 +88,16 @@ export class VotesChecker implements RunObserver {
     }
   }
 
+  /** An accepted batch that lost its instance to another one is not owed to anybody any more. */
+  decided({ replica, instance, digest }: { replica: ReplicaId; instance: number; digest: Digest }): void {
+    for (const [name, { accepted }] of this.#said) {
+      if (!name.startsWith(`${replica} `)) continue;
+      for (const [regency, accept] of accepted) {
+        if (accept.instance === instance && accept.digest !== digest) accepted.delete(regency);
+      }
+    }
+  }
+
   #of(replica: ReplicaId, view: number): Said {
     const name = `${replica} ${view}`;
     let said = this.#said.get(name);

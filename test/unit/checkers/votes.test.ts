@@ -158,4 +158,17 @@ describe("STOPDATA hides no ACCEPT", () => {
   test("ACCEPTs of the STOPDATA's own regency do not count", () => {
     expect(broken(accept(A), accept(B, { regency: 1 }), stopData(1, record))).toBeNull();
   });
+
+  test("an ACCEPT whose instance went to another batch may go: its record was replaced by the decided one", () => {
+    for (const [digest, rule] of [
+      [B, null],
+      [A, "votes"],
+    ] as const) {
+      const checker = new VotesChecker(nodeCrypto);
+      checker.voted({ replica: 1, message: accept(A) });
+      checker.decided({ replica: 1, instance: 5, digest });
+      checker.decided({ replica: 2, instance: 5, digest: B });
+      expect(ruleBroken(() => checker.voted({ replica: 1, message: stopData(1) }))).toBe(rule);
+    }
+  });
 });

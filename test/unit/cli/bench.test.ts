@@ -113,7 +113,7 @@ describe("the report", () => {
     });
     expect(report.latencyMs.p50).toBeCloseTo(2, 1);
     expect(report.latencyMs.max).toBeGreaterThan(99);
-    expect(Object.keys(report)).toEqual(["opsPerSecond", "latencyMs", "errors", "cpuMicrosPerOp", "limit"]);
+    expect(Object.keys(report)).toEqual(["opsPerSecond", "latencyMs", "errors", "cpuMicrosPerOp", "limit", "timeline"]);
     expect(Object.keys(report.latencyMs)).toEqual(["mean", "p50", "p95", "p99", "max"]);
     expect(reportText(report)).toContain("ratio 0.3");
     cpu.add(at(0, 0, 0), at(0, 0, null));
