@@ -23,8 +23,8 @@ const FORWARDS_KEPT_MAX = 4_096;
 const FORWARDS_PER_TICK_MAX = 256;
 /** Timers are looked at this often. */
 const TIMERS_INTERVAL_US = 50_000;
-/** Requests that only we have are forgotten after this many timeouts. */
-const UNVOUCHED_TIMEOUTS = 8;
+/** Requests that no leader could order are forgotten after this many timeouts. */
+const HOPELESS_TIMEOUTS = 8;
 /** Overdue requests asked about at once whether they need ordering still. */
 const SETTLED_CHECKS_MAX = 256;
 
@@ -70,7 +70,7 @@ export class Core {
     this.#ordering = new Ordering(context, this.queue, this.#regency, start, {
       leaderFailed: (reason) => this.#suspect(reason),
       proposedAfter: (delayUs) => this.#suspicion.proposedAfter(delayUs),
-      decided: () => this.#suspicion.decided(),
+      decided: () => this.#suspicion.decided(context.nowUs),
     });
     this.#catchUp = new CatchUp({
       view: context.view,
@@ -310,7 +310,9 @@ export class Core {
 
   /** Is there anything that a leader owes us? */
   get #waiting(): boolean {
-    return this.queue.pending > 0 || this.#regency.synced === null || this.#ordering.proposedSinceUs !== null;
+    const { proposedSinceUs, abstainingUntil } = this.#ordering;
+    const unfinished = this.#regency.synced === null || proposedSinceUs !== null || abstainingUntil > 0;
+    return unfinished || this.queue.pending > 0;
   }
 
   #timers(): void {
@@ -338,6 +340,7 @@ export class Core {
       leading: this.#ordering.leader === self,
       oldestDueUs: this.queue.oldestDueUs(view.weakQuorum),
       proposedSinceUs: this.#ordering.proposedSinceUs,
+      abstaining: this.#ordering.abstainingUntil > 0,
     });
     if (reason) this.#suspect(reason);
   }
@@ -348,7 +351,7 @@ export class Core {
     const { timeoutUs } = this.#suspicion;
     const overdueUs = nowUs - 2 * timeoutUs;
     this.queue.dropSettled(overdueUs, (request) => this.#isSettled(request), SETTLED_CHECKS_MAX);
-    this.queue.dropUnvouched(nowUs - UNVOUCHED_TIMEOUTS * timeoutUs, view.weakQuorum);
+    this.queue.dropHopeless(nowUs - HOPELESS_TIMEOUTS * timeoutUs, view.weakQuorum);
   }
 
   #suspect(reason: string): void {

@@ -280,7 +280,8 @@ export class RequestQueue {
     for (let at = this.#arrivals.head; at < this.#arrivals.entries.length && late.length < max; at++) {
       const entry = this.#arrivals.entries[at] as PendingRequest;
       if (entry.dueUs > nowUs - timeoutUs) break;
-      if (entry.state === "decided" || entry.forwardedUs > nowUs - FORWARD_AGAIN_TIMEOUTS * timeoutUs) continue;
+      if (entry.state === "decided" || entry.state === "barred") continue;
+      if (entry.forwardedUs > nowUs - FORWARD_AGAIN_TIMEOUTS * timeoutUs) continue;
       entry.forwardedUs = nowUs;
       late.push(entry);
     }
@@ -302,12 +303,16 @@ export class RequestQueue {
     return null;
   }
 
-  /** Forgets requests that have waited since before `beforeUs` and that nobody else has: no leader could order them. */
-  dropUnvouched(beforeUs: number, weakQuorum: number): void {
+  /**
+   * Forgets requests that have waited since before `beforeUs` and that no leader could order: nobody else has them, or their
+   * client did not sign them. It sends them again if it is honest.
+   */
+  dropHopeless(beforeUs: number, weakQuorum: number): void {
     for (let at = this.#arrivals.head; at < this.#arrivals.entries.length; at++) {
       const entry = this.#arrivals.entries[at] as PendingRequest;
       if (entry.dueUs > beforeUs) break;
-      if (entry.state === "waiting" && entry.voices.size + 1 < weakQuorum) this.#drop(entry);
+      const alone = entry.state === "waiting" && entry.voices.size + 1 < weakQuorum;
+      if (alone || entry.state === "barred") this.#drop(entry);
     }
     trim(this.#arrivals, isDecided);
   }

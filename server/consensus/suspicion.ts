@@ -13,12 +13,15 @@ export interface Waiting {
   readonly leading: boolean;
   readonly oldestDueUs: number | null;
   readonly proposedSinceUs: number | null;
+  /** After a restart: the leader owes us instances, empty ones if need be. */
+  readonly abstaining: boolean;
 }
 
 export class Suspicion {
   readonly #patience: Patience;
   readonly #monitor: LeaderMonitor;
   #regencySinceUs: number | null = null;
+  #decidedUs = 0;
 
   constructor(requestTimeoutMs: number) {
     this.#patience = new Patience(requestTimeoutMs);
@@ -33,7 +36,8 @@ export class Suspicion {
     this.#monitor.proposed(delayUs);
   }
 
-  decided(): void {
+  decided(nowUs: number): void {
+    this.#decidedUs = nowUs;
     this.#patience.decided();
   }
 
@@ -54,6 +58,7 @@ export class Suspicion {
     if (!waiting.synced) return older(sinceUs, timeoutUs) ? "NO_SYNC" : null;
     if (older(waiting.oldestDueUs, 2 * timeoutUs)) return "REQUEST_OVERDUE";
     if (older(waiting.proposedSinceUs, 2 * timeoutUs)) return "PROPOSAL_OVERDUE";
+    if (waiting.abstaining && older(this.#decidedUs, 2 * timeoutUs)) return "ABSTENTION_OVERDUE";
     return this.#monitor.slow && !waiting.leading ? "SLOW_LEADER" : null;
   }
 }

@@ -404,6 +404,7 @@ export class Synchronization {
     this.#verified = null;
     const invalid = this.#vote(sync, { instance, decided, digest });
     if (invalid) {
+      this.#context.emit({ type: "misbehaved", replica: this.#synchronizer, code: invalid.code });
       this.leaveRegency();
       return;
     }

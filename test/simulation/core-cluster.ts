@@ -1,64 +1,39 @@
 /**
  * A cluster of real cores under one seeded scheduler: messages are delivered in any order between links and in order on
- * each, links are cut and come back, journals complete late, replicas crash and restart with exactly what was synced, and
- * up to f of them lie through a `liar` hook. Checks agreement and "nobody votes twice" at every step.
+ * each, links are cut and come back, journals complete late, replicas crash and restart with exactly what was synced. Some
+ * lie: through a `liar` hook, through attackers (byzantine/), or because two slots play one member. Checks agreement and
+ * "nobody votes twice" at every step.
  */
-import { decodeBatch } from "../../protocol/batch.ts";
-import { bytesOf, type Digest, latin1, utf8 } from "../../protocol/bytes.ts";
+import { type Digest, utf8 } from "../../protocol/bytes.ts";
 import { encodeMessage, type Message } from "../../protocol/messages.ts";
-import { decodeRequest, encodeEnvelope, encodeRequest, type Request } from "../../protocol/request.ts";
-import { type View, viewOf } from "../../protocol/view.ts";
-import { certificateChecks } from "../../server/consensus/certificate.ts";
-import type { CoreRecord, Effect, Input, JournaledInstance } from "../../server/consensus/contract.ts";
-import { decidedInstance, startOf } from "../../server/consensus/restart.ts";
-import { Core } from "../../server/core.ts";
-import { fastCrypto, fastPublicKey } from "./fast-crypto.ts";
+import { decodeRequest, encodeRequest, type Request } from "../../protocol/request.ts";
+import type { View } from "../../protocol/view.ts";
+import type {
+  Authentication,
+  CoreRecord,
+  Decision,
+  Effect,
+  Input,
+  JournaledInstance,
+  SignatureCheck,
+} from "../../server/consensus/contract.ts";
+import type { RunObserver } from "./checkers/events.ts";
+import { type Attacker, type Outgoing, Violation } from "./contract.ts";
+import {
+  boot,
+  CLIENT,
+  CLUSTER,
+  coreView,
+  type Disk,
+  ENVELOPE,
+  emptyDisk,
+  type SimulatedReplica,
+} from "./core-replica.ts";
+import { fastCrypto } from "./fast-crypto.ts";
 import { type Random, seeded } from "./random.ts";
 
-const CLUSTER = latin1(new Uint8Array(32).fill(7)) as Digest;
-const GENESIS = fastCrypto.sha256(utf8("genesis"));
-const CLIENT = fastCrypto.sha256(utf8("client"));
-
-/** Any well-formed envelope: whether it is good is decided by the `authentic` hook. */
-export const ENVELOPE = encodeEnvelope({
-  view: 0,
-  replier: 0,
-  keys: null,
-  authenticator: { type: "vector", macs: "0123456789abcdef" },
-});
-
-function seedOf(id: number): Uint8Array {
-  return bytesOf(fastCrypto.sha256(utf8(`replica ${id}`)));
-}
-
-export function signerOf(id: number): (data: Uint8Array) => Uint8Array {
-  return fastCrypto.signer(seedOf(id));
-}
-
-interface Pending {
-  readonly ticket: number;
-  readonly records: readonly CoreRecord[];
-}
-
-/** What survives a crash. */
-interface Disk {
-  readonly instances: Map<number, JournaledInstance>;
-  regency: number;
-  cleanStop: readonly Uint8Array[] | null;
-}
-
-export interface SimulatedReplica {
-  readonly id: number;
-  core: Core;
-  up: boolean;
-  readonly disk: Disk;
-  /** Synced writes under way, in order. */
-  journaling: Pending[];
-  verifying: { ticket: number; valid: boolean[] }[];
-  toExecute: { instance: number; digest: Digest; requests: readonly Request[] }[];
-  durableUpTo: number;
-  executedUpTo: number;
-}
+export { Violation } from "./contract.ts";
+export { CLUSTER, ENVELOPE, GENESIS, type SimulatedReplica, signerOf } from "./core-replica.ts";
 
 export interface ClusterOptions {
   readonly n: number;
@@ -66,17 +41,32 @@ export interface ClusterOptions {
   readonly seed: number;
   /** May change, drop or multiply what a replica sends; returns [to, message] pairs. */
   readonly liar?: (from: number, to: number, message: Message, random: Random) => readonly Message[];
-  /** Is this request's authenticator good at this replica? Default: yes. */
-  readonly authentic?: (replica: number, request: Request) => boolean;
+  /** The minds of Byzantine replicas: nothing those do is checked. */
+  readonly attackers?: ReadonlyMap<number, Attacker>;
+  /** Members that are played twice, by correct code: the second ones take the slots from n on. */
+  readonly twins?: readonly number[];
+  /** Is this request's authenticator good at this replica, or which signature has to be? Default: yes. */
+  readonly authentic?: (replica: number, request: Request, envelope: Uint8Array) => boolean | SignatureCheck;
   readonly requestTimeoutMs?: number;
+  /** What every choice is drawn from; by default a generator for `seed`. */
+  readonly random?: Random;
+  /** Told what correct replicas do. */
+  readonly observers?: readonly RunObserver[];
+  readonly probe?: ClusterProbe;
+  /** Sees every effect of every core, before it is performed. */
+  readonly tap?: (replica: number, effect: Effect) => void;
 }
 
-export class Violation extends Error {}
-
-function isCertified(view: View, { certificate }: JournaledInstance): boolean {
-  const checks = certificate && certificateChecks(view, certificate);
-  return checks?.every((check) => fastCrypto.verify(check.publicKey, check.statement, check.signature)) ?? false;
+/** Follows a run event by event, for a digest of it, a transcript, or a score. */
+export interface ClusterProbe {
+  /** A core takes this input now. */
+  input?(slot: number, input: Input): void;
+  /** This message goes onto the link between two slots. */
+  sent?(from: number, to: number, message: Message): void;
 }
+
+/** Attackers are asked what they send unasked this often. */
+const ATTACKER_IDLE_US = 50_000;
 
 export class CoreCluster {
   readonly view: View;
@@ -90,7 +80,11 @@ export class CoreCluster {
   readonly misbehaviour: { readonly at: number; readonly replica: number; readonly code: string }[] = [];
   readonly installed: { readonly at: number; readonly regency: number }[] = [];
   readonly demoted: { readonly at: number; readonly client: Digest }[] = [];
+  readonly #untrusted = new Set<number>();
   readonly #cut = new Set<string>();
+  /** What attackers hold back. */
+  #delayed: { readonly from: number; readonly to: number; readonly message: Message; readonly atUs: number }[] = [];
+  #idleAtUs = 0;
   readonly #votes = new Map<string, Digest>();
   readonly #options: ClusterOptions;
   nowUs = 1_000_000;
@@ -98,86 +92,48 @@ export class CoreCluster {
 
   constructor(options: ClusterOptions) {
     this.#options = options;
-    this.random = seeded(options.seed);
-    const ids = Array.from({ length: options.n }, (_, id) => id);
-    this.view = viewOf(fastCrypto, {
-      id: 0,
-      cluster: CLUSTER,
-      mode: "bft",
-      f: options.f ?? Math.floor((options.n - 1) / 3),
-      members: ids.map((id) => ({
-        id,
-        signKey: fastPublicKey(seedOf(id)),
-        boxKey: new Uint8Array(32),
-        host: "h",
-        clientPort: 1,
-        peerPort: 2,
-        adminPort: 3,
-      })),
-      administrators: [],
+    this.random = options.random ?? seeded(options.seed);
+    this.view = coreView(options.n, options.f);
+    const ids = this.view.members.map((member) => member.id);
+    const twins = options.twins ?? [];
+    [...ids, ...twins].forEach((id, slot) => {
+      this.replicas.push(this.#boot(id, slot, emptyDisk()));
+      if (twins.includes(id) || options.attackers?.has(slot)) this.#untrusted.add(slot);
     });
-    for (const id of ids) {
-      const disk: Disk = { instances: new Map(), regency: 0, cleanStop: [] };
-      this.replicas.push(this.#boot(id, disk));
-    }
-    for (const replica of this.replicas) this.#performAll(replica, []);
   }
 
-  #boot(id: number, disk: Disk): SimulatedReplica {
-    const last = Math.max(0, ...disk.instances.keys());
-    const newest = disk.instances.get(last) ?? null;
-    const decided = decidedInstance({ applied: 0, newest });
-    const at = disk.instances.get(decided);
-    const timestampMs = at ? decodeBatch(fastCrypto, at.batch).timestampMs : 0;
-    const accepted = [...disk.instances.values()]
-      .filter((record) => isCertified(this.view, record))
-      .sort((a, b) => b.instance - a.instance);
-    const start = startOf(
-      {
-        regency: disk.regency,
-        newest,
-        newestAccepted: accepted[0] ?? null,
-        lastRecord: at ?? null,
-        cleanStop: disk.cleanStop,
-      },
-      { instance: decided, digest: at?.digest ?? GENESIS, timestampMs },
-    );
-    const core = new Core(
-      {
-        view: this.view,
-        self: id,
-        crypto: fastCrypto,
-        signer: signerOf(id),
-        authenticate: (request) => (this.#options.authentic?.(id, request) === false ? "unproven" : "authentic"),
-        settled: () => false,
-        options: {
-          batchRequestsMax: 8,
-          batchBytesMax: 1_000_000,
-          batchWaitUs: 1_000,
-          clockDriftMs: 5_000,
-          requestTimeoutMs: this.#options.requestTimeoutMs ?? 1_000,
-          statusIntervalMs: 250,
-          executionLagMax: 16,
-        },
-      },
-      start,
-    );
-    return {
-      id,
-      core,
-      up: true,
-      disk,
-      journaling: [],
-      verifying: [],
-      toExecute: [],
-      durableUpTo: decided,
-      executedUpTo: decided,
+  #boot(id: number, slot: number, disk: Disk): SimulatedReplica {
+    const authenticate = (request: Request, envelope: Uint8Array): Authentication => {
+      const verdict = this.#options.authentic?.(id, request, envelope) ?? true;
+      if (typeof verdict === "object") return verdict;
+      return verdict && !this.replicas[slot]?.demoted.has(request.client) ? "authentic" : "unproven";
     };
+    const requestTimeoutMs = this.#options.requestTimeoutMs ?? 1_000;
+    return boot({ view: this.view, id, slot, disk, authenticate, requestTimeoutMs });
+  }
+
+  /** Correct, and the only one of its identity: what it does is held against the product. */
+  trusted(slot: number): boolean {
+    return !this.#untrusted.has(slot);
   }
 
   input(replica: SimulatedReplica, input: Input): void {
     if (!replica.up) return;
-    this.#performAll(replica, replica.core.step(input));
+    this.#options.probe?.input?.(replica.slot, input);
+    if (this.trusted(replica.slot)) this.#performAll(replica, replica.core.step(input));
+    else this.#risk(replica, input);
+  }
+
+  /** What a liar's own core believes after its lies may contradict itself: that ends its process, not the run. */
+  #risk(replica: SimulatedReplica, input: Input): void {
+    let effects: readonly Effect[];
+    try {
+      effects = replica.core.step(input);
+    } catch {
+      this.crash(replica.slot);
+      return;
+    }
+    this.#performAll(replica, effects);
   }
 
   /** Storage refuses an instance that does not follow those on disk and those under way. */
@@ -188,7 +144,7 @@ export class CoreCluster {
     for (const record of records) {
       if (record.type !== "instance") continue;
       if (record.instance > last + 1)
-        throw new Violation(`replica ${replica.id} journals ${record.instance} after ${last}`);
+        throw new Violation("journal", `replica ${replica.id} journals ${record.instance} after ${last}`);
       last = Math.max(last, record.instance);
     }
   }
@@ -197,13 +153,28 @@ export class CoreCluster {
     for (const effect of effects) this.#perform(replica, effect);
   }
 
+  #observe(slot: number, report: (observer: RunObserver) => void): void {
+    if (!this.trusted(slot)) return;
+    for (const observer of this.#options.observers ?? []) report(observer);
+  }
+
+  /** A message to a member reaches every slot that plays it. */
+  #postTo(from: SimulatedReplica, to: (id: number) => boolean, message: Message): void {
+    if (!this.#options.liar) {
+      this.#checkVote(from.slot, message);
+      this.#observe(from.slot, (observer) => observer.voted?.({ replica: from.id, message }));
+    }
+    for (const { id, slot } of this.replicas) if (id !== from.id && to(id)) this.#post(from.slot, slot, message);
+  }
+
   #perform(replica: SimulatedReplica, effect: Effect): void {
+    this.#options.tap?.(replica.id, effect);
     switch (effect.type) {
       case "send":
-        this.#post(replica.id, effect.to, effect.message);
+        this.#postTo(replica, (id) => id === effect.to, effect.message);
         return;
       case "broadcast":
-        for (const { id } of this.view.members) if (id !== replica.id) this.#post(replica.id, id, effect.message);
+        this.#postTo(replica, () => true, effect.message);
         return;
       case "journal":
         this.#checkContiguous(replica, effect.records);
@@ -216,36 +187,18 @@ export class CoreCluster {
         replica.verifying.push({ ticket: effect.ticket, valid });
         return;
       }
-      case "decide": {
-        const { instance, digest, batch } = effect.decision;
-        const known = this.decided.get(instance);
-        if (known !== undefined && known !== digest)
-          throw new Violation(`instance ${instance} decided twice, at ${replica.id}`);
-        this.decided.set(instance, digest);
-        replica.toExecute.push({ instance, digest, requests: batch.requests });
+      case "decide":
+        this.#decided(replica, effect.decision);
         return;
-      }
       case "durable":
         replica.durableUpTo = effect.instance;
         return;
       case "serveHistory":
         this.#serveHistory(replica, effect.to, effect.from, effect.decided);
         return;
-      case "serveBatch": {
-        const record = replica.disk.instances.get(effect.instance);
-        const { instance, digest } = effect;
-        if (record?.digest === digest) {
-          this.#post(replica.id, effect.to, {
-            type: "BATCH",
-            view: 0,
-            regency: 0,
-            instance,
-            digest,
-            batch: record.batch,
-          });
-        }
+      case "serveBatch":
+        this.#serveBatch(replica, effect);
         return;
-      }
       case "suspect":
         this.suspicions.push({ at: replica.id, reason: effect.reason });
         return;
@@ -257,6 +210,7 @@ export class CoreCluster {
         return;
       case "mustSign":
         this.demoted.push({ at: replica.id, client: effect.client });
+        replica.demoted.add(effect.client);
         return;
       case "stopping":
         if (effect.messages) replica.disk.cleanStop = effect.messages.map(encodeMessage);
@@ -264,6 +218,27 @@ export class CoreCluster {
       case "wake":
         return;
     }
+  }
+
+  #decided(replica: SimulatedReplica, { instance, digest, batch }: Decision): void {
+    const { requests, timestampMs } = batch;
+    replica.toExecute.push({ instance, digest, requests });
+    if (!this.trusted(replica.slot)) return;
+    const known = this.decided.get(instance);
+    if (known !== undefined && known !== digest)
+      throw new Violation("agreement", `instance ${instance} decided twice, at ${replica.id}`);
+    this.decided.set(instance, digest);
+    this.#observe(replica.slot, (observer) =>
+      observer.decided?.({ replica: replica.id, instance, digest, requests, timestampMs }),
+    );
+  }
+
+  #serveBatch(replica: SimulatedReplica, wanted: { to: number; instance: number; digest: Digest }): void {
+    const { to, instance, digest } = wanted;
+    const record = replica.disk.instances.get(instance);
+    if (record?.digest !== digest) return;
+    const { batch } = record;
+    this.#postTo(replica, (id) => id === to, { type: "BATCH", view: 0, regency: 0, instance, digest, batch });
   }
 
   #serveHistory(replica: SimulatedReplica, to: number, from: number, decided: number): void {
@@ -279,32 +254,42 @@ export class CoreCluster {
       : within
         ? { links: [], certificate: within }
         : null;
-    this.#post(replica.id, to, {
-      type: "HISTORY",
-      view: 0,
-      regency: 0,
-      from,
-      batches: records.map((r) => r.batch),
-      proof,
-    });
+    const batches = records.map((record) => record.batch);
+    this.#postTo(replica, (id) => id === to, { type: "HISTORY", view: 0, regency: 0, from, batches, proof });
   }
 
   #post(from: number, to: number, message: Message): void {
-    const sent = this.#options.liar ? this.#options.liar(from, to, message, this.random) : [message];
-    if (!this.#options.liar) this.#checkVote(from, message);
+    const { liar, attackers } = this.#options;
+    const attacker = attackers?.get(from);
+    if (attacker) this.#postAll(from, attacker.rewrite({ to, message }, this.nowUs));
+    else if (liar) for (const lie of liar(from, to, message, this.random)) this.#put(from, to, lie);
+    else this.#put(from, to, message);
+  }
+
+  #postAll(from: number, outgoing: readonly Outgoing[]): void {
+    for (const { to, message, delayUs = 0 } of outgoing) {
+      if (to === from || !this.replicas[to]) continue;
+      if (delayUs > 0) this.#delayed.push({ from, to, message, atUs: this.nowUs + delayUs });
+      else this.#put(from, to, message);
+    }
+  }
+
+  /** Onto the link, unless it is cut: then it is lost. */
+  #put(from: number, to: number, message: Message): void {
     const name = `${from}>${to}`;
     if (this.#cut.has(name)) return;
+    this.#options.probe?.sent?.(from, to, message);
     const queue = this.links.get(name);
-    if (queue) queue.push(...sent);
-    else this.links.set(name, [...sent]);
+    if (queue) queue.push(message);
+    else this.links.set(name, [message]);
   }
 
   /** Nobody may vote twice in one (instance, regency): across restarts, for WRITE and for ACCEPT. */
   #checkVote(from: number, message: Message): void {
-    if (message.type !== "WRITE" && message.type !== "ACCEPT") return;
+    if ((message.type !== "WRITE" && message.type !== "ACCEPT") || !this.trusted(from)) return;
     const name = `${message.type} ${from} ${message.instance} ${message.regency}`;
     const earlier = this.#votes.get(name);
-    if (earlier !== undefined && earlier !== message.digest) throw new Violation(`${name} twice`);
+    if (earlier !== undefined && earlier !== message.digest) throw new Violation("votes", `${name} twice`);
     this.#votes.set(name, message.digest);
   }
 
@@ -333,10 +318,15 @@ export class CoreCluster {
   tick(advanceUs: number): void {
     this.nowUs += advanceUs;
     for (const replica of this.replicas) this.tickOne(replica);
+    if (this.#options.attackers) this.#stir();
   }
 
   tickOne(replica: SimulatedReplica): void {
-    this.input(replica, { type: "tick", nowUs: this.nowUs, wallMs: Math.floor(this.nowUs / 1000) });
+    this.input(replica, { type: "tick", nowUs: this.nowUs, wallMs: this.wallMsOf(replica) });
+  }
+
+  wallMsOf(replica: SimulatedReplica): number {
+    return Math.floor(this.nowUs / 1000) + replica.skewMs;
   }
 
   deliverOne(name: string): void {
@@ -344,7 +334,21 @@ export class CoreCluster {
     if (!message) return;
     const [from, to] = name.split(">").map(Number) as [number, number];
     const replica = this.replicas[to] as SimulatedReplica;
-    this.input(replica, { type: "message", from, message });
+    const sender = this.replicas[from] as SimulatedReplica;
+    if (replica.up) this.#options.attackers?.get(to)?.observe(sender.id, message);
+    this.input(replica, { type: "message", from: sender.id, message });
+  }
+
+  /** What attackers held back long enough, and what they send unasked. */
+  #stir(): void {
+    const due = this.#delayed.filter((held) => held.atUs <= this.nowUs);
+    if (due.length > 0) this.#delayed = this.#delayed.filter((held) => held.atUs > this.nowUs);
+    for (const { from, to, message } of due) if (this.replicas[from]?.up) this.#put(from, to, message);
+    if (this.nowUs - this.#idleAtUs < ATTACKER_IDLE_US) return;
+    this.#idleAtUs = this.nowUs;
+    for (const [slot, attacker] of this.#options.attackers ?? []) {
+      if (this.replicas[slot]?.up) this.#postAll(slot, attacker.idle(this.nowUs));
+    }
   }
 
   journalOne(replica: SimulatedReplica): void {
@@ -372,17 +376,24 @@ export class CoreCluster {
     const next = replica.toExecute[0];
     if (!next || next.instance > replica.durableUpTo) return;
     replica.toExecute.shift();
-    if (next.instance !== replica.executedUpTo + 1) throw new Violation(`replica ${replica.id} executes out of order`);
+    if (next.instance !== replica.executedUpTo + 1)
+      throw new Violation("execution", `replica ${replica.id} executes out of order`);
     replica.executedUpTo = next.instance;
+    for (const request of next.requests) replica.executedKeys.add(request.key);
     this.input(replica, { type: "executed", instance: next.instance });
   }
 
   /** What is on the way in both directions is lost. */
   cut(a: number, b: number): void {
-    for (const name of [`${a}>${b}`, `${b}>${a}`]) {
-      this.#cut.add(name);
-      this.links.delete(name);
-    }
+    this.block(a, b);
+    this.block(b, a);
+  }
+
+  /** Cuts one direction only. */
+  block(from: number, to: number): void {
+    const name = `${from}>${to}`;
+    this.#cut.add(name);
+    this.links.delete(name);
   }
 
   mend(a: number, b: number): void {
@@ -391,27 +402,36 @@ export class CoreCluster {
       [b, a],
     ] as const) {
       if (!this.#cut.delete(`${from}>${to}`)) continue;
-      this.input(this.replicas[from] as SimulatedReplica, { type: "connected", peer: to });
+      const peer = (this.replicas[to] as SimulatedReplica).id;
+      this.input(this.replicas[from] as SimulatedReplica, { type: "connected", peer });
     }
   }
 
-  /** Loses everything that is not synced; of the writes under way a random prefix is on disk. */
-  crash(id: number): void {
+  #isolate(slot: number): void {
+    for (const { slot: other } of this.replicas) if (other !== slot) this.cut(slot, other);
+  }
+
+  /** Loses everything that is not synced; of the writes under way the first `kept` are on disk, or a random number. */
+  crash(id: number, kept?: number): void {
     const replica = this.replicas[id] as SimulatedReplica;
-    const kept = this.random.below(replica.journaling.length + 1);
+    kept ??= this.random.below(replica.journaling.length + 1);
     for (const write of replica.journaling.slice(0, kept)) {
       this.#reachDisk(replica, write.records);
     }
     replica.up = false;
-    for (const { id: other } of this.view.members) if (other !== id) this.cut(id, other);
+    this.#isolate(id);
   }
 
   restart(id: number): void {
     const old = this.replicas[id] as SimulatedReplica;
-    const replica = this.#boot(id, old.disk);
+    const replica = this.#boot(old.id, old.slot, old.disk);
+    replica.skewMs = old.skewMs;
     this.replicas[id] = replica;
-    this.input(replica, { type: "tick", nowUs: this.nowUs, wallMs: Math.floor(this.nowUs / 1000) });
-    for (const { id: other } of this.view.members) if (this.replicas[other]?.up && other !== id) this.mend(id, other);
+    this.#observe(id, (observer) =>
+      observer.restarted?.({ replica: old.id, newestInstance: Math.max(0, ...old.disk.instances.keys()) }),
+    );
+    this.tickOne(replica);
+    for (const { slot, up } of this.replicas) if (up && slot !== id) this.mend(id, slot);
   }
 
   stopCleanly(id: number): void {
@@ -419,7 +439,7 @@ export class CoreCluster {
     while (replica.journaling.length > 0) this.journalOne(replica);
     this.input(replica, { type: "stop" });
     replica.up = false;
-    for (const { id: other } of this.view.members) if (other !== id) this.cut(id, other);
+    this.#isolate(id);
   }
 
   /** One random event among those possible. */

@@ -1,0 +1,166 @@
+/**
+ * One replica of a core cluster: a real core, what it has under way, and the disk that survives it. Booting follows
+ * server/recover.ts: what is on disk says where the core stands, and only records whose certificate verifies count as
+ * accepted.
+ */
+import { decodeBatch } from "../../protocol/batch.ts";
+import { bytesOf, type Digest, latin1, utf8 } from "../../protocol/bytes.ts";
+import { certificateChecks } from "../../protocol/certificate.ts";
+import { encodeEnvelope, type Request } from "../../protocol/request.ts";
+import { type View, viewOf } from "../../protocol/view.ts";
+import type { Authentication, CoreRecord, JournaledInstance } from "../../server/consensus/contract.ts";
+import { decidedInstance, startOf } from "../../server/consensus/restart.ts";
+import { Core } from "../../server/core.ts";
+import { fastCrypto, fastPublicKey } from "./fast-crypto.ts";
+
+export const CLUSTER = latin1(new Uint8Array(32).fill(7)) as Digest;
+export const GENESIS = fastCrypto.sha256(utf8("genesis"));
+export const CLIENT = fastCrypto.sha256(utf8("client"));
+
+/** Any well-formed envelope: whether it is good is decided by the `authentic` hook. */
+export const ENVELOPE = encodeEnvelope({
+  view: 0,
+  replier: 0,
+  keys: null,
+  authenticator: { type: "vector", macs: "0123456789abcdef" },
+});
+
+export function seedOf(id: number): Uint8Array {
+  return bytesOf(fastCrypto.sha256(utf8(`replica ${id}`)));
+}
+
+export function signerOf(id: number): (data: Uint8Array) => Uint8Array {
+  return fastCrypto.signer(seedOf(id));
+}
+
+/** n members; f of them may lie, or as many as n allows. */
+export function coreView(n: number, f = Math.floor((n - 1) / 3)): View {
+  const members = Array.from({ length: n }, (_, id) => ({
+    id,
+    signKey: fastPublicKey(seedOf(id)),
+    boxKey: new Uint8Array(32),
+    host: "h",
+    clientPort: 1,
+    peerPort: 2,
+    adminPort: 3,
+  }));
+  return viewOf(fastCrypto, { id: 0, cluster: CLUSTER, mode: "bft", f, members, administrators: [] });
+}
+
+interface Pending {
+  readonly ticket: number;
+  readonly records: readonly CoreRecord[];
+}
+
+/** What survives a crash. */
+export interface Disk {
+  readonly instances: Map<number, JournaledInstance>;
+  regency: number;
+  cleanStop: readonly Uint8Array[] | null;
+}
+
+/** A founded disk: like one after a clean stop that had nothing to remember. */
+export function emptyDisk(): Disk {
+  return { instances: new Map(), regency: 0, cleanStop: [] };
+}
+
+export interface SimulatedReplica {
+  /** The member it plays. */
+  readonly id: number;
+  /** Its place in the cluster: the id, but for the second one of twins. */
+  readonly slot: number;
+  core: Core;
+  up: boolean;
+  readonly disk: Disk;
+  /** Synced writes under way, in order. */
+  journaling: Pending[];
+  verifying: { ticket: number; valid: boolean[] }[];
+  toExecute: { instance: number; digest: Digest; requests: readonly Request[] }[];
+  durableUpTo: number;
+  executedUpTo: number;
+  /** What its client table would show as executed: the keys of requests. */
+  readonly executedKeys: Set<string>;
+  /** Clients whose requests must be signed here. */
+  readonly demoted: Set<Digest>;
+  /** How far its wall clock is ahead. */
+  skewMs: number;
+}
+
+export interface BootOptions {
+  readonly view: View;
+  readonly id: number;
+  readonly slot: number;
+  readonly disk: Disk;
+  readonly authenticate: (request: Request, envelope: Uint8Array) => Authentication;
+  readonly requestTimeoutMs: number;
+}
+
+function isCertified(view: View, { certificate }: JournaledInstance): boolean {
+  const checks = certificate && certificateChecks(view, certificate);
+  return checks?.every((check) => fastCrypto.verify(check.publicKey, check.statement, check.signature)) ?? false;
+}
+
+/** A process on this disk, as far as a core goes. */
+export function boot({ view, id, slot, disk, authenticate, requestTimeoutMs }: BootOptions): SimulatedReplica {
+  const last = Math.max(0, ...disk.instances.keys());
+  const newest = disk.instances.get(last) ?? null;
+  const decided = decidedInstance({ applied: 0, newest });
+  const at = disk.instances.get(decided);
+  const executedKeys = new Set<string>();
+  let timestampMs = 0;
+  for (let instance = 1; instance <= decided; instance++) {
+    const record = disk.instances.get(instance);
+    if (!record) throw new Error(`the journal of replica ${id} lacks instance ${instance}`);
+    const batch = decodeBatch(fastCrypto, record.batch);
+    for (const request of batch.requests) executedKeys.add(request.key);
+    timestampMs = batch.timestampMs;
+  }
+  const accepted = [...disk.instances.values()]
+    .filter((record) => isCertified(view, record))
+    .sort((a, b) => b.instance - a.instance);
+  const start = startOf(
+    {
+      regency: disk.regency,
+      newest,
+      newestAccepted: accepted[0] ?? null,
+      lastRecord: at ?? null,
+      cleanStop: disk.cleanStop,
+    },
+    { instance: decided, digest: at?.digest ?? GENESIS, timestampMs },
+  );
+  const core = new Core(
+    {
+      view,
+      self: id,
+      crypto: fastCrypto,
+      signer: signerOf(id),
+      authenticate,
+      settled: (request) => executedKeys.has(request.key),
+      options: {
+        batchRequestsMax: 8,
+        batchBytesMax: 1_000_000,
+        batchWaitUs: 1_000,
+        clockDriftMs: 5_000,
+        requestTimeoutMs,
+        statusIntervalMs: 250,
+        executionLagMax: 16,
+      },
+    },
+    start,
+  );
+  return {
+    id,
+    slot,
+    core,
+    up: true,
+    disk,
+    journaling: [],
+    verifying: [],
+    toExecute: [],
+    durableUpTo: decided,
+    executedUpTo: decided,
+    executedKeys,
+    demoted: new Set(),
+    skewMs: 0,
+  };
+}

@@ -1,0 +1,74 @@
+/**
+ * The simulator end to end: a fixed set of seeds and a fresh one are clean, the same seed is the same run, every kind of
+ * fault really happens, and a run without faults has none.
+ */
+import { fork } from "node:child_process";
+import { randomInt } from "node:crypto";
+import { describe, expect, it } from "vitest";
+import { CALM } from "../../simulation/network.ts";
+import { drawPlan, RECURRING } from "../../simulation/plan.ts";
+import { type Report, runSeed } from "../../simulation/run.ts";
+import { replayOf, Totals } from "../../simulation/totals.ts";
+
+const FIXED_SEEDS = 30;
+const FRESH_SEED_MAX = 1_000_000_000;
+
+function explained(report: Report): string {
+  return report.failure ? `${report.failure.message}; ${replayOf(report)}` : "clean";
+}
+
+describe("seeds", () => {
+  it("fixed ones are clean, and among them every recurring fault happens", async () => {
+    const totals = new Totals();
+    const happened = new Set<string>();
+    for (let seed = 1; seed <= FIXED_SEEDS; seed++) {
+      const report = await runSeed({ seed });
+      expect(explained(report), `seed ${seed}`).toBe("clean");
+      totals.add(report);
+      for (const name of Object.keys(report.counts)) happened.add(name);
+    }
+    expect(RECURRING.filter((kind) => !happened.has(`fault: ${kind}`))).toEqual([]);
+    expect(totals.lines(1).join("\n")).toMatch(/[1-9]\d* instances decided, [1-9]\d* regency changes/);
+  });
+
+  it("a fresh one is clean", async () => {
+    const seed = randomInt(FRESH_SEED_MAX);
+    console.log(`fresh seed ${seed}`);
+    expect(explained(await runSeed({ seed }))).toBe("clean");
+  });
+
+  it("run twice give the same trace digest, and others give others", async () => {
+    const digests = new Set<string>();
+    for (const seed of [3, 11, 17]) {
+      const lines: string[][] = [[], []];
+      const reports = [];
+      for (const seen of lines) reports.push(await runSeed({ seed, listener: (line) => seen.push(line) }));
+      const [first, second] = reports;
+      expect(lines[1]).toEqual(lines[0]);
+      expect(second).toEqual(first);
+      digests.add(first?.digest ?? "");
+    }
+    expect(digests.size).toBe(3);
+  });
+
+  it("are the same runs in a process of their own, whatever ran there before", async () => {
+    const child = fork(new URL("../../simulation/worker.ts", import.meta.url), { execArgv: ["--import", "tsx"] });
+    const elsewhere = (seed: number): Promise<Report> =>
+      new Promise((resolve) => {
+        child.once("message", (report) => resolve(report as Report));
+        child.send(seed);
+      });
+    for (const seed of [21, 4]) expect(await elsewhere(seed)).toEqual(await runSeed({ seed }));
+    child.disconnect();
+  });
+
+  it("without faults decide everything under the first leader", async () => {
+    const drawn = drawPlan(5);
+    const calm = { ...drawn, everyUs: new Map(), profile: CALM, drift: 0, deadAtLast: 0, byzantine: 0 };
+    const report = await runSeed({ seed: 5, plan: calm });
+    expect(explained(report)).toBe("clean");
+    expect(report.counts["calls: ok"]).toBe(report.calls);
+    expect(report.regencyChanges).toBe(0);
+    expect(Object.keys(report.counts).filter((name) => name.startsWith("fault:"))).toEqual([]);
+  });
+});

@@ -1,0 +1,131 @@
+/** The seams of a world: attackers speak for their replicas, twins share one identity, extra endpoints reach the gateways. */
+import { describe, expect, it } from "vitest";
+import type { ReplicaId } from "../../../protocol/view.ts";
+import type { RunObserver } from "../../simulation/checkers/events.ts";
+import type { Attacker } from "../../simulation/contract.ts";
+import { CALM } from "../../simulation/network.ts";
+import { drawPlan, type Plan } from "../../simulation/plan.ts";
+import { runSeed } from "../../simulation/run.ts";
+import { World } from "../../simulation/world.ts";
+
+const SECOND_US = 1_000_000;
+
+/** Nothing happens but what a test does. */
+function calmPlan(seed: number): Plan {
+  const calm = { everyUs: new Map(), profile: CALM, drift: 0, deadAtLast: 0, byzantine: 0 };
+  return { ...drawPlan(seed), n: 4, f: 1, clients: 2, safetyUs: 6 * SECOND_US, ...calm };
+}
+
+function worldOf(options: { twins?: readonly ReplicaId[]; observer?: RunObserver } = {}): World {
+  const { seed, n, f, clients, workload, consensus } = calmPlan(9);
+  const { twins = [], observer = {} } = options;
+  const sizes = { seed, n, f, clients, workload, consensus, twins };
+  return new World({ ...sizes, signedRequests: false, observers: () => [observer] });
+}
+
+const MUTE: Attacker = { rewrite: () => [], observe: () => undefined, idle: () => [] };
+
+describe("a Byzantine replica", () => {
+  it("sends what its attacker makes of what it wanted to send, and the others get along", async () => {
+    let made = 0;
+    const attackers = [
+      () => {
+        made++;
+        return MUTE;
+      },
+    ];
+    const report = await runSeed({ seed: 9, plan: { ...calmPlan(9), byzantine: 1 }, attackers });
+    expect(report.failure).toBeNull();
+    expect(made).toBe(1);
+    expect(report.counts["calls: unknown"] ?? 0).toBe(0);
+  });
+
+  it("that leads and says nothing is replaced", async () => {
+    const world = worldOf();
+    world.corrupt(0, () => MUTE);
+    world.start();
+    await world.run({ untilUs: 8 * SECOND_US });
+    expect(world.regency).toBeGreaterThan(0);
+    expect(world.decided).toBeGreaterThan(3);
+  });
+
+  it("observes what reaches it, is asked every 50 ms, and is reported by no checker", async () => {
+    const heard = new Set<string>();
+    const told = new Set<ReplicaId>();
+    let idles = 0;
+    const attacker: Attacker = {
+      rewrite: (outgoing) => [outgoing],
+      observe: (_from, message) => heard.add(message.type),
+      idle: () => {
+        idles++;
+        return [];
+      },
+    };
+    const tell = ({ replica }: { replica: ReplicaId }) => void told.add(replica);
+    const world = worldOf({ observer: { decided: tell, executed: tell, voted: tell, memory: tell, restarted: tell } });
+    world.corrupt(2, () => attacker);
+    world.start();
+    await world.run({ untilUs: 3 * SECOND_US });
+    expect(heard).toContain("WRITE");
+    expect(idles).toBeGreaterThanOrEqual(35);
+    expect([...told].sort()).toEqual([0, 1, 3]);
+  });
+});
+
+describe("twins", () => {
+  it("are two machines that each speak for one member to whoever reaches them", async () => {
+    const world = worldOf({ twins: [1] });
+    expect(world.machines.map((machine) => machine.self)).toEqual([0, 1, 2, 3, 1]);
+    const [, first, , , second] = world.machines;
+    // Replica 3 reaches the second copy only, everybody else the first only.
+    world.network.block(
+      [
+        [3, 1],
+        [1, 3],
+        [0, 4],
+        [4, 0],
+        [2, 4],
+        [4, 2],
+      ],
+      SECOND_US,
+    );
+    world.start();
+    await world.run({ untilUs: 5 * SECOND_US });
+    expect(world.decided).toBeGreaterThan(3);
+    expect(first?.replica?.core.lastDecided).toBeGreaterThan(3);
+    expect(first?.replica?.core.statusOf(3)).toBeUndefined();
+    expect(second?.replica?.core.statusOf(3)).toBeDefined();
+    expect(second?.replica?.core.statusOf(0)).toBeUndefined();
+  });
+});
+
+describe("machines", () => {
+  it("lose what was not synced, keep what was, and are back after a crash", async () => {
+    const world = worldOf();
+    world.start();
+    await world.run({ untilUs: 3 * SECOND_US });
+    const machine = world.machines[2];
+    const before = machine?.replica?.core.lastDecided ?? 0;
+    machine?.crash({ keep: "none", linger: false });
+    expect(machine?.state).toBe("down");
+    machine?.start();
+    await world.run({ untilUs: 6 * SECOND_US });
+    expect(machine?.state).toBe("up");
+    expect(before).toBeGreaterThan(0);
+    expect(machine?.replica?.core.lastDecided).toBeGreaterThanOrEqual(before);
+  });
+
+  it("that pause do nothing until they go on, and then everything", async () => {
+    const world = worldOf();
+    world.start();
+    await world.run({ untilUs: 2 * SECOND_US });
+    const machine = world.machines[3];
+    const decided = machine?.replica?.core.lastDecided;
+    machine?.pause();
+    await world.run({ untilUs: 5 * SECOND_US });
+    expect(machine?.replica?.core.lastDecided).toBe(decided);
+    machine?.resume();
+    await world.run({ untilUs: 7 * SECOND_US });
+    expect(machine?.replica?.core.lastDecided).toBe(world.decided);
+  });
+});
