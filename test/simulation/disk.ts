@@ -116,6 +116,11 @@ export class SimulatedDisk {
     this.#faults.set(this.#writes + options.nth, { code: options.code, reachesDisk: options.reachesDisk ?? false });
   }
 
+  /** Forgets every `failWrite` that did not happen yet. */
+  mend(): void {
+    this.#faults.clear();
+  }
+
   /** Records of a store in key order: what `flipByte` and `dropRecord` count by. */
   records(store: StoreName): number {
     return this.#media[store]?.keys.length ?? 0;
