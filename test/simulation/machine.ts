@@ -1,0 +1,432 @@
+/**
+ * One simulated machine: a disk that outlives its processes, a clock of its own, and, while a process runs on it, the
+ * production replica composed as server/server.ts composes it. A process ends by a crash, by a clean stop or by halting; a
+ * supervisor starts the next one. What a paused process would do is done when it goes on.
+ */
+import type { Cluster } from "../../protocol/cluster.ts";
+import type { Crypto } from "../../protocol/crypto/contract.ts";
+import { isRejection, QuorateError } from "../../protocol/errors.ts";
+import { decodeMessage, encodeMessage, type Message } from "../../protocol/messages.ts";
+import type { ReplicaId } from "../../protocol/view.ts";
+import type { ConsensusOptions, Effect, SignatureCheck } from "../../server/consensus/contract.ts";
+import type { Links } from "../../server/network/contract.ts";
+import { recover } from "../../server/recover.ts";
+import { type Clock, Replica } from "../../server/replica.ts";
+import type { Executor } from "../../server/service/executor.ts";
+import type { Storage } from "../../storage/contract.ts";
+import type { Attacker, Outgoing } from "./contract.ts";
+import { identityOf } from "./crypto.ts";
+import { SimulatedDisk } from "./disk.ts";
+import type { GatewayHub, SimulatedGateway } from "./gateway.ts";
+import type { LinkHub } from "./links.ts";
+import type { Scheduler } from "./scheduler.ts";
+import { RootedService, rootOf } from "./state-root.ts";
+import { fingerprint, type Trace } from "./trace.ts";
+import { short } from "./words.ts";
+
+/** What a machine reports while it is correct, and how its processes end. */
+export interface MachineWatcher {
+  effects(machine: Machine, effects: readonly Effect[]): void;
+  executed(machine: Machine, event: Parameters<Executor["execute"]>[0], digest: string, root: string): void;
+  voted(machine: Machine, message: Message): void;
+  regency(machine: Machine, installed: { regency: number; leader: ReplicaId }): void;
+  started(machine: Machine, newestInstance: number): void;
+  /** The process halted by itself, or could not start. */
+  failed(machine: Machine, error: unknown): void;
+}
+
+export interface MachineParts {
+  readonly number: number;
+  readonly self: ReplicaId;
+  readonly cluster: Cluster;
+  readonly crypto: Crypto;
+  readonly scheduler: Scheduler;
+  readonly trace: Trace;
+  readonly links: LinkHub;
+  readonly gateways: GatewayHub;
+  readonly options: ConsensusOptions;
+  readonly watcher: MachineWatcher;
+}
+
+/** Wall clocks count from here, in milliseconds since 1970, plus the skew of each machine. */
+export const WALL_START_MS = 1_790_000_000_000;
+export const HEALTHY_DISK_US = { min: 50, max: 2_000 };
+const VERIFY_US = { min: 50, max: 1_500 };
+const DEFER_US = { min: 5, max: 150 };
+const TIMER_SLACK_US = 1_000;
+const ATTACKER_IDLE_US = 50_000;
+
+type State = "down" | "starting" | "up" | "stopping";
+
+export class Machine {
+  readonly number: number;
+  readonly self: ReplicaId;
+  readonly disk: SimulatedDisk;
+  readonly parts: MachineParts;
+  /** Set: whatever leaves passes through it, and nothing this machine does is held against the product. */
+  attacker: Attacker | null = null;
+  /** Byzantine, or played by two machines: its own faults prove nothing. */
+  trusted = true;
+  /** Milliseconds its wall clock is ahead. */
+  skewMs = 0;
+  /** How fast its monotonic clock runs. */
+  clockRate = 1;
+  /** How long a write to disk takes. */
+  diskUs = HEALTHY_DISK_US;
+  replica: Replica | null = null;
+  executor: Executor | null = null;
+  #service: RootedService | null = null;
+  #state: State = "down";
+  /** Raised whenever a process ends: callbacks of earlier processes find nobody. */
+  #process = 0;
+  #pausedWork: (() => void)[] | null = null;
+  #gateway: SimulatedGateway | null = null;
+  #storage: Storage | null = null;
+
+  constructor(parts: MachineParts) {
+    this.parts = parts;
+    this.number = parts.number;
+    this.self = parts.self;
+    const { scheduler, crypto } = parts;
+    this.disk = new SimulatedDisk({
+      crypto,
+      schedule: (complete) => {
+        const process = this.#process;
+        scheduler.after(scheduler.between(this.diskUs.min, this.diskUs.max), () => this.#enter(process, complete));
+      },
+    });
+  }
+
+  get state(): State {
+    return this.#state;
+  }
+
+  /** Open while a process runs. */
+  get storage(): Storage | null {
+    return this.#storage;
+  }
+
+  get paused(): boolean {
+    return this.#pausedWork !== null;
+  }
+
+  get wallMs(): number {
+    return WALL_START_MS + Math.floor(this.parts.scheduler.nowUs / 1000) + this.skewMs;
+  }
+
+  // ---- processes
+
+  /** Starts a process on what the disk holds. */
+  start(): void {
+    if (this.#state !== "down") return;
+    this.#state = "starting";
+    this.#note("starts");
+    const process = ++this.#process;
+    this.#boot(process).catch((error: unknown) => this.#failed(process, error));
+  }
+
+  async #boot(process: number): Promise<void> {
+    const { cluster, crypto, options, links, gateways, watcher } = this.parts;
+    const { self } = this;
+    const founding = { cluster: cluster.id, replica: self, genesis: cluster.genesis };
+    const storage = await this.disk.open({ founding });
+    if (process !== this.#process) return;
+    this.#storage = storage;
+    const service = { current: null as RootedService | null };
+    const { executor, start } = await recover({
+      crypto,
+      cluster,
+      storage,
+      service: (state) => {
+        service.current = new RootedService(state);
+        return service.current;
+      },
+    });
+    if (process !== this.#process) return;
+    const identity = identityOf(`replica ${self}`);
+    const clock = this.#clock(process);
+    const replica = new Replica({
+      cluster,
+      self,
+      identity,
+      crypto,
+      storage,
+      executor,
+      start,
+      options,
+      clock,
+      verifier: (checks, then) => this.#verify(process, checks, then),
+      logger: { info: () => undefined, warn: () => undefined, error: () => undefined },
+      halt: (error) => this.#failed(process, error),
+      observer: {
+        decided: () => undefined,
+        phase: () => undefined,
+        fault: (_source, from, code) =>
+          this.parts.trace.count(`rejected: ${code} of ${from === self ? "self" : "peer"}`),
+        suspected: (_leader, reason) => this.parts.trace.count(`suspected: ${reason.split(" ")[0]}`),
+        regencyInstalled: (regency, leader) => watcher.regency(this, { regency, leader }),
+        fetched: (kind) => this.parts.trace.count(`fetched: ${kind}`),
+      },
+    });
+    this.#listen(replica, executor);
+    this.replica = replica;
+    this.executor = executor;
+    this.#service = service.current;
+    this.#state = "up";
+    watcher.started(this, start.newest?.instance ?? start.lastDecided.instance);
+    this.#gateway = gateways.open({
+      machine: this.number,
+      replica: self,
+      identity,
+      enter: (run) => this.#enter(process, run),
+      time: {
+        nowMs: () => clock.nowUs() / 1000,
+        every: (periodMs, run) => this.#every(process, periodMs * 1000, run),
+      },
+      onAuthenticated: (connection, keys) => replica.authenticity.learn(connection.client, keys),
+      onRequest: (connection, envelope, request) => {
+        const rejection = replica.onRequest(connection, envelope, request);
+        if (rejection?.action === "punish") connection.close(4400, rejection.code);
+      },
+    });
+    replica.run(this.#links(process), this.#gateway);
+    links.attach({
+      machine: this.number,
+      onMessages: (from, payloads) => this.#enter(process, () => this.#deliver(replica, from, payloads)),
+      onConnected: (peer) => this.#enter(process, () => replica.onConnected(peer)),
+      onDisconnected: () => undefined,
+    });
+    if (this.attacker) this.#every(process, ATTACKER_IDLE_US, () => this.#post(this.#idle()));
+  }
+
+  /** Power is lost. `keep` says which of the writes not completed are on the disk. */
+  crash(options: { keep: "none" | "all" | ((write: number) => boolean); linger: boolean }): void {
+    if (this.#state === "down") return;
+    this.#note("crashes");
+    this.#end(options);
+    this.disk.crash({ keep: options.keep });
+  }
+
+  /** A clean stop: drains for `drainMs`, then the process ends by itself. */
+  stop(drainMs: number): void {
+    const { replica } = this;
+    if (this.#state !== "up" || !replica) return;
+    this.#state = "stopping";
+    this.#note("stops");
+    const process = this.#process;
+    const closed = async (): Promise<void> => {
+      await replica.stop(drainMs);
+      if (process !== this.#process) return;
+      await this.#gateway?.close();
+      await this.#storage?.close();
+      if (process !== this.#process) return;
+      this.#end({ linger: true });
+      this.disk.crash({ keep: "all" });
+      this.#note("stopped");
+    };
+    closed().catch((error: unknown) => this.#failed(process, error));
+  }
+
+  /** The process stands still until `resume`; its kernel goes on. */
+  pause(): void {
+    if (this.#state === "down" || this.#pausedWork) return;
+    this.#note("pauses");
+    this.#pausedWork = [];
+  }
+
+  resume(): void {
+    const work = this.#pausedWork;
+    if (!work) return;
+    this.#note("goes on");
+    this.#pausedWork = null;
+    for (const run of work) this.parts.scheduler.after(0, run);
+  }
+
+  #end(options: { linger: boolean }): void {
+    this.#process++;
+    this.#state = "down";
+    this.#pausedWork = null;
+    this.parts.links.detach(this.number, options);
+    this.parts.gateways.kill(this.number, options);
+    this.replica = null;
+    this.executor = null;
+    this.#service = null;
+    this.#gateway = null;
+    this.#storage = null;
+  }
+
+  #failed(process: number, error: unknown): void {
+    if (process !== this.#process) return;
+    const why = error instanceof QuorateError ? error.code : String(error);
+    this.#note(`halts: ${why}`);
+    this.#end({ linger: true });
+    const { random } = this.parts.scheduler;
+    this.disk.crash({ keep: () => random.chance(0.5) });
+    this.parts.watcher.failed(this, error);
+  }
+
+  // ---- what a process is given
+
+  /** Runs for one process: later while it is paused, never once it is gone. */
+  #enter(process: number, run: () => void): void {
+    if (process !== this.#process) return;
+    if (this.#pausedWork) this.#pausedWork.push(() => this.#enter(process, run));
+    else run();
+  }
+
+  #clock(process: number): Clock {
+    const { scheduler } = this.parts;
+    const bornUs = scheduler.nowUs;
+    const rate = this.clockRate;
+    const nowUs = (): number => Math.floor((scheduler.nowUs - bornUs) * rate) + 1_000_000;
+    return {
+      nowUs,
+      wallMs: () => this.wallMs,
+      defer: (callback) => {
+        scheduler.after(scheduler.between(DEFER_US.min, DEFER_US.max), () => this.#enter(process, callback));
+      },
+      at: (us, callback) => {
+        const delayUs = Math.max(0, us - nowUs()) / rate + scheduler.random.next() * TIMER_SLACK_US;
+        const timer = scheduler.after(delayUs, () => this.#enter(process, callback));
+        return () => timer.cancel();
+      },
+    };
+  }
+
+  #every(process: number, periodUs: number, run: () => void): () => void {
+    let ended = false;
+    const again = (): void => {
+      this.parts.scheduler.after(periodUs, () => {
+        if (ended || process !== this.#process) return;
+        this.#enter(process, run);
+        again();
+      });
+    };
+    again();
+    return () => {
+      ended = true;
+    };
+  }
+
+  #verify(process: number, checks: readonly SignatureCheck[], then: (valid: readonly boolean[]) => void): void {
+    const { scheduler, crypto } = this.parts;
+    const valid = checks.map((check) => crypto.verify(check.publicKey, check.statement, check.signature));
+    scheduler.after(scheduler.between(VERIFY_US.min, VERIFY_US.max), () => this.#enter(process, () => then(valid)));
+  }
+
+  // ---- what enters and leaves
+
+  #links(process: number): Links {
+    const { links } = this.parts;
+    const queues = new Map<ReplicaId, Uint8Array[]>();
+    let reported: Uint8Array | null = null;
+    const send = (peer: ReplicaId, payload: Uint8Array): void => {
+      if (process !== this.#process) return;
+      const queue = queues.get(peer);
+      if (queue) queue.push(payload);
+      else queues.set(peer, [payload]);
+      // A broadcast is the same bytes for everybody.
+      if (reported === payload) return;
+      reported = payload;
+      if (this.trusted) this.#report(payload);
+    };
+    return {
+      send,
+      flush: () => {
+        if (process !== this.#process) return;
+        for (const [peer, payloads] of queues) this.#leave(peer, payloads);
+        queues.clear();
+      },
+      punish: (peer) => links.punish(this.number, peer),
+      connected: () => links.connected(this.number),
+      queuedBytes: () => 0,
+      close: async () => links.detach(this.number, { linger: true }),
+    };
+  }
+
+  #report(payload: Uint8Array): void {
+    const message = decodeMessage(payload);
+    if (isRejection(message)) throw new Error(`replica ${this.self} encodes what nobody can decode: ${message.code}`);
+    this.parts.watcher.voted(this, message);
+  }
+
+  #leave(peer: ReplicaId, payloads: readonly Uint8Array[]): void {
+    const { links, scheduler, trace } = this.parts;
+    const { attacker } = this;
+    for (const payload of payloads)
+      trace.event("send", this.number, peer, fingerprint(payload), () => `${this.name} > ${peer}  ${short(payload)}`);
+    if (!attacker) {
+      links.send(this.number, peer, payloads);
+      return;
+    }
+    for (const payload of payloads) {
+      const message = decodeMessage(payload);
+      if (!isRejection(message)) this.#post(attacker.rewrite({ to: peer, message }, scheduler.nowUs));
+    }
+  }
+
+  #idle(): readonly Outgoing[] {
+    return this.attacker?.idle(this.parts.scheduler.nowUs) ?? [];
+  }
+
+  #post(outgoing: readonly Outgoing[]): void {
+    const { links, scheduler, trace } = this.parts;
+    for (const { to, message, delayUs = 0 } of outgoing) {
+      const payload = encodeMessage(message);
+      trace.count("fault: sent by an attacker");
+      trace.event("fault", this.number, to, fingerprint(payload), () => `${this.name} > ${to} !${short(payload)}`);
+      const post = (): void => links.send(this.number, to, [payload]);
+      if (delayUs > 0) scheduler.after(delayUs, post);
+      else post();
+    }
+  }
+
+  #deliver(replica: Replica, from: ReplicaId, payloads: readonly Uint8Array[]): void {
+    const { trace } = this.parts;
+    for (const payload of payloads) {
+      trace.event(
+        "receive",
+        this.number,
+        from,
+        fingerprint(payload),
+        () => `${from} > ${this.name}  received ${short(payload)}`,
+      );
+      if (this.attacker) {
+        const message = decodeMessage(payload);
+        if (!isRejection(message)) this.attacker.observe(from, message);
+      }
+      replica.onMessage(from, payload);
+    }
+  }
+
+  /** The seams of the driver that reports need: effects as they are performed, batches as they execute. */
+  #listen(replica: Replica, executor: Executor): void {
+    const { watcher, crypto } = this.parts;
+    const { core } = replica;
+    const step = core.step.bind(core);
+    core.step = (input) => {
+      const effects = step(input);
+      watcher.effects(this, effects);
+      return effects;
+    };
+    const execute = executor.execute.bind(executor);
+    executor.execute = (batch, digest) => {
+      const replies = execute(batch, digest);
+      if (this.trusted && this.#service) {
+        const root = rootOf(crypto, { digest, entries: this.#service.root, replies });
+        watcher.executed(this, batch, digest, root);
+      }
+      return replies;
+    };
+  }
+
+  /** How traces call it. */
+  get name(): string {
+    return this.number === this.self ? `r${this.self}` : `r${this.self}'`;
+  }
+
+  #note(what: string): void {
+    const { trace } = this.parts;
+    trace.event("machine", this.number, what.length, 0, () => `${this.name} ${what}`);
+  }
+}

@@ -1,0 +1,176 @@
+/**
+ * One seed from its plan to its report: a safety phase under faults, then a liveness phase in a healed world, in which
+ * every client must finish and all live correct replicas must come to stand at the same instance with the same state.
+ */
+import { Checkers } from "./checkers/all.ts";
+import type { RunObserver } from "./checkers/events.ts";
+import { assertLinearizable } from "./checkers/wire-history.ts";
+import { type Attacker, Stall, Violation } from "./contract.ts";
+import { Faults } from "./faults.ts";
+import { liars } from "./liars.ts";
+import type { Machine } from "./machine.ts";
+import { drawPlan, type Plan } from "./plan.ts";
+import { type AttackerParts, World } from "./world.ts";
+
+/** A healed world has this much virtual time to finish everything. */
+const LIVENESS_US = 60_000_000;
+/** And this much more until the last state is on every disk. */
+const SETTLE_US = 2_000_000;
+/** Steps of the search before a history counts as undecided, which the report says. */
+const SEARCH_STEPS_MAX = 2_000_000;
+
+/** The most a replica may hold under the workloads drawn here. */
+const MEMORY_LIMITS = { pendingRequests: 2_000, bufferedMessages: 4_096, executionBacklog: 64 };
+
+export interface RunOptions {
+  readonly seed: number;
+  readonly listener?: (line: string) => void;
+  /** Minds that Byzantine replicas may get, instead of those that `liars.ts` draws. */
+  readonly attackers?: readonly ((parts: AttackerParts) => Attacker)[];
+  /** Listens beside the checkers. */
+  readonly observers?: (world: World) => readonly RunObserver[];
+  /** Replaces what the seed draws. */
+  readonly plan?: Plan;
+}
+
+export interface Failure {
+  readonly exit: 127 | 128 | 129;
+  readonly message: string;
+  readonly stack: string;
+}
+
+export interface Report {
+  readonly seed: number;
+  readonly failure: Failure | null;
+  readonly digest: string;
+  readonly virtualUs: number;
+  readonly events: number;
+  readonly decided: number;
+  readonly regencyChanges: number;
+  readonly calls: number;
+  /** Virtual time from the healing until everything was finished; null when it never was. */
+  readonly recoveryUs: number | null;
+  /** How often each kind of fault and event occurred. */
+  readonly counts: Readonly<Record<string, number>>;
+}
+
+export async function runSeed(options: RunOptions): Promise<Report> {
+  const { seed, listener } = options;
+  const plan = options.plan ?? drawPlan(seed);
+  const { n, f, clients, workload, consensus, signedRequests } = plan;
+  const world = new World({
+    seed: plan.seed,
+    n,
+    f,
+    clients,
+    workload,
+    consensus,
+    signedRequests,
+    ...(listener ? { listener } : {}),
+    observers: (made) => [checkersFor(made), ...(options.observers?.(made) ?? [])],
+  });
+  const { attackers = [liars()] } = options;
+  for (let liar = 0; liar < plan.byzantine; liar++) {
+    const { random } = world.scheduler;
+    const honest = world.machines.filter((machine) => machine.trusted);
+    world.corrupt(random.pick(honest).self, random.pick(attackers));
+  }
+  let failure: Failure | null = null;
+  let recoveryUs: number | null = null;
+  try {
+    recoveryUs = await phases(world, plan);
+  } catch (error) {
+    failure = failureOf(error);
+    world.trace.event("note", -1, failure.exit, 0, () => `FAILED: ${failure?.message}`);
+  }
+  return {
+    seed,
+    failure,
+    digest: world.trace.digest(),
+    virtualUs: world.nowUs,
+    events: world.scheduler.events,
+    decided: world.decided,
+    regencyChanges: world.regency,
+    calls: world.calls.length,
+    recoveryUs,
+    counts: sorted(world),
+  };
+}
+
+function sorted(world: World): Record<string, number> {
+  for (const { outcome } of world.calls) world.trace.count(`calls: ${outcome}`);
+  return Object.fromEntries([...world.trace.counts].sort(([a], [b]) => (a < b ? -1 : 1)));
+}
+
+/** @returns the virtual time that the second phase took */
+async function phases(world: World, plan: Plan): Promise<number> {
+  const faults = new Faults(world, plan);
+  world.start();
+  faults.start();
+  const safeUs = world.nowUs + plan.safetyUs;
+  await world.run({ untilUs: safeUs });
+  const live = faults.heal();
+  world.tell((observer) => observer.healed?.({ nowUs: world.nowUs }));
+  world.trace.event(
+    "note",
+    -1,
+    live.length,
+    0,
+    () => `healed; ${live.map((machine) => machine.name).join(", ")} live on`,
+  );
+  for (const client of world.clients) client.finish();
+  const healedUs = world.nowUs;
+  const untilUs = healedUs + LIVENESS_US;
+  const done = (): boolean => world.clients.every((client) => client.finished) && world.converged(live);
+  await world.run({ untilUs, done });
+  if (!done()) throw stall(world, live);
+  const recoveryUs = world.nowUs - healedUs;
+  await settle(world, live, untilUs + LIVENESS_US);
+  world.tell((observer) => observer.ended?.({ nowUs: world.nowUs }));
+  world.trace.count(`linearizability: ${assertLinearizable(world.calls, { stepsMax: SEARCH_STEPS_MAX })}`);
+  return recoveryUs;
+}
+
+/** All states are on disk and the same; whoever still abstained has stopped to, so nothing is ordered any more. */
+async function settle(world: World, live: readonly Machine[], untilUs: number): Promise<void> {
+  const settled = (): boolean =>
+    world.converged(live) &&
+    live.every(({ replica, storage }) => {
+      return replica !== null && storage?.state.applied.instance === replica.core.lastDecided;
+    });
+  while (world.nowUs < untilUs) {
+    await world.run({ untilUs: world.nowUs + SETTLE_US });
+    if (!settled()) continue;
+    await world.compareStates(live);
+    return;
+  }
+  throw stall(world, live);
+}
+
+function stall(world: World, live: readonly Machine[]): Stall {
+  const waiting = world.clients.flatMap((client, number) => (client.finished ? [] : [`client ${number}`]));
+  const who = waiting.length > 0 ? `unfinished: ${waiting.join(", ")}` : "replicas do not converge";
+  return new Stall(`${who}; ${live.map((machine) => world.standing(machine)).join("; ")}`);
+}
+
+function checkersFor(world: World): Checkers {
+  const { crypto, cluster } = world;
+  return new Checkers({
+    crypto,
+    cluster: cluster.id,
+    genesis: cluster.genesis,
+    maxClients: cluster.maxClients,
+    view: cluster.view,
+    memoryLimits: MEMORY_LIMITS,
+    livenessUs: LIVENESS_US,
+  });
+}
+
+function failureOf(error: unknown): Failure {
+  const message = error instanceof Error ? error.message : String(error);
+  const stack = error instanceof Error ? (error.stack ?? "") : "";
+  if (error instanceof Violation) return { exit: 129, message, stack };
+  if (error instanceof Stall) return { exit: 128, message, stack };
+  const name = error instanceof Error ? `${error.name}: ` : "";
+  return { exit: 127, message: `${name}${message}`, stack };
+}
