@@ -2,12 +2,15 @@
  * `npm run sim`: runs seeds of the simulator, many on all cores or one with a readable trace. Exits 129 when a promise was
  * broken, 128 when something stalled, 127 when something threw; each failure prints the one command that replays it.
  */
-import { type ChildProcess, fork } from "node:child_process";
 import { availableParallelism } from "node:os";
 import { parseArgs } from "node:util";
+import { runCoreSchedules } from "./core-schedules-main.ts";
+import { runGuided } from "./guided.ts";
 import { planted } from "./planted.ts";
+import { runPool } from "./pool.ts";
 import { type Report, runSeed } from "./run.ts";
 import { failureLines, Totals } from "./totals.ts";
+import { runTwins } from "./twins-main.ts";
 
 const USAGE = `npm run sim -- [options]
   --seeds N      how many seeds (default 1000)
@@ -15,12 +18,21 @@ const USAGE = `npm run sim -- [options]
   --workers W    processes (default: one per core)
   --keep-going   run all seeds, whatever fails
   --seed S       one seed alone
-  --trace        what happens in it, line by line`;
+  --trace        what happens in it, line by line
+  --core ...     cores alone, without driver, disk and SDK: some thirty times faster
+  --twins ...    every scenario in which one replica runs twice
+  --guided ...   the search for schedules close to trouble
+Each of the last three has options of its own: add --help.`;
+
+/** Ways of running that have a command line of their own. */
+const WAYS: Readonly<Record<string, (args: readonly string[]) => Promise<number>>> = {
+  "--core": runCoreSchedules,
+  "--twins": runTwins,
+  "--guided": runGuided,
+};
 
 const SEEDS = 1_000;
 const SEED_MAX = 1_000_000_000;
-/** A seed takes a tenth of a second; a worker silent for so long hangs. */
-const SILENCE_MS = 120_000;
 const PROGRESS_MS = 10_000;
 
 interface Batch {
@@ -30,8 +42,11 @@ interface Batch {
   readonly keepGoing: boolean;
 }
 
-async function main(): Promise<number> {
+async function main(args: readonly string[]): Promise<number> {
+  const way = args.find((arg) => Object.hasOwn(WAYS, arg));
+  if (way) return WAYS[way]?.(args.filter((arg) => arg !== way)) ?? 2;
   const { values } = parseArgs({
+    args: [...args],
     options: {
       seeds: { type: "string" },
       from: { type: "string" },
@@ -92,43 +107,16 @@ async function many(batch: Batch): Promise<number> {
     totals.add(done);
     for (const line of failureLines(done)) console.log(line);
   };
-  await Promise.all(Array.from({ length: batch.workers }, () => work(take, report)));
+  await runPool<number, Report>({
+    script: new URL("./worker.ts", import.meta.url),
+    processes: batch.workers,
+    take,
+    done: (_, done) => report(done),
+    died: (seed, why) => report(crashed(seed, why)),
+  });
   clearInterval(progress);
   for (const line of totals.lines(seconds())) console.log(line);
   return totals.failures.reduce((exit, { failure }) => Math.max(exit, failure?.exit ?? 0), 0);
-}
-
-/** One worker process, seed after seed; a process that dies or hangs is a crash of its seed, and another takes its place. */
-async function work(take: () => number | null, report: (done: Report) => void): Promise<void> {
-  let child: ChildProcess | null = null;
-  for (let seed = take(); seed !== null; seed = take()) {
-    child ??= fork(new URL("./worker.ts", import.meta.url), { stdio: ["ignore", "inherit", "inherit", "ipc"] });
-    const done = await reportOf(child, seed);
-    if (typeof done === "string") {
-      child.kill("SIGKILL");
-      child = null;
-      report(crashed(seed, done));
-    } else report(done);
-  }
-  child?.disconnect();
-}
-
-/** The report of one seed, or why there is none. */
-function reportOf(child: ChildProcess, seed: number): Promise<Report | string> {
-  return new Promise((resolve) => {
-    const end = (outcome: Report | string): void => {
-      clearTimeout(timer);
-      child.off("message", onMessage);
-      child.off("exit", onExit);
-      resolve(outcome);
-    };
-    const onMessage = (message: unknown): void => end(message as Report);
-    const onExit = (code: number | null, signal: string | null): void => end(`its process ended (${signal ?? code})`);
-    const timer = setTimeout(() => end(`no report within ${SILENCE_MS / 1000} s`), SILENCE_MS);
-    child.on("message", onMessage);
-    child.on("exit", onExit);
-    child.send(seed);
-  });
 }
 
 function crashed(seed: number, message: string): Report {
@@ -137,4 +125,4 @@ function crashed(seed: number, message: string): Report {
   return { seed, failure, digest: "", ...nothing };
 }
 
-process.exitCode = await main();
+process.exitCode = await main(process.argv.slice(2));

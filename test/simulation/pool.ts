@@ -4,13 +4,16 @@
  */
 import { type ChildProcess, fork } from "node:child_process";
 
+/** Tasks take well below a minute; a process silent for so long hangs. */
+const SILENCE_MS = 120_000;
+
 export interface PoolOptions<Task, Result> {
   readonly script: URL;
   readonly processes: number;
   /** The next task, or null when there is none (any more). */
   readonly take: () => Task | null;
   readonly done: (task: Task, result: Result) => void;
-  /** The process died over this task. */
+  /** The process died over this task, or said nothing for too long. */
   readonly died: (task: Task, why: string) => void;
 }
 
@@ -25,6 +28,7 @@ async function workOff<Task, Result>({ script, take, done, died }: PoolOptions<T
       child ??= fork(script, { stdio: ["ignore", "inherit", "inherit", "ipc"] });
       const answer = await answerOf<Result>(child, task);
       if (typeof answer === "string") {
+        child.kill("SIGKILL");
         child = null;
         died(task, answer);
       } else done(task, answer.result);
@@ -37,12 +41,14 @@ async function workOff<Task, Result>({ script, take, done, died }: PoolOptions<T
 function answerOf<Result>(child: ChildProcess, task: unknown): Promise<{ readonly result: Result } | string> {
   return new Promise((resolve) => {
     const end = (answer: { readonly result: Result } | string): void => {
+      clearTimeout(silence);
       child.off("message", onMessage);
       child.off("exit", onExit);
       resolve(answer);
     };
     const onMessage = (result: unknown): void => end({ result: result as Result });
     const onExit = (code: number | null, signal: string | null): void => end(`the process ended (${signal ?? code})`);
+    const silence = setTimeout(() => end(`no answer within ${SILENCE_MS / 1000} s`), SILENCE_MS);
     child.on("message", onMessage);
     child.on("exit", onExit);
     child.send({ task });
@@ -50,6 +56,13 @@ function answerOf<Result>(child: ChildProcess, task: unknown): Promise<{ readonl
 }
 
 /** The other side, in the script. */
-export function serveTasks<Task, Result>(run: (task: Task) => Result): void {
-  process.on("message", (message: { readonly task: Task }) => process.send?.(run(message.task)));
+export function serveTasks<Task, Result>(run: (task: Task) => Result | Promise<Result>): void {
+  process.on("message", async (message: { readonly task: Task }) => {
+    try {
+      process.send?.(await run(message.task));
+    } catch (error) {
+      console.error(error);
+      process.exit(1);
+    }
+  });
 }
