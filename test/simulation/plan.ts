@@ -51,6 +51,8 @@ export interface Plan {
   readonly drift: number;
   /** Replicas that lie, of the f that may. */
   readonly byzantine: number;
+  /** Does one client lie as well? */
+  readonly mallory: boolean;
   /** Correct replicas that stay dead in the liveness phase, if so many of the f are left. */
   readonly deadAtLast: number;
 }
@@ -87,6 +89,7 @@ export function drawPlan(seed: number): Plan {
     drift: random.chance(0.3) ? 0.1 : 0,
     byzantine: random.chance(0.5) ? 1 + random.below(f) : 0,
     deadAtLast: random.below(f + 1),
+    mallory: random.chance(0.35),
   };
 }
 

@@ -9,6 +9,7 @@ import { type Attacker, Stall, Violation } from "./contract.ts";
 import { Faults } from "./faults.ts";
 import { liars } from "./liars.ts";
 import type { Machine } from "./machine.ts";
+import { MALLORY_ENDPOINTS, Mallory } from "./mallory.ts";
 import { drawPlan, type Plan } from "./plan.ts";
 import { type AttackerParts, World } from "./world.ts";
 
@@ -66,6 +67,7 @@ export async function runSeed(options: RunOptions): Promise<Report> {
     workload,
     consensus,
     signedRequests,
+    extraEndpoints: plan.mallory ? MALLORY_ENDPOINTS : 0,
     ...(listener ? { listener } : {}),
     observers: (made) => [checkersFor(made), ...(options.observers?.(made) ?? [])],
   });
@@ -105,11 +107,14 @@ function sorted(world: World): Record<string, number> {
 /** @returns the virtual time that the second phase took */
 async function phases(world: World, plan: Plan): Promise<number> {
   const faults = new Faults(world, plan);
+  const mallory = plan.mallory ? new Mallory(world) : null;
   world.start();
+  mallory?.start();
   faults.start();
   const safeUs = world.nowUs + plan.safetyUs;
   await world.run({ untilUs: safeUs });
   const live = faults.heal();
+  mallory?.stop();
   world.tell((observer) => observer.healed?.({ nowUs: world.nowUs }));
   world.trace.event(
     "note",

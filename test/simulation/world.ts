@@ -2,6 +2,7 @@
  * A world: machines, clients and wires under one scheduler, with the checkers listening. It knows no faults of its own;
  * `faults.ts` steers it through what is public here.
  */
+import type { Transport } from "../../client/ports.ts";
 import { concat, type Digest, hex, utf8 } from "../../protocol/bytes.ts";
 import { decodeClientFrame } from "../../protocol/client-frames.ts";
 import { type Cluster, type ClusterFile, clusterOf } from "../../protocol/cluster.ts";
@@ -101,14 +102,13 @@ export class World {
     for (const machine of this.machines) if (twins.includes(machine.self)) machine.trusted = false;
     this.#observers = options.observers(this);
     this.clients = Array.from({ length: options.clients }, (_, number) => {
-      const endpoint = this.endpointOf(number);
       return new SimulatedClient({
         number,
         file: this.file,
         crypto,
         scheduler,
         trace,
-        transport: this.gateways.transport(endpoint, (frame) => this.#sent(frame)),
+        transport: this.transport(number),
         observer: this.#guarded(),
         workload: options.workload,
         calls: this.calls,
@@ -120,6 +120,11 @@ export class World {
   /** Where a client, or an extra one, is on the wires. */
   endpointOf(client: number): number {
     return this.options.n + (this.options.twins?.length ?? 0) + client;
+  }
+
+  /** The way to the replicas for a client, or for an extra one; what is sent on it counts as issued. */
+  transport(client: number): Transport {
+    return this.gateways.transport(this.endpointOf(client), (frame) => this.#sent(frame));
   }
 
   get nowUs(): number {
@@ -150,8 +155,7 @@ export class World {
     for (const observer of this.#observers) event(observer);
   }
 
-  /** A request of a Byzantine client, to be told before it is sent. */
-  issued(request: Request): void {
+  #issue(request: Request): void {
     if (this.#issued.has(request.digest)) return;
     this.#issued.add(request.digest);
     this.#told((observer) => observer.issued?.({ client: request.client, request }));
@@ -212,7 +216,7 @@ export class World {
   #sent(frame: Uint8Array): void {
     const decoded = decodeClientFrame(frame);
     if (isRejection(decoded) || decoded.type !== "REQUEST") return;
-    this.issued(decodeRequest(this.crypto, Uint8Array.from(decoded.request)));
+    this.#issue(decodeRequest(this.crypto, Uint8Array.from(decoded.request)));
   }
 
   /** Observers must not throw into product code, which would take it for its own fault. */
@@ -279,6 +283,7 @@ export class World {
     this.onEffects(machine, effects);
     for (const effect of effects) {
       if (effect.type === "decide") this.#decided(machine, effect);
+      else if (effect.type === "mustSign") this.trace.count("a client must sign");
       else if (effect.type === "suspect")
         this.trace.event(
           "note",

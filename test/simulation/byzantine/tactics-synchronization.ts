@@ -7,8 +7,9 @@ import type { Certificate, Message, StopData } from "../../../protocol/messages.
 import type { ReplicaId } from "../../../protocol/view.ts";
 import { selected, synchronizerOf } from "../../../server/consensus/selection.ts";
 import type { Outgoing } from "../contract.ts";
+import type { KnownBatch } from "./guild.ts";
 import { type Liar, sendTo, someOf, type Tactic } from "./tactic.ts";
-import { validVariant } from "./variants.ts";
+import { fabricatedVariant, inventedBatch, validVariant } from "./variants.ts";
 
 type Kind = "none" | "hidden" | "seen" | "bent" | "unfounded";
 const KINDS: readonly Kind[] = ["none", "hidden", "seen", "bent", "unfounded"];
@@ -49,21 +50,35 @@ function hidden({ guild, random }: Liar): Certificate | null {
   return null;
 }
 
-/** A certificate for what too few wrote: too few votes, or the same ones again and again. */
+/** A certificate for what too few wrote: too few votes, the same ones again and again, or some in the name of others. */
 function unfounded(liar: Liar, regency: number): Certificate | null {
   const { guild, random } = liar;
   const wrong = random.chance(0.5) ? guild.statements.at(-1 - random.below(4)) : null;
-  const known = (wrong && guild.batch(wrong.digest)) ?? guild.batches.at(-1 - random.below(3));
+  const known = wrong ? guild.batch(wrong.digest) : madeUp(liar);
   if (!known || regency === 0) return null;
-  const { instance, bytes: batch, envelopes } = known;
-  const { digest } = (!wrong && random.chance(0.7) ? validVariant(liar, { batch, envelopes }) : known) ?? known;
+  const { instance, digest } = known;
   const newest = random.chance(0.7) ? regency - 1 : random.below(regency);
   const place = { regency: wrong ? wrong.place.regency : newest, instance };
-  const { quorum, id: view } = guild.view;
-  const supporting = guild.votesFor(place, digest);
-  const repeated = Array.from({ length: quorum }, (_, at) => supporting[at % supporting.length]);
-  const votes = (random.chance(0.5) ? supporting : repeated).filter((vote) => vote !== undefined).slice(0, quorum);
-  return { view, ...place, digest, votes };
+  const { quorum, id: view, members } = guild.view;
+  const few = guild.votesFor(place, digest);
+  const repeated = Array.from({ length: quorum }, (_, at) => few[at % few.length]);
+  const forged = members.map(
+    ({ id }) => few.find(({ replica }) => replica === id) ?? { replica: id, signature: few[0]?.signature },
+  );
+  const shown = random.pick([few, repeated, forged]);
+  const votes = shown.flatMap((vote) =>
+    vote?.signature ? [{ replica: vote.replica, signature: vote.signature }] : [],
+  );
+  return { view, ...place, digest, votes: votes.slice(0, quorum) };
+}
+
+function madeUp(liar: Liar): KnownBatch | null {
+  const { guild, random } = liar;
+  if (random.chance(0.4)) return inventedBatch(liar);
+  const known = guild.batches.at(-1 - random.below(3));
+  if (!known) return null;
+  const { bytes: batch, envelopes } = known;
+  return random.chance(0.5) ? fabricatedVariant(liar, { batch, envelopes }) : validVariant(liar, { batch, envelopes });
 }
 
 /** Seen for one place, shown for another; or with votes that do not add up. */

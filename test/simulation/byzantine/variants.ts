@@ -42,6 +42,18 @@ export function fabricatedVariant(liar: Liar, { batch: bytes, envelopes }: Propo
   return guild.learnBatch(encodeBatch({ instance, timestampMs, requests }), envelopes);
 }
 
+/** A batch of one request that no client made, for the next instance or the one after it. */
+export function inventedBatch(liar: Liar): KnownBatch | null {
+  const { guild, random } = liar;
+  const known = guild.batches.findLast(({ envelopes }) => envelopes.length > 0);
+  const batch = known ? batchOf(liar, known.bytes) : null;
+  const [request] = batch?.requests ?? [];
+  if (!batch || !request) return null;
+  const instance = guild.instance + random.below(2);
+  const { timestampMs } = batch;
+  return guild.learnBatch(encodeBatch({ instance, timestampMs, requests: [fabricated(request, random.below(3))] }), []);
+}
+
 function fabricated(request: Request, how: number): Uint8Array {
   if (how === 0) return encodeRequest({ ...request, sequence: request.sequence + 1 });
   if (how === 1) return encodeRequest({ ...request, commands: [utf8("never issued")] });

@@ -56,7 +56,7 @@ describe("seeds", () => {
     const elsewhere = (seed: number): Promise<Report> =>
       new Promise((resolve) => {
         child.once("message", (report) => resolve(report as Report));
-        child.send(seed);
+        child.send({ task: seed });
       });
     for (const seed of [21, 4]) expect(await elsewhere(seed)).toEqual(await runSeed({ seed }));
     child.disconnect();
