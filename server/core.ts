@@ -71,6 +71,7 @@ export class Core {
       leaderFailed: (reason) => this.#suspect(reason),
       proposedAfter: (delayUs) => this.#suspicion.proposedAfter(delayUs),
       decided: () => this.#suspicion.decided(context.nowUs),
+      started: () => this.#synchronization.progress(),
     });
     this.#catchUp = new CatchUp({
       view: context.view,

@@ -34,6 +34,8 @@ export interface OrderingPort {
   /** The leader let requests wait this long before it proposed. */
   proposedAfter(delayUs: number): void;
   decided(): void;
+  /** The clean-stop record is erased, on disk. */
+  started(): void;
 }
 
 export class Ordering {
@@ -123,6 +125,11 @@ export class Ordering {
     return this.#forgetful && this.#regency.number === this.#abstainRegency;
   }
 
+  /** Is the clean-stop record erased? Before that a crash would forget what is sent beyond it. */
+  get started(): boolean {
+    return this.#started;
+  }
+
   get bufferedMessages(): number {
     return this.#future.size;
   }
@@ -156,6 +163,7 @@ export class Ordering {
       this.#context.journal([{ type: "started" }], () => {
         this.#started = true;
         this.#progress();
+        this.#port.started();
       });
     }
     this.#resumeSent();

@@ -6,7 +6,8 @@
  *  1. A regency is installed on Q STOPs, on W signed STATUS that report it, or on n-f valid STOPDATAs for it.
  *  2. It is on disk before its STOPDATA, its SYNC, and any vote in it.
  *  3. Of a regency one SYNC is acted on, and only when n-f STOPDATAs in it are valid and its batch is the selected one.
- *  4. After a restart that was no clean stop no SYNC leaves for the regency of before.
+ *  4. After a restart that was no clean stop no SYNC leaves for the regency of before; after a clean stop none before its
+ *     record is erased.
  */
 import { type Digest, EMPTY } from "../../protocol/bytes.ts";
 import { assert, isRejection, type Rejection, reject } from "../../protocol/errors.ts";
@@ -274,7 +275,8 @@ export class Synchronization {
   #trySync(): void {
     const { view, self, nowUs } = this.#context;
     const gathering = this.#gathering;
-    if (!gathering || this.#ownSync || this.#verified || this.#ordering.forgetful) return;
+    const { forgetful, started } = this.#ordering;
+    if (!gathering || this.#ownSync || this.#verified || forgetful || !started) return;
     const usable = [...gathering.stopData.values()].filter((data) => !gathering.excluded.has(data.replica));
     if (usable.length < view.reachable) return;
     const chosen = usable.slice(0, view.reachable);

@@ -64,7 +64,7 @@ describe("seeds", () => {
 
   it("without faults decide everything under the first leader", async () => {
     const drawn = drawPlan(5);
-    const calm = { ...drawn, everyUs: new Map(), profile: CALM, drift: 0, deadAtLast: 0, byzantine: 0 };
+    const calm = { ...drawn, everyUs: new Map(), profile: CALM, drift: 0, deadAtLast: 0, byzantine: 0, mallory: false };
     const report = await runSeed({ seed: 5, plan: calm });
     expect(explained(report)).toBe("clean");
     expect(report.counts["calls: ok"]).toBe(report.calls);
