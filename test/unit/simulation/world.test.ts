@@ -12,7 +12,7 @@ const SECOND_US = 1_000_000;
 
 /** Nothing happens but what a test does. */
 function calmPlan(seed: number): Plan {
-  const calm = { everyUs: new Map(), profile: CALM, drift: 0, deadAtLast: 0, byzantine: 0 };
+  const calm = { everyUs: new Map(), profile: CALM, drift: 0, deadAtLast: 0, byzantine: 0, mallory: false };
   return { ...drawPlan(seed), n: 4, f: 1, clients: 2, safetyUs: 6 * SECOND_US, ...calm };
 }
 
