@@ -1,0 +1,81 @@
+/** Planted bugs in execution, in the client table and at the client (docs/protocol.md section 3). */
+import type { Mutation } from "./mutation.ts";
+
+const CLIENT_TABLE = "server/service/client-table.ts";
+const REPLICA = "server/replica.ts";
+const VERDICT = "client/verdict.ts";
+
+export const SERVICE_BUGS: readonly Mutation[] = [
+  {
+    name: "request-executed-twice",
+    rule: "3: a sequence executed before gets its cached reply",
+    changes: [
+      {
+        file: CLIENT_TABLE,
+        find: "if (earlier) return { execute: false, answer: this.#again(earlier, request, instance) };",
+        replace: "",
+      },
+    ],
+    suite: "world",
+  },
+  {
+    name: "acked-request-executed",
+    rule: "3: a sequence below the base is never executed",
+    changes: [
+      {
+        file: CLIENT_TABLE,
+        find: 'if (request.sequence < session.base) return this.#final("ACKED", instance);',
+        replace: "",
+      },
+    ],
+    suite: "targeted",
+  },
+  {
+    name: "cancelled-request-executed",
+    rule: "3: a sequence cancelled by RESOLVE is never executed",
+    changes: [
+      {
+        file: CLIENT_TABLE,
+        find: '    this.#store.add(newExecuted(session, { ...fields, instance, index }));\n    return { type: "cancelled" };',
+        replace: '    return { type: "cancelled" };',
+      },
+    ],
+    suite: "world",
+  },
+  {
+    name: "read-by-weak-quorum",
+    rule: "3: an unordered read needs Q equal results",
+    changes: [
+      {
+        file: VERDICT,
+        find: 'if (reply.status === "OK" && votes.count("OK", reply.resultDigest) >= view.quorum) {',
+        replace: 'if (reply.status === "OK" && votes.count("OK", reply.resultDigest) >= view.weakQuorum) {',
+      },
+    ],
+    suite: "world",
+  },
+  {
+    name: "write-on-one-reply",
+    rule: "3: an ordered request ends on Q equal results",
+    changes: [
+      {
+        file: VERDICT,
+        find: "return votes.count(status, reply.resultDigest) >= view.quorum ? resultOf(judge, reply) : WAIT;",
+        replace: "return votes.count(status, reply.resultDigest) >= 1 ? resultOf(judge, reply) : WAIT;",
+      },
+    ],
+    suite: "world",
+  },
+  {
+    name: "reads-right-after-start",
+    rule: "3: after a start no read is answered before every journaled instance is executed",
+    changes: [
+      {
+        file: REPLICA,
+        find: "answersReads: () => executor.applied.instance >= this.#readsFrom,",
+        replace: "answersReads: () => true,",
+      },
+    ],
+    suite: "world",
+  },
+];
