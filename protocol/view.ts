@@ -35,6 +35,8 @@ export interface View {
   readonly quorum: number;
   /** W: bft f+1, cft 1. */
   readonly weakQuorum: number;
+  /** bft 2f+1, cft 1: of so many that say something W are correct; a correct leader hears it from those, too. */
+  readonly witnesses: number;
   /** n - f: how many replicas one can always wait for. */
   readonly reachable: number;
   /** Instances per leader when leaders rotate, 0 when they do not. */
@@ -83,6 +85,7 @@ export function viewOf(crypto: Crypto, options: ViewOptions): View {
     ...base,
     quorum: quorumOf({ n, f, mode }),
     weakQuorum: mode === "bft" ? f + 1 : 1,
+    witnesses: mode === "bft" ? 2 * f + 1 : 1,
     reachable: n - f,
     digest: viewDigest(crypto, base),
   };

@@ -9,18 +9,23 @@ import { type Message, type MessageOf, statusStatement } from "../protocol/messa
 import { decodeEnvelope, decodeRequest, type Request } from "../protocol/request.ts";
 import { memberOf, type ReplicaId } from "../protocol/view.ts";
 import { type ContextOptions, CoreContext } from "./consensus/context.ts";
-import type { Effect, Input } from "./consensus/contract.ts";
+import type { Effect, Input, SignatureCheck } from "./consensus/contract.ts";
 import { Ordering } from "./consensus/ordering.ts";
 import { Regency } from "./consensus/regency.ts";
 import { RequestQueue } from "./consensus/request-queue.ts";
 import type { Position, Start } from "./consensus/restart.ts";
+import { BATCH_FETCH_RETRY_US } from "./consensus/running-instance.ts";
 import { Suspicion } from "./consensus/suspicion.ts";
 import { Synchronization } from "./consensus/synchronization.ts";
 import { CatchUp } from "./recovery/catch-up.ts";
 
-/** Digests whose FORWARDs are being counted; the oldest is forgotten. */
+/** Digests whose FORWARDs are being counted, per member; its oldest is forgotten. */
 const FORWARDS_KEPT_MAX = 4_096;
+/** Signatures of requests that one member forwarded, under verification at once; more of its FORWARDs are dropped. */
+const FORWARDS_VERIFYING_MAX = 256;
 const FORWARDS_PER_TICK_MAX = 256;
+/** How often a member is told that a request it forwards is executed here. */
+const ANSWERS_MAX = 3;
 /** Timers are looked at this often. */
 const TIMERS_INTERVAL_US = 50_000;
 /** Requests that no leader could order are forgotten after this many timeouts. */
@@ -53,7 +58,10 @@ export class Core {
   readonly #synchronization: Synchronization;
   readonly #suspicion: Suspicion;
   readonly #catchUp: CatchUp;
-  readonly #forwards = new Map<Digest, Set<ReplicaId>>();
+  readonly #forwards = new Map<ReplicaId, Set<Digest>>();
+  readonly #answered = new Map<ReplicaId, Map<Digest, number>>();
+  readonly #verifyingForwards = new Map<ReplicaId, number>();
+  readonly #served = new Map<ReplicaId, { readonly digest: Digest; readonly atUs: number }>();
   readonly #mustSign = new Set<Digest>();
   #resigning: boolean;
   #statusAtUs = Number.NEGATIVE_INFINITY;
@@ -227,8 +235,9 @@ export class Core {
 
   #add(request: Request, envelope: Uint8Array, replier: number): void {
     if (!this.queue.add(request, envelope, replier, this.#context.nowUs)) return;
-    for (const replica of this.#forwards.get(request.digest) ?? []) this.queue.voice(request.digest, replica);
-    this.#forwards.delete(request.digest);
+    for (const [replica, digests] of this.#forwards) {
+      if (digests.delete(request.digest)) this.queue.voice(request.digest, replica);
+    }
     this.#ordering.vouched(request.digest);
   }
 
@@ -244,18 +253,47 @@ export class Core {
       this.queue.voice(request.digest, from);
       return null;
     }
-    if (this.#isSettled(request)) return null;
-    const voices = this.#voices(request.digest);
-    voices.add(from);
+    if (this.#isSettled(request)) {
+      this.#answerForward(from, request, message);
+      return null;
+    }
+    const voices = this.#voiced(from, request.digest);
     const add = (): void => {
       if (this.queue.room(request.client, request.bytes.length, "replica")) {
         this.#add(request, message.envelope, envelope.replier);
       }
     };
     const verdict = this.#context.authenticate(request, message.envelope);
-    if (verdict === "authentic" || voices.size >= view.weakQuorum) add();
-    else if (verdict !== "unproven") this.#context.verify([verdict], ([valid]) => (valid ? add() : undefined));
+    if (verdict === "authentic" || voices >= view.weakQuorum) add();
+    else if (verdict !== "unproven") this.#verifyForward(from, verdict, add);
     return null;
+  }
+
+  /**
+   * Who has executed a request has it as well: without this voice those who lack its decision could blame nobody. A few
+   * times at most, so that two who have executed it do not answer each other for ever.
+   */
+  #answerForward(to: ReplicaId, request: Request, message: MessageOf<"FORWARD">): void {
+    let answers = this.#answered.get(to);
+    if (!answers) {
+      answers = new Map();
+      this.#answered.set(to, answers);
+    }
+    const count = answers.get(request.digest) ?? 0;
+    if (count >= ANSWERS_MAX) return;
+    if (count === 0 && answers.size >= FORWARDS_KEPT_MAX) answers.delete(answers.keys().next().value as Digest);
+    answers.set(request.digest, count + 1);
+    this.#context.send(to, { ...message, regency: this.#regency.number });
+  }
+
+  #verifyForward(from: ReplicaId, check: SignatureCheck, add: () => void): void {
+    const under = this.#verifyingForwards.get(from) ?? 0;
+    if (under >= FORWARDS_VERIFYING_MAX) return;
+    this.#verifyingForwards.set(from, under + 1);
+    this.#context.verify([check], ([valid]) => {
+      this.#verifyingForwards.set(from, (this.#verifyingForwards.get(from) ?? 1) - 1);
+      if (valid) add();
+    });
   }
 
   /** Executed, cancelled, or past its deadline: nobody waits for a leader because of it. */
@@ -264,13 +302,17 @@ export class Core {
     return expired || this.#context.settled(request);
   }
 
-  #voices(digest: Digest): Set<ReplicaId> {
-    let voices = this.#forwards.get(digest);
-    if (!voices) {
-      voices = new Set();
-      if (this.#forwards.size >= FORWARDS_KEPT_MAX) this.#forwards.delete(this.#forwards.keys().next().value as Digest);
-      this.#forwards.set(digest, voices);
+  /** Counts this member's voice for the request; how many members have one. */
+  #voiced(from: ReplicaId, digest: Digest): number {
+    let own = this.#forwards.get(from);
+    if (!own) {
+      own = new Set();
+      this.#forwards.set(from, own);
     }
+    if (!own.has(digest) && own.size >= FORWARDS_KEPT_MAX) own.delete(own.values().next().value as Digest);
+    own.add(digest);
+    let voices = 0;
+    for (const digests of this.#forwards.values()) if (digests.has(digest)) voices++;
     return voices;
   }
 
@@ -278,10 +320,20 @@ export class Core {
     const { instance, digest, view } = message;
     const batch = this.#ordering.chain.candidate(instance, digest)?.bytes;
     const regency = this.#regency.number;
-    if (batch) this.#context.send(to, { type: "BATCH", view, regency, instance, digest, batch });
-    else if (instance <= this.#ordering.chain.lastDecided.instance) {
+    if (batch) {
+      if (this.#mayServe(to, digest)) this.#context.send(to, { type: "BATCH", view, regency, instance, digest, batch });
+    } else if (instance <= this.#ordering.chain.lastDecided.instance) {
       this.#context.emit({ type: "serveBatch", to, instance, digest });
     }
+  }
+
+  /** A batch is large and asking for it is not: the same one goes to a member no more often than a correct one asks. */
+  #mayServe(to: ReplicaId, digest: Digest): boolean {
+    const { nowUs } = this.#context;
+    const last = this.#served.get(to);
+    if (last?.digest === digest && nowUs - last.atUs < BATCH_FETCH_RETRY_US / 2) return false;
+    this.#served.set(to, { digest, atUs: nowUs });
+    return true;
   }
 
   /** Only what is in our journal as decided is ours to give. */
@@ -337,9 +389,9 @@ export class Core {
     if (this.#synchronization.wanted > this.#regency.number) return;
     const reason = this.#suspicion.verdict({
       nowUs,
-      synced: this.#regency.synced !== null,
+      synced: this.#synchronization.delivered,
       leading: this.#ordering.leader === self,
-      oldestDueUs: this.queue.oldestDueUs(view.weakQuorum),
+      oldestDueUs: this.queue.oldestDueUs(view.witnesses),
       proposedSinceUs: this.#ordering.proposedSinceUs,
       abstaining: this.#ordering.abstainingUntil > 0,
     });
@@ -352,7 +404,7 @@ export class Core {
     const { timeoutUs } = this.#suspicion;
     const overdueUs = nowUs - 2 * timeoutUs;
     this.queue.dropSettled(overdueUs, (request) => this.#isSettled(request), SETTLED_CHECKS_MAX);
-    this.queue.dropHopeless(nowUs - HOPELESS_TIMEOUTS * timeoutUs, view.weakQuorum);
+    this.queue.dropHopeless(nowUs - HOPELESS_TIMEOUTS * timeoutUs, view.witnesses);
   }
 
   #suspect(reason: string): void {

@@ -111,13 +111,14 @@ export class Chain {
 
   // ---- batches
 
-  #candidateOf(bytes: Uint8Array): Candidate | Rejection {
+  /** The batch as the running instance, judged for its shape only; nothing is kept. */
+  candidateOf(bytes: Uint8Array): Candidate | Rejection {
     return candidateOf(this.#context, this.#queue, this.#milestones.lastDecided, bytes);
   }
 
   /** A batch that hashes onto our history and is well formed may become the running instance. */
   hold(bytes: Uint8Array): Candidate | Rejection {
-    const candidate = this.#candidateOf(bytes);
+    const candidate = this.candidateOf(bytes);
     if (!isRejection(candidate)) this.#running.candidates.set(candidate.digest, candidate);
     return candidate;
   }
@@ -147,7 +148,7 @@ export class Chain {
   onBatch(message: MessageOf<"BATCH">): Rejection | null {
     const { instance, fetch } = this.#running;
     if (message.instance !== instance || fetch?.digest !== message.digest) return null;
-    const candidate = this.#candidateOf(message.batch);
+    const candidate = this.candidateOf(message.batch);
     if (isRejection(candidate)) return candidate;
     if (candidate.digest !== message.digest) return reject("ignore", "BATCH_DIGEST");
     this.#running.candidates.set(candidate.digest, candidate);
@@ -183,7 +184,7 @@ export class Chain {
     for (const { instance, digest, bytes } of batches) {
       if (this.#port.stopped()) return;
       if (instance <= this.#milestones.lastDecided.instance) continue;
-      const candidate = this.#running.candidates.get(digest) ?? this.#candidateOf(bytes);
+      const candidate = this.#running.candidates.get(digest) ?? this.candidateOf(bytes);
       if (isRejection(candidate) || candidate.digest !== digest) break;
       this.#running.candidates.set(digest, candidate);
       this.decide(candidate);

@@ -24,7 +24,8 @@ interface Share {
 }
 
 function sizeOf(message: OrderingMessage): number {
-  return message.type === "PROPOSE" ? message.batch.length + 128 * (message.envelopes.length + 1) : 256;
+  if (message.type !== "PROPOSE") return 256;
+  return message.envelopes.reduce((bytes, envelope) => bytes + envelope.length + 128, message.batch.length + 256);
 }
 
 export class FutureMessages {

@@ -1,17 +1,19 @@
 /**
  * Notices a leader that orders everything, but late (docs/protocol.md section 5, "Performance attack"). Measured is how long
  * it lets waiting requests wait before it proposes; that does not depend on load, as throughput does. A leader is slow
- * when the median of its last proposals took longer than a quarter of T and four times what earlier leaders sustained.
+ * when the median of its last proposals took longer than a quarter of T and four times what earlier leaders sustained:
+ * the median of the last few, so that neither one slow leader nor a client that tells the leader last counts for long.
  */
 const WINDOW = 8;
 const SHARE_OF_TIMEOUT = 1 / 4;
 const TIMES_SUSTAINED = 4;
+const LEADERS_REMEMBERED = 5;
 
 export class LeaderMonitor {
   readonly #baseUs: number;
   #delays: number[] = [];
-  /** The best median of any leader before this one. */
-  #sustainedUs = Number.POSITIVE_INFINITY;
+  /** Medians of the last leaders before this one. */
+  #sustained: number[] = [];
 
   constructor(requestTimeoutMs: number) {
     this.#baseUs = requestTimeoutMs * 1000;
@@ -26,20 +28,23 @@ export class LeaderMonitor {
   get slow(): boolean {
     const median = this.#median;
     if (median === null) return false;
-    const sustained = Number.isFinite(this.#sustainedUs) ? TIMES_SUSTAINED * this.#sustainedUs : 0;
-    return median > Math.max(this.#baseUs * SHARE_OF_TIMEOUT, sustained);
+    const sustainedUs = lowerMedian(this.#sustained) ?? 0;
+    return median > Math.max(this.#baseUs * SHARE_OF_TIMEOUT, TIMES_SUSTAINED * sustainedUs);
   }
 
   /** Another leader: it is judged by what this one reached. */
   leaderChanged(): void {
     const median = this.#median;
-    if (median !== null) this.#sustainedUs = Math.min(this.#sustainedUs, median);
+    if (median !== null) this.#sustained = [...this.#sustained, median].slice(-LEADERS_REMEMBERED);
     this.#delays = [];
   }
 
   /** Null until the window is full. */
   get #median(): number | null {
-    if (this.#delays.length < WINDOW) return null;
-    return [...this.#delays].sort((a, b) => a - b)[WINDOW / 2] as number;
+    return this.#delays.length < WINDOW ? null : lowerMedian(this.#delays);
   }
+}
+
+function lowerMedian(values: readonly number[]): number | null {
+  return [...values].sort((a, b) => a - b)[Math.floor((values.length - 1) / 2)] ?? null;
 }

@@ -336,7 +336,7 @@ export class Ordering {
     if (from !== this.leader) return reject("ignore", "PROPOSE_NOT_LEADER");
     const { synced, number } = this.#regency;
     if (number > 0 && message.instance <= (synced ?? 0)) return null;
-    if (this.#running.ballot.proposal) return null;
+    if (this.#running.ballot.proposal || this.#running.ballot.refused) return null;
     return this.#consider(message, message.batch, message.envelopes);
   }
 
@@ -347,14 +347,16 @@ export class Ordering {
     envelopes: readonly Uint8Array[],
   ): Rejection | null {
     const { ballot } = this.#running;
-    const candidate = this.#chain.hold(batch);
+    const candidate = this.#chain.candidateOf(batch);
     const invalid = isRejection(candidate)
       ? candidate
       : invalidity(this.#context, this.#chain.lastDecided, candidate, envelopes);
     if (isRejection(candidate) || invalid) {
+      ballot.refused = true;
       this.#port.leaderFailed(invalid?.code ?? "PROPOSE_INVALID");
       return reject("ignore", invalid?.code ?? "PROPOSE_INVALID");
     }
+    this.#running.candidates.set(candidate.digest, candidate);
     const waitingSinceUs = this.#queue.waitingSinceUs(candidate.batch.requests);
     if (waitingSinceUs !== null) {
       this.#port.proposedAfter(this.#context.nowUs - Math.max(waitingSinceUs, this.#running.sinceUs));

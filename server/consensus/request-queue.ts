@@ -289,29 +289,29 @@ export class RequestQueue {
   }
 
   /**
-   * Since when the oldest request has been due that `weakQuorum` replicas (this one included) have: one that only we hold
-   * may be authentic for us alone, and no leader can be blamed for it. Null when there is none.
+   * Since when the oldest request has been due that `witnesses` replicas (this one included) say they have: fewer may be
+   * liars and we, and no leader can be blamed for what only we can check. Null when there is none.
    */
-  oldestDueUs(weakQuorum: number): number | null {
+  oldestDueUs(witnesses: number): number | null {
     const { entries, head } = this.#arrivals;
     const end = Math.min(entries.length, head + OLDEST_SCAN_MAX);
     for (let at = head; at < end; at++) {
       const entry = entries[at] as PendingRequest;
       if (entry.state === "decided" || entry.state === "barred") continue;
-      if (entry.voices.size + 1 >= weakQuorum) return entry.dueUs;
+      if (entry.voices.size + 1 >= witnesses) return entry.dueUs;
     }
     return null;
   }
 
   /**
-   * Forgets requests that have waited since before `beforeUs` and that no leader could order: nobody else has them, or their
+   * Forgets requests that have waited since before `beforeUs` and that no leader could order: too few others have them, or their
    * client did not sign them. It sends them again if it is honest.
    */
-  dropHopeless(beforeUs: number, weakQuorum: number): void {
+  dropHopeless(beforeUs: number, witnesses: number): void {
     for (let at = this.#arrivals.head; at < this.#arrivals.entries.length; at++) {
       const entry = this.#arrivals.entries[at] as PendingRequest;
       if (entry.dueUs > beforeUs) break;
-      const alone = entry.state === "waiting" && entry.voices.size + 1 < weakQuorum;
+      const alone = entry.state === "waiting" && entry.voices.size + 1 < witnesses;
       if (alone || entry.state === "barred") this.#drop(entry);
     }
     trim(this.#arrivals, isDecided);

@@ -46,6 +46,8 @@ export class Ballot {
   readonly writes = new VoteBox();
   readonly accepts = new VoteBox();
   proposal: Proposal | null = null;
+  /** Its leader proposed what everybody refuses: nothing else of it is looked at. */
+  refused = false;
   ownWrite: MessageOf<"WRITE"> | null = null;
   certification: Certification | null = null;
   ownAccept: MessageOf<"ACCEPT"> | null = null;

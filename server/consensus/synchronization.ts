@@ -45,6 +45,8 @@ interface VerifiedSync {
 /** What the synchronizer of the installed regency has gathered. */
 interface Gathering {
   readonly stopData: Map<ReplicaId, StopData>;
+  /** Members whose STOPDATA is being verified: no other one of theirs is looked at meanwhile. */
+  readonly verifying: Set<ReplicaId>;
   /** Members whose record's batch nobody serves: left out while enough others remain. */
   readonly excluded: Set<ReplicaId>;
   selectedAtUs: number | null;
@@ -93,6 +95,11 @@ export class Synchronization {
   /** The regency this replica asks for, or the installed one. */
   get wanted(): number {
     return Math.max(this.#wanted, this.#regency.number);
+  }
+
+  /** The SYNC of the installed regency is here and verified: what is missing now is not its leader's to give. */
+  get delivered(): boolean {
+    return this.#regency.synced !== null || this.#verified?.regency === this.#regency.number;
   }
 
   get #synchronizer(): ReplicaId {
@@ -181,7 +188,7 @@ export class Synchronization {
     if (this.#stopped) return;
     this.#ordering.regencyOpened();
     if (this.#synchronizer === this.#context.self) {
-      this.#gathering = { stopData: new Map(), excluded: new Set(), selectedAtUs: null };
+      this.#gathering = { stopData: new Map(), verifying: new Set(), excluded: new Set(), selectedAtUs: null };
       const own = this.#stopData();
       if (own) this.#gathering.stopData.set(own.replica, own);
     } else this.#sendStopData();
@@ -249,13 +256,15 @@ export class Synchronization {
       return null;
     }
     const gathering = this.#gathering;
-    if (!gathering || gathering.stopData.has(from)) return null;
+    if (!gathering || gathering.stopData.has(from) || gathering.verifying.has(from)) return null;
     const data: StopData = { replica: from, record, signature };
     const [found] = checkable(view, regency, [data]);
     if (!found) return reject("ignore", "STOPDATA_INVALID");
+    gathering.verifying.add(from);
     this.#context.verify(found.checks, (valid) => {
+      gathering.verifying.delete(from);
       if (valid.includes(false)) this.#context.emit({ type: "misbehaved", replica: from, code: "STOPDATA_SIGNATURE" });
-      else if (gathering === this.#gathering && !gathering.stopData.has(from)) {
+      else if (gathering === this.#gathering) {
         gathering.stopData.set(from, data);
         this.progress();
       }
@@ -431,7 +440,7 @@ export class Synchronization {
       if (candidate) this.#ordering.voteOnSelected(at.instance, candidate);
       return null;
     }
-    const candidate = this.#ordering.chain.hold(batch);
+    const candidate = this.#ordering.chain.candidateOf(batch);
     if (isRejection(candidate)) return candidate;
     if (candidate.digest !== selection.digest) return reject("ignore", "SYNC_BATCH");
     this.#ordering.voteOnSelected(at.instance, candidate);

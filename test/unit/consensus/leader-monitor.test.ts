@@ -40,7 +40,17 @@ describe("section 5, performance attack: a leader that orders everything, but la
       [times(8, slow), times(8, 4 * slow)],
     ],
     ["and more than four times", true, [times(8, slow), times(8, 4 * slow + 1)]],
-    ["the best of all before counts, not the last", true, [times(8, slow), times(8, 3 * slow), times(8, 4 * slow + 1)]],
+    [
+      "the median of those before counts, not the last",
+      true,
+      [times(8, slow), times(8, 3 * slow), times(8, 4 * slow + 1)],
+    ],
+    ["one slow leader among quick ones lowers nothing", true, [times(8, fast), times(8, 3 * slow), times(8, slow)]],
+    [
+      "several slow ones in a row are taken for a slow network or a client that tells leaders last",
+      false,
+      [times(8, fast), times(8, 4 * slow), times(8, 4 * slow), times(8, 4 * slow)],
+    ],
     ["a leader that made too few proposals sets no measure", true, [times(7, 9 * slow), times(8, slow)]],
     ["quick leaders before lower nobody's bound below a quarter", false, [times(8, fast), times(8, QUARTER_US)]],
   ];

@@ -10,7 +10,7 @@ import { drawPlan, RECURRING } from "../../simulation/plan.ts";
 import { type Report, runSeed } from "../../simulation/run.ts";
 import { replayOf, Totals } from "../../simulation/totals.ts";
 
-const FIXED_SEEDS = 30;
+const FIXED_SEEDS = 200;
 const FRESH_SEED_MAX = 1_000_000_000;
 
 function explained(report: Report): string {
