@@ -45,7 +45,11 @@ export const VOTING_BUGS: readonly Mutation[] = [
     name: "second-write",
     rule: "4.2: one WRITE per (view, instance, regency), for the first proposal",
     changes: [
-      { file: ORDERING, find: "if (this.#running.ballot.proposal || this.#running.ballot.refused) return null;", replace: "" },
+      {
+        file: ORDERING,
+        find: "if (this.#running.ballot.proposal || this.#running.ballot.refused) return null;",
+        replace: "",
+      },
       {
         file: VOTING,
         find: "if (!proposal || ballot.ownWrite || !this.#isOpen(ballot)",
