@@ -392,6 +392,7 @@ export class Core {
       synced: this.#synchronization.delivered,
       leading: this.#ordering.leader === self,
       oldestDueUs: this.queue.oldestDueUs(view.witnesses),
+      behind: this.#catchUp.behind,
       proposedSinceUs: this.#ordering.proposedSinceUs,
       abstaining: this.#ordering.abstainingUntil > 0,
     });

@@ -12,6 +12,8 @@ export interface Waiting {
   /** Our own leader does not suspect itself of being slow. */
   readonly leading: boolean;
   readonly oldestDueUs: number | null;
+  /** We are far behind the others: as long as we catch up, what waits here says nothing about the leader. */
+  readonly behind: boolean;
   readonly proposedSinceUs: number | null;
   /** After a restart: the leader owes us instances, empty ones if need be. */
   readonly abstaining: boolean;
@@ -56,7 +58,9 @@ export class Suspicion {
     const older = (startUs: number | null, ageUs: number): boolean =>
       startUs !== null && nowUs - Math.max(startUs, sinceUs) >= ageUs;
     if (!waiting.synced) return older(sinceUs, timeoutUs) ? "NO_SYNC" : null;
-    if (older(waiting.oldestDueUs, 2 * timeoutUs)) return "REQUEST_OVERDUE";
+    const progressUs = waiting.behind ? this.#decidedUs : 0;
+    const dueUs = waiting.oldestDueUs === null ? null : Math.max(waiting.oldestDueUs, progressUs);
+    if (older(dueUs, 2 * timeoutUs)) return "REQUEST_OVERDUE";
     if (older(waiting.proposedSinceUs, 2 * timeoutUs)) return "PROPOSAL_OVERDUE";
     if (waiting.abstaining && older(this.#decidedUs, 2 * timeoutUs)) return "ABSTENTION_OVERDUE";
     return this.#monitor.slow && !waiting.leading ? "SLOW_LEADER" : null;

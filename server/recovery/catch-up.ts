@@ -82,6 +82,14 @@ export class CatchUp {
     return highest;
   }
 
+  /** Do W members, one of them correct, claim much more than we have? */
+  get behind(): boolean {
+    const { instance } = this.#port.position();
+    let ahead = 0;
+    for (const replica of this.#statuses.keys()) if (this.#claimOf(replica) > instance + SMALL_GAP) ahead++;
+    return ahead >= this.#port.view.weakQuorum;
+  }
+
   #claimOf(replica: ReplicaId): number {
     return Math.max(this.#statuses.get(replica)?.decided ?? 0, this.#known.get(replica) ?? 0);
   }

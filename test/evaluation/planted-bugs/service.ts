@@ -52,7 +52,7 @@ export const SERVICE_BUGS: readonly Mutation[] = [
         replace: 'if (reply.status === "OK" && votes.count("OK", reply.resultDigest) >= view.weakQuorum) {',
       },
     ],
-    suite: "world",
+    suite: "targeted",
   },
   {
     name: "write-on-one-reply",

@@ -10,6 +10,7 @@ import { lateVerification } from "./late-verification.ts";
 import { lostRegencies } from "./lost-regencies.ts";
 import { lyingProposer } from "./lying-proposer.ts";
 import { oldRegencies } from "./old-regencies.ts";
+import { reads } from "./reads.ts";
 import { regencyClaims } from "./regency-claims.ts";
 import { repairs } from "./repairs.ts";
 import { replayedRequests } from "./replayed-requests.ts";
@@ -26,6 +27,7 @@ export const ATTACKS: Readonly<Record<string, (seed: number) => void>> = {
   "lost regencies": lostRegencies,
   "lying proposer": lyingProposer,
   "old regencies": oldRegencies,
+  reads,
   "regency claims": regencyClaims,
   repairs,
   "replayed requests": replayedRequests,

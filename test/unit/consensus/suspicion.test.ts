@@ -9,6 +9,7 @@ const IDLE: Omit<Waiting, "nowUs"> = {
   leading: false,
   oldestDueUs: null,
   proposedSinceUs: null,
+  behind: false,
   abstaining: false,
 };
 
@@ -57,6 +58,14 @@ describe("section 5, timer: when a leader has had its time", () => {
     expect(suspicion.verdict({ ...waiting, nowUs: START_US })).toBeNull();
     expect(suspicion.verdict({ ...waiting, nowUs: START_US + 2 * T_US - 1 })).toBeNull();
     expect(suspicion.verdict({ ...waiting, nowUs: START_US + 2 * T_US })).toBe("REQUEST_OVERDUE");
+  });
+
+  it("a replica far behind blames nobody for what waits here while it catches up", () => {
+    const waiting = { oldestDueUs: START_US, behind: true };
+    const decided = (suspicion: Suspicion): void => suspicion.decided(START_US + T_US);
+    expect(verdictAfter(3 * T_US - 1, waiting, decided)).toBeNull();
+    expect(verdictAfter(3 * T_US, waiting, decided)).toBe("REQUEST_OVERDUE");
+    expect(verdictAfter(2 * T_US, { ...waiting, behind: false }, decided)).toBe("REQUEST_OVERDUE");
   });
 
   it("who abstains is owed instances: none for 2 T, and another leader is asked for", () => {
