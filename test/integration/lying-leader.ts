@@ -29,6 +29,7 @@ import type { Links } from "../../server/network/contract.ts";
 import { openGateway } from "../../server/network/gateway.ts";
 import { openTcpLinks } from "../../server/network/tcp-links.ts";
 import { type RunningServer, type ServerParts, startServer } from "../../server/server.ts";
+import { WrappedLinks } from "./wrapped-links.ts";
 
 const WAYS = ["silent", "equivocating", "voting-twice", "censoring", "slow", "garbage"] as const;
 type Way = (typeof WAYS)[number];
@@ -135,14 +136,11 @@ function misconductOf(
   }
 }
 
-class MisbehavingLinks implements Links {
-  readonly port: number;
-  readonly #inner: Links;
+class MisbehavingLinks extends WrappedLinks {
   readonly #conduct: () => Misconduct;
 
   constructor(inner: Links & { readonly port: number }, conduct: () => Misconduct) {
-    this.#inner = inner;
-    this.port = inner.port;
+    super(inner);
     this.#conduct = conduct;
   }
 
@@ -150,39 +148,19 @@ class MisbehavingLinks implements Links {
     const conduct = this.#conduct();
     const message = conduct === HONEST ? null : decodeMessage(Uint8Array.from(payload));
     if (message === null || isRejection(message)) {
-      this.#inner.send(peer, payload);
+      this.inner.send(peer, payload);
       return;
     }
     if (message.type === "STOP" || message.type === "STOPDATA") return;
     const payloads = conduct.instead(peer, message);
     if (conduct.delayMs === 0 || !isProposal(message)) {
-      for (const one of payloads) this.#inner.send(peer, one);
+      for (const one of payloads) this.inner.send(peer, one);
       return;
     }
     setTimeout(() => {
-      for (const one of payloads) this.#inner.send(peer, one);
-      this.#inner.flush();
+      for (const one of payloads) this.inner.send(peer, one);
+      this.inner.flush();
     }, conduct.delayMs);
-  }
-
-  flush(): void {
-    this.#inner.flush();
-  }
-
-  punish(peer: number, code: string): void {
-    this.#inner.punish(peer, code);
-  }
-
-  connected(): readonly number[] {
-    return this.#inner.connected();
-  }
-
-  queuedBytes(peer: number): number {
-    return this.#inner.queuedBytes(peer);
-  }
-
-  close(): Promise<void> {
-    return this.#inner.close();
   }
 }
 

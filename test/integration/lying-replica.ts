@@ -25,6 +25,7 @@ import { openTcpLinks, type TcpLinksOptions } from "../../server/network/tcp-lin
 import { type ServerParts, startServer } from "../../server/server.ts";
 import type { ExecutionContext, Service, ServiceState } from "../../server/service/contract.ts";
 import { KvService } from "../../server/service/kv-service.ts";
+import { WrappedLinks } from "./wrapped-links.ts";
 
 const SUBJECTS = ["results", "replies", "votes", "status", "history", "garbage"] as const;
 type Subject = (typeof SUBJECTS)[number];
@@ -110,16 +111,13 @@ function wrong(result: Result): Result {
   }
 }
 
-class LyingLinks implements Links {
-  readonly port: number;
-  readonly #inner: Links;
+class LyingLinks extends WrappedLinks {
   readonly #config: ServerConfig;
   readonly #lies: Lies;
   readonly #signer: (data: Uint8Array) => Uint8Array;
 
   constructor(inner: Links & { readonly port: number }, config: ServerConfig, lies: Lies) {
-    this.#inner = inner;
-    this.port = inner.port;
+    super(inner);
     this.#config = config;
     this.#lies = lies;
     this.#signer = nodeCrypto.signer(config.identity.signSeed);
@@ -128,8 +126,8 @@ class LyingLinks implements Links {
   send(peer: number, payload: Uint8Array): void {
     const message = decodeMessage(payload);
     const lies = isRejection(message) ? [] : this.#instead(message);
-    for (const lie of lies) this.#inner.send(peer, encodeMessage(lie));
-    if (this.#lies.has("garbage") && chance(0.5)) this.#inner.send(peer, noise(2_000));
+    for (const lie of lies) this.inner.send(peer, encodeMessage(lie));
+    if (this.#lies.has("garbage") && chance(0.5)) this.inner.send(peer, noise(2_000));
   }
 
   #instead(message: Message): readonly Message[] {
@@ -180,26 +178,6 @@ class LyingLinks implements Links {
     ]);
     const proof = chance(70) ? this.#signer(statusStatement(this.#config.cluster.id, claims)) : flipped(signature);
     return { type, ...claims, signature: proof };
-  }
-
-  flush(): void {
-    this.#inner.flush();
-  }
-
-  punish(peer: number, code: string): void {
-    this.#inner.punish(peer, code);
-  }
-
-  connected(): readonly number[] {
-    return this.#inner.connected();
-  }
-
-  queuedBytes(peer: number): number {
-    return this.#inner.queuedBytes(peer);
-  }
-
-  close(): Promise<void> {
-    return this.#inner.close();
   }
 }
 
