@@ -19,7 +19,7 @@ const USAGE = `npm run sim -- [options]
   --keep-going   run all seeds, whatever fails
   --seed S       one seed alone
   --trace        what happens in it, line by line
-  --core ...     cores alone, without driver, disk and SDK: some thirty times faster
+  --core ...     cores alone, without driver, disk and SDK: several times faster
   --twins ...    every scenario in which one replica runs twice
   --guided ...   the search for schedules close to trouble
 Each of the last three has options of its own: add --help.`;
