@@ -3,13 +3,13 @@
  * `step(input) -> effects` (docs/protocol.md section 4). The same code runs under the driver and in simulation.
  */
 import type { Digest } from "../protocol/bytes.ts";
-import { assert, assertNever, decoded, isRejection, type Rejection, reject } from "../protocol/errors.ts";
+import { assert, assertNever, type Rejection, reject } from "../protocol/errors.ts";
 import { MUST_SIGN_MAX, STATUS_INSTANCES_MAX } from "../protocol/limits.ts";
 import { type Message, type MessageOf, statusStatement } from "../protocol/messages.ts";
-import { decodeEnvelope, decodeRequest, type Request } from "../protocol/request.ts";
 import { memberOf, type ReplicaId } from "../protocol/view.ts";
 import { type ContextOptions, CoreContext } from "./consensus/context.ts";
-import type { Effect, Input, SignatureCheck } from "./consensus/contract.ts";
+import type { Effect, Input } from "./consensus/contract.ts";
+import { Forwarding } from "./consensus/forwarding.ts";
 import { Ordering } from "./consensus/ordering.ts";
 import { Regency } from "./consensus/regency.ts";
 import { RequestQueue } from "./consensus/request-queue.ts";
@@ -19,19 +19,8 @@ import { Suspicion } from "./consensus/suspicion.ts";
 import { Synchronization } from "./consensus/synchronization.ts";
 import { CatchUp } from "./recovery/catch-up.ts";
 
-/** Digests whose FORWARDs are being counted, per member; its oldest is forgotten. */
-const FORWARDS_KEPT_MAX = 4_096;
-/** Signatures of requests that one member forwarded, under verification at once; more of its FORWARDs are dropped. */
-const FORWARDS_VERIFYING_MAX = 256;
-const FORWARDS_PER_TICK_MAX = 256;
-/** How often a member is told that a request it forwards is executed here. */
-const ANSWERS_MAX = 3;
 /** Timers are looked at this often. */
 const TIMERS_INTERVAL_US = 50_000;
-/** Requests that no leader could order are forgotten after this many timeouts. */
-const HOPELESS_TIMEOUTS = 8;
-/** Overdue requests asked about at once whether they need ordering still. */
-const SETTLED_CHECKS_MAX = 256;
 
 export interface CoreState {
   readonly view: number;
@@ -58,9 +47,7 @@ export class Core {
   readonly #synchronization: Synchronization;
   readonly #suspicion: Suspicion;
   readonly #catchUp: CatchUp;
-  readonly #forwards = new Map<ReplicaId, Set<Digest>>();
-  readonly #answered = new Map<ReplicaId, Map<Digest, number>>();
-  readonly #verifyingForwards = new Map<ReplicaId, number>();
+  readonly #forwarding: Forwarding;
   readonly #served = new Map<ReplicaId, { readonly digest: Digest; readonly atUs: number }>();
   readonly #mustSign = new Set<Digest>();
   #resigning: boolean;
@@ -102,6 +89,10 @@ export class Core {
       historyAt: (instance, sources) => this.#catchUp.historyAt(instance, sources),
       installed: () => this.#installed(),
       mustSign: (client) => this.#demand(client),
+    });
+    this.#forwarding = new Forwarding(context, this.queue, this.#regency, {
+      batchTimeMs: () => this.#ordering.chain.lastDecided.timestampMs,
+      vouched: (digest) => this.#ordering.vouched(digest),
     });
     this.#synchronization.resume(start.resend);
     this.#resigning = this.#ordering.forgetful && this.#ordering.leader === context.self;
@@ -150,7 +141,7 @@ export class Core {
         return;
       }
       case "request":
-        this.#add(input.request, input.envelope, input.replier);
+        this.#forwarding.add(input.request, input.envelope, input.replier);
         return;
       case "tick":
         this.#context.nowUs = input.nowUs;
@@ -203,7 +194,7 @@ export class Core {
         this.#synchronization.onStatuses(this.#catchUp.statuses);
         return null;
       case "FORWARD":
-        return this.#onForward(from, message);
+        return this.#forwarding.onForward(from, message);
       case "FETCH_BATCH":
         this.#serveBatch(from, message);
         return null;
@@ -231,89 +222,6 @@ export class Core {
     const rejection = this.#ordering.chain.onBatch(message);
     if (!rejection) this.#synchronization.progress();
     return rejection;
-  }
-
-  #add(request: Request, envelope: Uint8Array, replier: number): void {
-    if (!this.queue.add(request, envelope, replier, this.#context.nowUs)) return;
-    for (const [replica, digests] of this.#forwards) {
-      if (digests.delete(request.digest)) this.queue.voice(request.digest, replica);
-    }
-    this.#ordering.vouched(request.digest);
-  }
-
-  /** A request that somebody else received: ours too if authentic, or once W replicas forward it (one of them checked). */
-  #onForward(from: ReplicaId, message: MessageOf<"FORWARD">): Rejection | null {
-    const { crypto, cluster, view } = this.#context;
-    const request = decoded(() => decodeRequest(crypto, message.request));
-    if (isRejection(request)) return request;
-    const envelope = decoded(() => decodeEnvelope(message.envelope));
-    if (isRejection(envelope)) return envelope;
-    if (request.cluster !== cluster || request.kind === "unordered") return reject("ignore", "FORWARD_REQUEST");
-    if (this.queue.find(request.key)) {
-      this.queue.voice(request.digest, from);
-      return null;
-    }
-    if (this.#isSettled(request)) {
-      this.#answerForward(from, request, message);
-      return null;
-    }
-    const voices = this.#voiced(from, request.digest);
-    const add = (): void => {
-      if (this.queue.room(request.client, request.bytes.length, "replica")) {
-        this.#add(request, message.envelope, envelope.replier);
-      }
-    };
-    const verdict = this.#context.authenticate(request, message.envelope);
-    if (verdict === "authentic" || voices >= view.weakQuorum) add();
-    else if (verdict !== "unproven") this.#verifyForward(from, verdict, add);
-    return null;
-  }
-
-  /**
-   * Who has executed a request has it as well: without this voice those who lack its decision could blame nobody. A few
-   * times at most, so that two who have executed it do not answer each other for ever.
-   */
-  #answerForward(to: ReplicaId, request: Request, message: MessageOf<"FORWARD">): void {
-    let answers = this.#answered.get(to);
-    if (!answers) {
-      answers = new Map();
-      this.#answered.set(to, answers);
-    }
-    const count = answers.get(request.digest) ?? 0;
-    if (count >= ANSWERS_MAX) return;
-    if (count === 0 && answers.size >= FORWARDS_KEPT_MAX) answers.delete(answers.keys().next().value as Digest);
-    answers.set(request.digest, count + 1);
-    this.#context.send(to, { ...message, regency: this.#regency.number });
-  }
-
-  #verifyForward(from: ReplicaId, check: SignatureCheck, add: () => void): void {
-    const under = this.#verifyingForwards.get(from) ?? 0;
-    if (under >= FORWARDS_VERIFYING_MAX) return;
-    this.#verifyingForwards.set(from, under + 1);
-    this.#context.verify([check], ([valid]) => {
-      this.#verifyingForwards.set(from, (this.#verifyingForwards.get(from) ?? 1) - 1);
-      if (valid) add();
-    });
-  }
-
-  /** Executed, cancelled, or past its deadline: nobody waits for a leader because of it. */
-  #isSettled(request: Request): boolean {
-    const expired = request.deadlineMs > 0 && request.deadlineMs < this.#ordering.chain.lastDecided.timestampMs;
-    return expired || this.#context.settled(request);
-  }
-
-  /** Counts this member's voice for the request; how many members have one. */
-  #voiced(from: ReplicaId, digest: Digest): number {
-    let own = this.#forwards.get(from);
-    if (!own) {
-      own = new Set();
-      this.#forwards.set(from, own);
-    }
-    if (!own.has(digest) && own.size >= FORWARDS_KEPT_MAX) own.delete(own.values().next().value as Digest);
-    own.add(digest);
-    let voices = 0;
-    for (const digests of this.#forwards.values()) if (digests.has(digest)) voices++;
-    return voices;
   }
 
   #serveBatch(to: ReplicaId, message: MessageOf<"FETCH_BATCH">): void {
@@ -373,8 +281,7 @@ export class Core {
     this.#timersAtUs = nowUs;
     this.#catchUp.tick();
     this.#ordering.tick();
-    this.#forwardOverdue();
-    this.#dropBlameless();
+    this.#forwarding.tick(this.#suspicion.timeoutUs);
     this.#judgeLeader();
     this.#synchronization.tick(this.#suspicion.timeoutUs);
   }
@@ -399,15 +306,6 @@ export class Core {
     if (reason) this.#suspect(reason);
   }
 
-  /** What no leader can be blamed for does not wait: executed or expired meanwhile, or held by nobody else for long. */
-  #dropBlameless(): void {
-    const { nowUs, view } = this.#context;
-    const { timeoutUs } = this.#suspicion;
-    const overdueUs = nowUs - 2 * timeoutUs;
-    this.queue.dropSettled(overdueUs, (request) => this.#isSettled(request), SETTLED_CHECKS_MAX);
-    this.queue.dropHopeless(nowUs - HOPELESS_TIMEOUTS * timeoutUs, view.witnesses);
-  }
-
   #suspect(reason: string): void {
     if (this.#synchronization.wanted > this.#regency.number) return;
     this.#context.emit({ type: "suspect", leader: this.#ordering.leader, reason });
@@ -425,16 +323,6 @@ export class Core {
     if (this.#mustSign.size > MUST_SIGN_MAX) this.#mustSign.delete(this.#mustSign.values().next().value as Digest);
     this.queue.mustSign(client);
     this.#context.emit({ type: "mustSign", client });
-  }
-
-  /** First timeout of a request: everybody shall know it, whoever the client could reach. */
-  #forwardOverdue(): void {
-    const { nowUs, view } = this.#context;
-    const regency = this.#regency.number;
-    const overdue = this.queue.overdue(nowUs, this.#suspicion.timeoutUs, FORWARDS_PER_TICK_MAX);
-    for (const { request, envelope } of overdue) {
-      this.#context.broadcast({ type: "FORWARD", view: view.id, regency, request: request.bytes, envelope });
-    }
   }
 
   #status(): MessageOf<"STATUS"> {

@@ -17,7 +17,7 @@ import { Batching } from "./batching.ts";
 import { Chain } from "./chain.ts";
 import type { CoreContext } from "./context.ts";
 import { FutureMessages, isOrderingMessage, type OrderingMessage } from "./future-messages.ts";
-import { approved, drifted, examine, examineAgain, invalidity, unquestioned } from "./proposal.ts";
+import { approved, drifted, examine, examineAgain, invalidity, unprovenClients, unquestioned } from "./proposal.ts";
 import { acceptMessage } from "./records.ts";
 import type { Regency } from "./regency.ts";
 import type { RequestQueue } from "./request-queue.ts";
@@ -141,14 +141,9 @@ export class Ordering {
   }
 
   /** Clients whose requests hold the running proposal because nobody vouches for them to us. */
-  get unprovenClients(): Digest[] {
+  get unprovenClients(): readonly Digest[] {
     const { proposal } = this.#running.ballot;
-    if (!proposal || !this.holding || proposal.verifying) return [];
-    const clients = new Set<Digest>();
-    for (const request of proposal.candidate.batch.requests) {
-      if (proposal.unproven.has(request.digest)) clients.add(request.client);
-    }
-    return [...clients];
+    return proposal && this.holding && !proposal.verifying ? unprovenClients(proposal) : [];
   }
 
   /** Since when a proposal has been waiting for its decision, or null. */

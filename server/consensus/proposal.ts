@@ -120,3 +120,9 @@ export function examineAgain(context: CoreContext, queue: RequestQueue, proposal
     }
   });
 }
+
+/** Whose requests in it are not proven, each client once. */
+export function unprovenClients({ candidate, unproven }: Proposal): readonly Digest[] {
+  const requests = candidate.batch.requests.filter((request) => unproven.has(request.digest));
+  return [...new Set(requests.map((request) => request.client))];
+}

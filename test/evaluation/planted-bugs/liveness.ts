@@ -139,7 +139,13 @@ export const LIVENESS_BUGS: readonly Mutation[] = [
   {
     name: "requests-not-forwarded",
     rule: "5: at its first timeout a request is forwarded to all",
-    changes: [{ file: CORE, find: "    this.#forwardOverdue();\n", replace: "" }],
+    changes: [
+      {
+        file: "server/consensus/forwarding.ts",
+        find: "of this.#queue.overdue(nowUs, timeoutUs, PER_TICK_MAX)) {",
+        replace: "of this.#queue.overdue(nowUs, timeoutUs, 0)) {",
+      },
+    ],
     suite: "targeted",
   },
 ];
