@@ -112,8 +112,14 @@ export async function startServer(
         phase: (name, seconds) => metrics.observePhase(name, seconds),
         fault: (source, from, code) => faults.report({ source, from, code, remote: `replica ${from}` }),
         suspected: (leader, reason) => {
-          if (reason.startsWith("HELD")) metrics.heldProposals++;
-          faults.report({ source: "message", from: leader, code: reason, remote: `replica ${leader}` });
+          const fault = { source: "message", from: leader, code: reason, remote: `replica ${leader}` } as const;
+          if (reason.startsWith("HELD")) {
+            metrics.heldProposals++;
+            faults.report(fault);
+            return;
+          }
+          metrics.countRejected(fault);
+          logger.warn({ leader, reason }, "asking for another leader");
         },
         regencyInstalled: (regency, leader) => {
           metrics.regencyChanges++;
