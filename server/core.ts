@@ -4,7 +4,7 @@
  */
 import type { Digest } from "../protocol/bytes.ts";
 import { assert, assertNever, type Rejection, reject } from "../protocol/errors.ts";
-import { MUST_SIGN_MAX, STATUS_INSTANCES_MAX } from "../protocol/limits.ts";
+import { STATUS_INSTANCES_MAX } from "../protocol/limits.ts";
 import { type Message, type MessageOf, statusStatement } from "../protocol/messages.ts";
 import { memberOf, type ReplicaId } from "../protocol/view.ts";
 import { type ContextOptions, CoreContext } from "./consensus/context.ts";
@@ -49,7 +49,6 @@ export class Core {
   readonly #catchUp: CatchUp;
   readonly #forwarding: Forwarding;
   readonly #served = new Map<ReplicaId, { readonly digest: Digest; readonly atUs: number }>();
-  readonly #mustSign = new Set<Digest>();
   #resigning: boolean;
   #statusAtUs = Number.NEGATIVE_INFINITY;
   #statusInstance = 0;
@@ -318,11 +317,7 @@ export class Core {
   }
 
   #demand(client: Digest): void {
-    if (this.#mustSign.has(client)) return;
-    this.#mustSign.add(client);
-    if (this.#mustSign.size > MUST_SIGN_MAX) this.#mustSign.delete(this.#mustSign.values().next().value as Digest);
-    this.queue.mustSign(client);
-    this.#context.emit({ type: "mustSign", client });
+    if (this.queue.mustSign(client)) this.#context.emit({ type: "mustSign", client });
   }
 
   #status(): MessageOf<"STATUS"> {

@@ -149,11 +149,13 @@ export class RequestQueue {
     return known.state === "barred" && known.request.digest === request.digest && isSigned(envelope);
   }
 
-  /** From now on this client's requests are taken only with a signature. */
-  mustSign(client: Digest): void {
+  /** From now on this client's requests are taken only with a signature. False when that was so before. */
+  mustSign(client: Digest): boolean {
+    if (this.#mustSign.has(client)) return false;
     this.#mustSign.add(client);
     if (this.#mustSign.size > MUST_SIGN_MAX) this.#mustSign.delete(this.#mustSign.values().next().value as Digest);
     for (const entry of this.#clients.get(client)?.entries ?? []) this.#bar(entry);
+    return true;
   }
 
   #bar(entry: PendingRequest): void {

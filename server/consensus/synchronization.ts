@@ -57,8 +57,8 @@ export interface SynchronizationPort {
   anchor(anchor: { readonly instance: number; readonly digest: Digest; readonly batchDigest: Digest }): void;
   /** These members can serve everything below `instance`. */
   historyAt(instance: number, sources: readonly ReplicaId[]): void;
-  /** Regency `number` is installed; `from` is the one before. */
-  installed(number: number): void;
+  /** Another regency is installed. */
+  installed(): void;
   /** A client that W members name must sign from now on. */
   mustSign(client: Digest): void;
 }
@@ -176,7 +176,7 @@ export class Synchronization {
     if (this.#verified && this.#verified.regency < number) this.#verified = null;
     this.#gathering = null;
     this.#ordering.regencyInstalled();
-    this.#port.installed(number);
+    this.#port.installed();
     const { view } = this.#context;
     this.#context.journal([{ type: "regency", view: view.id, regency: number }], () => {
       this.#regency.onDisk(number);
