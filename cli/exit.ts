@@ -66,6 +66,7 @@ const EXIT_OF_CODE: Readonly<Record<ErrorCode, ExitCode>> = {
   STORAGE_DAMAGED: EXIT.USAGE,
   STORAGE_FORMAT: EXIT.USAGE,
   STORAGE_FAILED: EXIT.USAGE,
+  SNAPSHOT_INVALID: EXIT.USAGE,
 };
 
 export interface Ending {

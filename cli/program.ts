@@ -12,6 +12,8 @@ import { exportCommand, importCommand } from "./commands/import.ts";
 import { initCommand } from "./commands/init.ts";
 import { casCommand, putCommand } from "./commands/put.ts";
 import { rangeCommand } from "./commands/range.ts";
+import { recoverCommand } from "./commands/recover.ts";
+import { snapshotCommand } from "./commands/snapshot.ts";
 import { statusCommand } from "./commands/status.ts";
 import { EXIT, type ExitCode, endingOf } from "./exit.ts";
 import { addGlobalOptions, helpTail } from "./globals.ts";
@@ -53,11 +55,16 @@ export function buildProgram(io: Io, end: (code: ExitCode) => void): Command {
     importCommand(io),
     exportCommand(io),
     statusCommand(io, end),
+    snapshotCommand(io),
+    recoverCommand(io),
     benchCommand(io),
     idCommand(io),
     clientKeyCommand(io),
   ];
-  for (const verb of verbs) program.addCommand(verb.copyInheritedSettings(program));
+  for (const verb of verbs) {
+    for (const command of [verb, ...verb.commands]) command.copyInheritedSettings(program);
+    program.addCommand(verb);
+  }
   const examples = ["kv dev", "kv put greeting hello", "kv get greeting -o json", "kv status"];
   return program.addHelpText("after", helpTail({ notes: EXIT_CODES, examples }));
 }

@@ -18,6 +18,32 @@ export interface Progress {
   end(): void;
 }
 
+/** A line on stderr, only when it is a terminal, rewritten in place at most five times a second. */
+export function lineOn(io: Io, now: () => number = () => performance.now()): StatusLine {
+  const { stderr } = io;
+  let drawnMs = Number.NEGATIVE_INFINITY;
+  let drawn = false;
+  if (!stderr.isTTY) return { draw: () => {}, erase: () => {} };
+  return {
+    draw(read) {
+      if (now() - drawnMs < REDRAW_MS) return;
+      drawnMs = now();
+      drawn = true;
+      stderr.write(`\r\x1b[K${read().slice(0, Math.max(20, (stderr.columns ?? 80) - 1))}`);
+    },
+    erase() {
+      if (drawn) stderr.write("\r\x1b[K");
+      drawn = false;
+    },
+  };
+}
+
+export interface StatusLine {
+  /** `read` is called only when the line is drawn. */
+  draw(read: () => string): void;
+  erase(): void;
+}
+
 export function progressOn(io: Io, options: { label: string; unit: string; now?: () => number }): Progress {
   const { stderr } = io;
   const now = options.now ?? (() => performance.now());

@@ -1,10 +1,11 @@
 /** What the replicas say about themselves over admin HTTP. Guarantees: an answer is shape-checked, never trusted further. */
 import { z } from "zod";
 import type { ClusterFile } from "../protocol/cluster.ts";
+import { REPLICAS_MAX } from "../protocol/limits.ts";
 
 const count = z.int().min(0);
 
-/** The fields of `/status` that the command line uses; a replica may say more. */
+/** The fields of `/status` that the command line uses; a replica may say more, and one of an earlier version says less. */
 const statusSchema = z.object({
   replica: count,
   view: count,
@@ -16,8 +17,43 @@ const statusSchema = z.object({
   historyDigest: z.string().max(128),
   state: z.string().max(32).optional(),
   pid: count.optional(),
+  recovery: z
+    .object({
+      phase: z.string().max(32),
+      donor: count.nullable(),
+      sources: z.array(count).max(REPLICAS_MAX),
+      instance: count,
+      bytes: count,
+      bytesTotal: count,
+      bytesPerSecond: z.number().min(0),
+      secondsLeft: z.number().min(0).nullable(),
+      startedMs: count,
+    })
+    .nullable()
+    .optional(),
+  alarms: z
+    .array(z.object({ code: z.string().max(64), detail: z.string().max(1_000), sinceMs: count }))
+    .max(100)
+    .optional(),
+  checkpoints: z
+    .object({
+      newest: z.object({ instance: count, root: z.string().max(64), bytes: count, chunks: count }).nullable(),
+      computing: z.boolean(),
+      period: count,
+    })
+    .optional(),
+  log: z.object({ first: count, last: count, bytes: count }).optional(),
+  disk: z
+    .object({
+      journalBytes: count,
+      stateBytes: count,
+      low: z.boolean().optional(),
+      asideBytes: count.optional(),
+    })
+    .optional(),
 });
 export type ReplicaStatus = z.output<typeof statusSchema>;
+export type RecoveryStatus = NonNullable<ReplicaStatus["recovery"]>;
 
 export interface StatusAnswer {
   readonly replica: number;
@@ -29,13 +65,14 @@ export interface StatusAnswer {
 }
 
 export type Member = ClusterFile["members"][number];
+export type AdminAddress = Pick<Member, "id" | "host" | "adminPort">;
 
 /** Asks every replica at once; resolves when all have answered or `timeoutMs` has passed. */
 export function askReplicas(file: ClusterFile, timeoutMs: number): Promise<StatusAnswer[]> {
   return Promise.all(file.members.map((member) => askReplica(member, timeoutMs)));
 }
 
-async function askReplica(member: Member, timeoutMs: number): Promise<StatusAnswer> {
+export async function askReplica(member: AdminAddress, timeoutMs: number): Promise<StatusAnswer> {
   const { id: replica, host, adminPort } = member;
   const about = { replica, host, adminPort };
   const body = await httpGet(adminUrl(member, "/status"), timeoutMs);
@@ -62,21 +99,39 @@ function parseJson(text: string): unknown {
 
 export type HttpAnswer = { readonly text: string; readonly problem: null } | { readonly problem: string };
 
+export type HttpBytes =
+  | { readonly bytes: Uint8Array; readonly problem: null }
+  /** `status` when it was answered at all. */
+  | { readonly problem: string; readonly status?: number };
+
 const ANSWER_BYTES_MAX = 1024 * 1024;
 
 /** GET with a deadline and a bound; never throws. */
 export async function httpGet(url: string, timeoutMs: number): Promise<HttpAnswer> {
+  const answer = await httpGetBytes(url, { timeoutMs, bytesMax: ANSWER_BYTES_MAX });
+  return answer.problem === null ? { text: Buffer.from(answer.bytes).toString("utf8"), problem: null } : answer;
+}
+
+/** The same for bytes. */
+export async function httpGetBytes(
+  url: string,
+  limits: { timeoutMs: number; bytesMax: number; headers?: Record<string, string> },
+): Promise<HttpBytes> {
+  const { timeoutMs, bytesMax, headers = {} } = limits;
   try {
-    const response = await fetch(url, { signal: AbortSignal.timeout(timeoutMs), redirect: "error" });
-    if (!response.ok || !response.body) return { problem: `HTTP ${response.status}` };
+    const response = await fetch(url, { signal: AbortSignal.timeout(timeoutMs), redirect: "error", headers });
+    if (!response.ok || !response.body) {
+      await response.body?.cancel();
+      return { problem: `HTTP ${response.status}`, status: response.status };
+    }
     const chunks: Uint8Array[] = [];
     let length = 0;
     for await (const chunk of response.body) {
       length += chunk.length;
-      if (length > ANSWER_BYTES_MAX) return { problem: "answers too much" };
+      if (length > bytesMax) return { problem: "answers too much" };
       chunks.push(chunk);
     }
-    return { text: Buffer.concat(chunks).toString("utf8"), problem: null };
+    return { bytes: Buffer.concat(chunks), problem: null };
   } catch (error) {
     return { problem: problemOf(error) };
   }

@@ -10,6 +10,9 @@ import { Writer } from "./layout.ts";
 import { REPLICAS_MAX } from "./limits.ts";
 import { genesisDigest, type View, viewOf, writeTag } from "./view.ts";
 
+/** More revisions than a cluster goes on with after the snapshot that another one is founded from. */
+export const ORIGIN_REVISION_OFFSET = 4_294_967_296;
+
 const key = z.string().regex(/^[0-9a-f]{64}$/, "must be 64 hexadecimal digits");
 const port = z.int().min(1).max(65_535);
 
@@ -38,8 +41,22 @@ export const clusterFileSchema = z.strictObject({
   /** Requests must carry a signature instead of an authenticator vector. */
   signedRequests: z.boolean(),
   maxClients: z.int().min(1).max(1_000_000),
+  /** Set by `kv init --from-snapshot`: whose entries the cluster begins with. Part of what it is founded on. */
+  origin: z
+    .strictObject({
+      /** The cluster that the snapshot was taken of, and its state's root and instance. */
+      clusterId: key,
+      root: key,
+      instance: z.int().min(0).max(Number.MAX_SAFE_INTEGER),
+      /** SHA-256 of the snapshot file. */
+      snapshot: key,
+      /** What the store revision is raised by, so that no revision of the old cluster means anything else in the new one. */
+      revisionOffset: z.literal(ORIGIN_REVISION_OFFSET),
+    })
+    .optional(),
 });
 export type ClusterFile = z.infer<typeof clusterFileSchema>;
+export type ClusterOrigin = NonNullable<ClusterFile["origin"]>;
 
 /** A cluster file checked and turned into what the code works with. */
 export interface Cluster {
@@ -50,6 +67,8 @@ export interface Cluster {
   readonly clients: "open" | ReadonlySet<Digest>;
   readonly signedRequests: boolean;
   readonly maxClients: number;
+  /** The snapshot the cluster begins with, or null when it begins empty. */
+  readonly origin: ClusterOrigin | null;
 }
 
 /** @throws QuorateError CONFIG_INVALID with the path of the first thing wrong. */
@@ -99,14 +118,25 @@ export function clusterOf(crypto: Crypto, file: ClusterFile): Cluster {
     .u8(file.signedRequests ? 1 : 0)
     .u53(file.maxClients);
   if (clients !== "open") for (const client of [...clients].sort()) writer.raw(bytesOf(client));
+  const clientsDigest = crypto.sha256(writer.view());
+  const origin = file.origin ?? null;
   return {
     id,
     view,
-    genesis: genesisDigest(crypto, view, crypto.sha256(writer.view())),
+    genesis: genesisDigest(crypto, view, origin ? originDigest(crypto, id, { clientsDigest, origin }) : clientsDigest),
     clients,
     signedRequests: file.signedRequests,
     maxClients: file.maxClients,
+    origin,
   };
+}
+
+/** Stands in the place of the clients' digest in a genesis that has an origin. */
+function originDigest(crypto: Crypto, id: Digest, founded: { clientsDigest: Digest; origin: ClusterOrigin }): Digest {
+  const { clusterId, root, instance, snapshot, revisionOffset } = founded.origin;
+  const writer = writeTag(new Writer(256), "quorate/origin/1", id).rawLatin1(founded.clientsDigest);
+  writer.raw(fromHex(clusterId)).raw(fromHex(root)).u53(instance).raw(fromHex(snapshot)).u53(revisionOffset);
+  return crypto.sha256(writer.view());
 }
 
 export function clientMay(cluster: Cluster, client: Digest): boolean {

@@ -58,7 +58,9 @@ export type ErrorCode =
   | "STORAGE_DAMAGED"
   | "STORAGE_FORMAT"
   | "STORAGE_FULL"
-  | "STORAGE_FAILED";
+  | "STORAGE_FAILED"
+  // snapshot files
+  | "SNAPSHOT_INVALID";
 
 /** An operating error: a stable `code`, a one-line message with what to do, typed detail, and its `cause`. */
 export class QuorateError extends Error {

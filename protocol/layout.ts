@@ -11,14 +11,17 @@ const KEPT_BYTES_MAX = 64 * 1024;
 /** Appends fields to a growing buffer. `finish()` copies out exactly what was written; `reset()` starts again. */
 export class Writer {
   #bytes: ByteBuffer;
+  readonly #keptBytesMax: number;
   #at = 0;
 
-  constructor(initialBytes = 256) {
+  /** A buffer that grew beyond `keptBytesMax` is given back by `reset`. */
+  constructor(initialBytes = 256, keptBytesMax = KEPT_BYTES_MAX) {
     this.#bytes = allocate(initialBytes);
+    this.#keptBytesMax = keptBytesMax;
   }
 
   reset(): this {
-    if (this.#bytes.length > KEPT_BYTES_MAX) this.#bytes = allocate(256);
+    if (this.#bytes.length > this.#keptBytesMax) this.#bytes = allocate(256);
     this.#at = 0;
     return this;
   }

@@ -8,7 +8,7 @@ const KIB = 1024;
 const MIB = 1024 * KIB;
 
 /** Version of the client and peer wire formats; a change of either raises it. */
-export const WIRE_VERSION = 2;
+export const WIRE_VERSION = 3;
 
 export const REPLICAS_MAX = 64;
 export const KEY_BYTES_MAX = 4 * KIB;
@@ -69,10 +69,33 @@ export const MUST_SIGN_MAX = 4_096;
 export const HISTORY_BYTES_MAX = 4 * MIB;
 export const HISTORY_BATCHES_MAX = 1_024;
 
+/** A chunk of a state ends after a suitable key once it has this many bytes, or after any key at the target. */
+export const CHUNK_BYTES_MIN = 256 * KIB;
+export const CHUNK_BYTES_TARGET = 1 * MIB;
+/** The target and one entry more. */
+export const CHUNK_BYTES_MAX = 3 * MIB;
+/** A chunk ends with this many entries at the latest: small ones must not cost more to read than large ones. */
+export const CHUNK_ENTRIES_MAX = 16_384;
+export const CHUNKS_MAX = 100_000;
+export const MANIFEST_BYTES_MAX = 36 * CHUNKS_MAX;
+/** Checkpoints, and roots, that one OFFER names. */
+export const OFFERED_CHECKPOINTS_MAX = 4;
+export const OFFERED_ROOTS_MAX = 32;
+/** Roots that a replica remembers of itself and of every other member. */
+export const ROOTS_KEPT = 16;
+/** Instances between two checkpoints of one replica (P), unless configured otherwise. */
+export const CHECKPOINT_PERIOD = 120_000;
+/** Every so many periods all replicas compute a root at the same instance, to be compared. */
+export const COMMON_ROOT_PERIODS = 16;
+/** A log above this asks for a checkpoint before its time. */
+export const LOG_BYTES_MAX = 1024 * MIB;
+
 export const STATUS_INSTANCES_MAX = 64;
 export const STATUS_INTERVAL_MS = 250;
 
 assert(VALUE_BYTES_MAX + KEY_BYTES_MAX < REQUEST_BYTES_MAX, "a put of the largest value fits a request");
 assert(REQUEST_BYTES_MAX + 64 < BATCH_BYTES_MAX, "the largest request fits a batch");
 assert(BATCH_BYTES_MAX + BATCH_REQUESTS_MAX * 640 < FRAME_BYTES_MAX, "a batch with typical envelopes fits a frame");
+assert(VALUE_BYTES_MAX + KEY_BYTES_MAX + CHUNK_BYTES_TARGET + 64 < CHUNK_BYTES_MAX, "the largest entry fits a chunk");
+assert(CHUNK_BYTES_MAX + MANIFEST_BYTES_MAX < FRAME_BYTES_MAX, "a chunk, or a manifest, fits a frame");
 assert(HISTORY_BYTES_MAX + BATCH_BYTES_MAX < FRAME_BYTES_MAX + 1, "a history answer with one more batch fits a frame");

@@ -5,12 +5,17 @@
 import { bytesOf, type Digest, latin1 } from "./bytes.ts";
 import { bytes, decode, encode, type Infer, list, nullable, record, type Schema, u32, u53, union } from "./codec.ts";
 import { decoded, Malformed, type Rejection } from "./errors.ts";
+import type { ImageHeader } from "./image.ts";
 import { Writer } from "./layout.ts";
 import {
   BATCH_BYTES_MAX,
   BATCH_REQUESTS_MAX,
+  CHUNK_BYTES_MAX,
   ENVELOPE_BYTES_MAX,
   HISTORY_BATCHES_MAX,
+  MANIFEST_BYTES_MAX,
+  OFFERED_CHECKPOINTS_MAX,
+  OFFERED_ROOTS_MAX,
   REPLICAS_MAX,
   REQUEST_BYTES_MAX,
   STOP_CLIENTS_MAX,
@@ -53,6 +58,24 @@ const stopDataOf = record({ replica: u32, ...stopData });
 /** A STOPDATA as SYNC carries it, with its signer. */
 export type StopData = Infer<typeof stopDataOf>;
 
+/** A WRITE that somebody else remembers, with its signature. */
+const writeRecord = record({ regency: u32, instance: u53, digest, signature });
+
+/** A checkpoint as it is offered: `ImageHeader`. */
+export const imageHeaderSchema: Schema<ImageHeader> = record({
+  instance: u53,
+  digest,
+  timestampMs: u53,
+  chunks: u32,
+  bytes: u53,
+  manifest: digest,
+});
+
+/** A root with its sender's signature on `rootStatement`. */
+const rootFields = { instance: u53, root: digest, signature };
+const rootRecord = record(rootFields);
+export type SignedRoot = Infer<typeof rootRecord>;
+
 const message = union({
   PROPOSE: [
     1,
@@ -70,10 +93,18 @@ const message = union({
   FORWARD: [5, { ...place, request: bytes({ max: REQUEST_BYTES_MAX }), envelope: bytes({ max: ENVELOPE_BYTES_MAX }) }],
   FETCH_BATCH: [6, { ...place, instance: u53, digest }],
   BATCH: [7, { ...place, instance: u53, digest, batch }],
-  FETCH_HISTORY: [8, { ...place, from: u53 }],
+  /** Batches `from` to `to`, both included, or as many of them from `from` on as fit an answer. */
+  FETCH_HISTORY: [8, { ...place, from: u53, to: u53 }],
+  /** `previous` is h(from - 1), so that the answer and its proof stand for themselves. No batches: `from` is not in the log. */
   HISTORY: [
     9,
-    { ...place, from: u53, batches: list(batch, { max: HISTORY_BATCHES_MAX }), proof: nullable(historyProof) },
+    {
+      ...place,
+      from: u53,
+      previous: digest,
+      batches: list(batch, { max: HISTORY_BATCHES_MAX }),
+      proof: nullable(historyProof),
+    },
   ],
   /** The sender wants regency `regency`; `named` are clients whose requests it could not prove in a held proposal. */
   STOP: [10, { ...place, named: list(digest, { max: STOP_CLIENTS_MAX }) }],
@@ -88,6 +119,39 @@ const message = union({
       envelopes: list(bytes({ max: ENVELOPE_BYTES_MAX }), { max: BATCH_REQUESTS_MAX }),
     },
   ],
+  /**
+   * What can you offer to somebody who lags, and what do you remember of me? `rootsFrom` above 0: I need a root of yours at
+   * or after that instance, so take a checkpoint if you have none.
+   */
+  FETCH_OFFER: [13, { ...place, rootsFrom: u53 }],
+  OFFER: [
+    14,
+    {
+      ...place,
+      /** The regency the sender asks for, or the installed one. */
+      wanted: u32,
+      decided: u53,
+      /** The newest certificate it holds. */
+      newest: nullable(certificateSchema),
+      /** The newest WRITE it knows of the asker. */
+      yourWrite: nullable(writeRecord),
+      /** The oldest instance of its log, or 0; and roughly the bytes of all of it. */
+      logFirst: u53,
+      logBytes: u53,
+      /** Complete, to be fetched in chunks; newest first. */
+      checkpoints: list(imageHeaderSchema, { max: OFFERED_CHECKPOINTS_MAX }),
+      /** Of its own states, newest first. */
+      roots: list(rootRecord, { max: OFFERED_ROOTS_MAX }),
+    },
+  ],
+  FETCH_MANIFEST: [15, { ...place, instance: u53, root: digest }],
+  /** Empty: that checkpoint is not offered any more. */
+  MANIFEST: [16, { ...place, instance: u53, root: digest, manifest: bytes({ max: MANIFEST_BYTES_MAX }) }],
+  FETCH_CHUNK: [17, { ...place, instance: u53, root: digest, index: u32 }],
+  /** Empty: that checkpoint is not offered any more. */
+  CHUNK: [18, { ...place, instance: u53, root: digest, index: u32, chunk: bytes({ max: CHUNK_BYTES_MAX }) }],
+  /** The sender's state had this root after this instance. */
+  ROOT: [19, { ...place, ...rootFields }],
 });
 
 export type Message = Infer<typeof message>;

@@ -37,6 +37,10 @@ export interface View {
   readonly weakQuorum: number;
   /** bft 2f+1, cft 1: of so many that say something W are correct; a correct leader hears it from those, too. */
   readonly witnesses: number;
+  /**
+   * n - Q + f: among so many others is a correct member of any quorum that one is in, too, when oneself counts among the f.
+   */
+  readonly rememberers: number;
   /** n - f: how many replicas one can always wait for. */
   readonly reachable: number;
   /** Instances per leader when leaders rotate, 0 when they do not. */
@@ -86,6 +90,7 @@ export function viewOf(crypto: Crypto, options: ViewOptions): View {
     quorum: quorumOf({ n, f, mode }),
     weakQuorum: mode === "bft" ? f + 1 : 1,
     witnesses: mode === "bft" ? 2 * f + 1 : 1,
+    rememberers: n - quorumOf({ n, f, mode }) + f,
     reachable: n - f,
     digest: viewDigest(crypto, base),
   };

@@ -1,5 +1,5 @@
 /** The real clock behind the driver's port: monotonic microseconds, wall milliseconds, and deferral to the event loop. */
-import type { Clock } from "./replica.ts";
+import type { Clock } from "./driver-contract.ts";
 
 export const realClock: Clock = {
   nowUs: () => Math.floor(performance.now() * 1000),

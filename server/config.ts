@@ -13,7 +13,7 @@ import { type Cluster, type ClusterFile, clusterOf, firstIssue, parseClusterFile
 import { nodeCrypto } from "../protocol/crypto/node.ts";
 import { type ErrorCode, QuorateError } from "../protocol/errors.ts";
 import { type Identity, parseKeyFile, type Role } from "../protocol/identity.ts";
-import { BATCH_BYTES_MAX, BATCH_REQUESTS_MAX, DISK_RESERVE_BYTES } from "../protocol/limits.ts";
+import { BATCH_BYTES_MAX, BATCH_REQUESTS_MAX, CHECKPOINT_PERIOD, DISK_RESERVE_BYTES } from "../protocol/limits.ts";
 import { type Member, memberOf, type ReplicaId } from "../protocol/view.ts";
 
 export { prepareDirectory as prepareDataDirectory } from "../storage/leveldb.ts";
@@ -47,6 +47,8 @@ export const nodeFileSchema = z.strictObject({
   requestTimeoutMs: z.int().min(50).max(600_000).default(1_000),
   /** Free disk below which commands that add to the state are refused with STORAGE_FULL; 0 switches the check off. */
   diskReserveBytes: z.int().min(0).max(Number.MAX_SAFE_INTEGER).default(DISK_RESERVE_BYTES),
+  /** P: instances between two checkpoints of this replica. The same everywhere. */
+  checkpointPeriod: z.int().min(128).max(100_000_000).default(CHECKPOINT_PERIOD),
   batch: z
     .strictObject({
       /** Requests in one batch this replica proposes. */
@@ -84,6 +86,7 @@ export interface ServerConfig {
   readonly workers: 0;
   readonly requestTimeoutMs: number;
   readonly diskReserveBytes: number;
+  readonly checkpointPeriod: number;
   readonly batch: { readonly requestsMax: number; readonly bytesMax: number };
 }
 
@@ -130,6 +133,7 @@ export function loadServerConfig(file: string, overrides: ConfigOverrides = {}):
     workers: node.workers,
     requestTimeoutMs: node.requestTimeoutMs,
     diskReserveBytes: node.diskReserveBytes,
+    checkpointPeriod: node.checkpointPeriod,
     batch: node.batch,
   };
 }

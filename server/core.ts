@@ -8,9 +8,10 @@ import { STATUS_INSTANCES_MAX } from "../protocol/limits.ts";
 import { type Message, type MessageOf, statusStatement } from "../protocol/messages.ts";
 import { memberOf, type ReplicaId } from "../protocol/view.ts";
 import { type ContextOptions, CoreContext } from "./consensus/context.ts";
-import type { Effect, Input } from "./consensus/contract.ts";
+import type { Effect, Input, OfferFacts } from "./consensus/contract.ts";
 import { Forwarding } from "./consensus/forwarding.ts";
 import { Ordering } from "./consensus/ordering.ts";
+import { Recollection } from "./consensus/recollection.ts";
 import { Regency } from "./consensus/regency.ts";
 import { RequestQueue } from "./consensus/request-queue.ts";
 import type { Position, Start } from "./consensus/restart.ts";
@@ -19,6 +20,8 @@ import { Suspicion } from "./consensus/suspicion.ts";
 import { Synchronization } from "./consensus/synchronization.ts";
 import { CatchUp } from "./recovery/catch-up.ts";
 
+/** An OFFER goes to one member no more often than this: it is large, asking for it is not, and a frame asks many times. */
+const OFFER_INTERVAL_US = 100_000;
 /** Timers are looked at this often. */
 const TIMERS_INTERVAL_US = 50_000;
 
@@ -34,6 +37,10 @@ export interface CoreState {
   readonly abstainingUntil: number;
   readonly holding: boolean;
   readonly catchingUp: boolean;
+  /** The journal was lost or is too old, and what this replica voted is not settled yet. */
+  readonly forgotten: boolean;
+  /** Enough others said what they remember of this replica: it may vote. */
+  readonly heard: boolean;
   readonly pendingRequests: number;
   readonly pendingBytes: number;
   readonly bufferedMessages: number;
@@ -48,6 +55,8 @@ export class Core {
   readonly #suspicion: Suspicion;
   readonly #catchUp: CatchUp;
   readonly #forwarding: Forwarding;
+  readonly #recollection: Recollection;
+  readonly #offeredUs = new Map<ReplicaId, number>();
   readonly #served = new Map<ReplicaId, { readonly digest: Digest; readonly atUs: number }>();
   #resigning: boolean;
   #statusAtUs = Number.NEGATIVE_INFINITY;
@@ -59,13 +68,22 @@ export class Core {
   constructor(options: ContextOptions, start: Start) {
     this.#context = new CoreContext(options);
     const context = this.#context;
+    context.holdJournal();
     this.#suspicion = new Suspicion(context.options.requestTimeoutMs);
     this.#regency = new Regency(start);
     this.#ordering = new Ordering(context, this.queue, this.#regency, start, {
+      recollection: () => this.#recollection,
       leaderFailed: (reason) => this.#suspect(reason),
       proposedAfter: (delayUs) => this.#suspicion.proposedAfter(delayUs),
       decided: () => this.#suspicion.decided(context.nowUs),
       started: () => this.#synchronization.progress(),
+    });
+    this.#recollection = new Recollection(context, start, {
+      executedUpTo: () => this.#ordering.chain.executedUpTo,
+      regency: () => this.#regency.number,
+      newestAccepted: () => this.#ordering.newestAccepted,
+      changed: () => this.#allowed(),
+      wanted: (regency) => this.#synchronization.want(regency),
     });
     this.#catchUp = new CatchUp({
       view: context.view,
@@ -82,10 +100,13 @@ export class Core {
         this.#synchronization.progress();
       },
       misbehaved: (replica, code) => context.emit({ type: "misbehaved", replica, code }),
+      beyondReach: (reason) => context.emit({ type: "transfer", reason }),
+      emptyLagMax: context.options.emptyLagMax,
     });
     this.#synchronization = new Synchronization(context, this.#regency, this.#ordering, {
       anchor: (anchor) => this.#catchUp.anchor(anchor),
       historyAt: (instance, sources) => this.#catchUp.historyAt(instance, sources),
+      testifies: () => this.#recollection.testifies,
       installed: () => this.#installed(),
       mustSign: (client) => this.#demand(client),
     });
@@ -108,6 +129,8 @@ export class Core {
       abstainingUntil: this.#ordering.abstainingUntil,
       holding: this.#ordering.holding,
       catchingUp: this.#catchUp.active,
+      forgotten: this.#recollection.forgotten !== null,
+      heard: this.#recollection.heard,
       pendingRequests: this.queue.pending,
       pendingBytes: this.queue.pendingBytes,
       bufferedMessages: this.#ordering.bufferedMessages,
@@ -116,6 +139,11 @@ export class Core {
 
   get lastDecided(): number {
     return this.#ordering.chain.lastDecided.instance;
+  }
+
+  /** Does this replica know that it has executed what it executed before it lost its journal, if it did? */
+  get current(): boolean {
+    return this.#recollection.current;
   }
 
   /** The newest STATUS a member sent: its own word, unverified. */
@@ -155,11 +183,13 @@ export class Core {
         return;
       case "executed":
         this.#ordering.chain.executed(input.instance);
+        this.#catchUp.resume();
         return;
       case "connected":
         this.#context.send(input.peer, this.#status());
         this.#synchronization.resend(input.peer);
         this.#ordering.resend(input.peer);
+        this.#recollection.connected(input.peer);
         return;
       case "draining":
         if (this.#ordering.leader === this.#context.self) this.#synchronization.leaveRegency();
@@ -172,20 +202,28 @@ export class Core {
     }
   }
 
-  /** Says what left beyond the accept records; nothing is sent after this. */
+  /**
+   * Says what left beyond the accept records; nothing is sent after this. While the journal is held nothing new left: what it
+   * says of an earlier stop goes on to count, and a regency that is not in it yet must not hide that.
+   */
   #stop(): void {
     this.#stopped = true;
     const votes = this.#ordering.stop();
     const syncs = this.#synchronization.stop();
-    this.#context.emit({ type: "stopping", messages: votes ? [...syncs, ...votes] : null });
+    this.#context.emit({
+      type: "stopping",
+      messages: votes && !this.#context.holdsJournal ? [...syncs, ...votes] : null,
+    });
   }
 
   #receive(from: ReplicaId, message: Message): Rejection | null {
     if (!memberOf(this.#context.view, from)) return reject("ignore", "NOT_A_MEMBER");
     if (message.view !== this.#context.view.id) return reject("ignore", "OTHER_VIEW");
     switch (message.type) {
-      case "PROPOSE":
       case "WRITE":
+        this.#recollection.sawWrite(from, message);
+        return this.#ordering.receive(from, message);
+      case "PROPOSE":
       case "ACCEPT":
         return this.#ordering.receive(from, message);
       case "STATUS":
@@ -211,6 +249,23 @@ export class Core {
         return this.#synchronization.onStopData(from, message);
       case "SYNC":
         return this.#synchronization.onSync(from, message);
+      case "FETCH_OFFER":
+        this.#offer(from, message);
+        return null;
+      case "OFFER":
+        this.#recollection.onOffer(from, message);
+        return null;
+      case "FETCH_MANIFEST":
+      case "FETCH_CHUNK":
+        this.#context.emit({ type: "serveImage", to: from, message });
+        return null;
+      case "ROOT":
+        this.#context.emit({ type: "root", from, message });
+        return null;
+      case "MANIFEST":
+      case "CHUNK":
+        // The answer to a transfer that is over.
+        return null;
       default:
         return assertNever(message);
     }
@@ -246,9 +301,34 @@ export class Core {
   /** Only what is in our journal as decided is ours to give. */
   #serveHistory(to: ReplicaId, message: MessageOf<"FETCH_HISTORY">): void {
     const decided = Math.min(this.#ordering.chain.lastDecided.instance, this.#ordering.chain.durableUpTo);
-    if (message.from > 0 && message.from <= decided) {
-      this.#context.emit({ type: "serveHistory", to, from: message.from, decided });
+    const upTo = Math.min(message.to, decided);
+    if (message.from > 0 && message.from <= upTo) {
+      this.#context.emit({ type: "serveHistory", to, from: message.from, upTo });
     }
+  }
+
+  #offer(to: ReplicaId, { rootsFrom }: MessageOf<"FETCH_OFFER">): void {
+    const { nowUs } = this.#context;
+    if (nowUs - (this.#offeredUs.get(to) ?? Number.NEGATIVE_INFINITY) < OFFER_INTERVAL_US) return;
+    const remembered = this.#recollection.factsFor(to);
+    if (!remembered) return;
+    this.#offeredUs.set(to, nowUs);
+    this.#context.emit({ type: "offer", to, rootsFrom, facts: { ...this.offerFacts, ...remembered } });
+  }
+
+  /** What an OFFER says to somebody who is no member. */
+  get offerFacts(): OfferFacts {
+    const { id: view } = this.#context.view;
+    const { number: regency } = this.#regency;
+    const decided = Math.min(this.#ordering.chain.lastDecided.instance, this.#ordering.chain.durableUpTo);
+    const newest = this.#ordering.newestAccepted;
+    return { view, regency, wanted: this.#synchronization.wanted, decided, newest, yourWrite: null };
+  }
+
+  /** Votes may leave that could not before. */
+  #allowed(): void {
+    this.#ordering.allowed();
+    this.#synchronization.allowed();
   }
 
   #tick(): void {
@@ -271,13 +351,16 @@ export class Core {
   /** Is there anything that a leader owes us? */
   get #waiting(): boolean {
     const { proposedSinceUs, abstainingUntil } = this.#ordering;
-    const unfinished = this.#regency.synced === null || proposedSinceUs !== null || abstainingUntil > 0;
+    const { heard, forgotten } = this.#recollection;
+    const recalling = !heard || forgotten !== null;
+    const unfinished = this.#regency.synced === null || proposedSinceUs !== null || abstainingUntil > 0 || recalling;
     return unfinished || this.queue.pending > 0;
   }
 
   #timers(): void {
     const { nowUs } = this.#context;
     this.#timersAtUs = nowUs;
+    this.#recollection.tick();
     this.#catchUp.tick();
     this.#ordering.tick();
     this.#forwarding.tick(this.#suspicion.timeoutUs);

@@ -8,6 +8,7 @@ import type { Cluster } from "../protocol/cluster.ts";
 import type { Crypto } from "../protocol/crypto/contract.ts";
 import { decoded, isRejection, QuorateError } from "../protocol/errors.ts";
 import { HISTORY_BATCHES_MAX } from "../protocol/limits.ts";
+import type { Certificate } from "../protocol/messages.ts";
 import type { View } from "../protocol/view.ts";
 import type { InstanceRecord, Storage } from "../storage/contract.ts";
 import { decidedInstance, type Position, type Start, startOf } from "./consensus/restart.ts";
@@ -48,11 +49,26 @@ export async function recover(options: {
   await replay(crypto, storage, executor, decided);
   const lastDecided: Position = executor.applied;
   const { regency } = summary.regency;
-  const newestAccepted = await newestValid(crypto, cluster.view, storage);
+  const { keptCertificate, newestAccepted } = await acceptedIn({ crypto, view: cluster.view, storage });
   const lastRecord = lastDecided.instance > 0 ? await journal.read(lastDecided.instance) : null;
-  const { cleanStop } = summary;
-  const start = startOf({ regency, newest, newestAccepted, lastRecord, cleanStop }, lastDecided);
+  const { cleanStop, forgotten } = summary;
+  const base = summary.base.instance;
+  const hear = cluster.view.rememberers;
+  const durable = { regency, newest, newestAccepted, lastRecord, cleanStop, base, forgotten, keptCertificate, hear };
+  const start = startOf(durable, lastDecided);
   return { executor, start, replayed: decided - applied.instance };
+}
+
+/** What this replica has accepted, as far as the journal knows and the certificates are valid. */
+export async function acceptedIn(options: {
+  crypto: Crypto;
+  view: View;
+  storage: Storage;
+}): Promise<{ keptCertificate: Certificate | null; newestAccepted: InstanceRecord | null }> {
+  const { crypto, view, storage } = options;
+  const kept = storage.journal.summary.keptCertificate;
+  const keptCertificate = kept && certified(crypto, view, kept) ? kept : null;
+  return { keptCertificate, newestAccepted: await newestValid(crypto, view, storage) };
 }
 
 /**
@@ -70,7 +86,11 @@ async function newestValid(crypto: Crypto, view: View, { journal }: Storage): Pr
 }
 
 function isValid(crypto: Crypto, view: View, { certificate }: InstanceRecord): boolean {
-  const checks = certificate && certificateChecks(view, certificate);
+  return certificate !== null && certified(crypto, view, certificate);
+}
+
+function certified(crypto: Crypto, view: View, certificate: Certificate): boolean {
+  const checks = certificateChecks(view, certificate);
   return checks?.every((check) => crypto.verify(check.publicKey, check.statement, check.signature)) ?? false;
 }
 
@@ -82,6 +102,7 @@ async function replay(crypto: Crypto, storage: Storage, executor: Executor, deci
     const records = await storage.journal.range({ from, to: decided, ...limits });
     if (records[0]?.instance !== from) {
       throw new QuorateError("STORAGE_DAMAGED", `the journal lacks instance ${from}, which the state store needs`, {
+        store: "state",
         instance: from,
       });
     }
@@ -91,9 +112,7 @@ async function replay(crypto: Crypto, storage: Storage, executor: Executor, deci
         throw new QuorateError(
           "STORAGE_DAMAGED",
           `the batch of instance ${record.instance} in the journal is malformed`,
-          {
-            instance: record.instance,
-          },
+          { store: "journal", instance: record.instance },
         );
       }
       executor.execute(batch, record.digest);

@@ -6,69 +6,24 @@
  * instance is on its way before the last one executes. A batch executes only once it is in the own journal as decided:
  * replies would have to wait for that anyway, and so the state store never gets ahead of the journal.
  */
-import { copyOf, type Digest } from "../protocol/bytes.ts";
-import type { Cluster } from "../protocol/cluster.ts";
-import type { Crypto } from "../protocol/crypto/contract.ts";
+import { copyOf } from "../protocol/bytes.ts";
+import type { Signer } from "../protocol/crypto/contract.ts";
 import { assertNever, isRejection, type Rejection } from "../protocol/errors.ts";
-import type { Identity } from "../protocol/identity.ts";
 import { decodeMessage, encodeMessage, type Message } from "../protocol/messages.ts";
 import { EVERYBODY, type Request } from "../protocol/request.ts";
 import type { ReplicaId } from "../protocol/view.ts";
-import type { DiskUse, JournalRecord, Storage } from "../storage/contract.ts";
+import type { DiskUse, JournalRecord } from "../storage/contract.ts";
+import { Archive, type ArchiveStatus } from "./archive/archive.ts";
 import { Authenticity } from "./authenticity.ts";
-import type { ConsensusOptions, CoreRecord, Decision, Effect, Input, Ticket } from "./consensus/contract.ts";
-import type { Start } from "./consensus/restart.ts";
+import type { CoreRecord, Decision, Effect, Input, Ticket } from "./consensus/contract.ts";
 import { Core } from "./core.ts";
+import type { Alarm, Ending, ReplicaParts } from "./driver-contract.ts";
 import { Intake } from "./intake.ts";
-import { LogServer } from "./log-server.ts";
 import type { ClientConnection, Gateway, Links } from "./network/contract.ts";
 import { RecentInputs } from "./recent-inputs.ts";
-import type { Executor, OrderedReply } from "./service/executor.ts";
-import type { Verifier } from "./verifier.ts";
+import type { OrderedReply } from "./service/executor.ts";
+import type { SnapshotSource } from "./snapshot/access.ts";
 import { WriteBehind } from "./write-behind.ts";
-
-/** The parts of the world a replica touches. */
-export interface Clock {
-  nowUs(): number;
-  wallMs(): number;
-  /** Runs once, after the inputs at hand were taken in. */
-  defer(callback: () => void): void;
-  /** Runs once, at or soon after; the returned function cancels. */
-  at(us: number, callback: () => void): () => void;
-}
-
-export interface DriverLogger {
-  info(detail: Readonly<Record<string, unknown>>, message: string): void;
-  warn(detail: Readonly<Record<string, unknown>>, message: string): void;
-  error(detail: Readonly<Record<string, unknown>>, message: string): void;
-}
-
-/** What the driver reports; the metrics registry and the simulator's checkers listen. */
-export interface DriverObserver {
-  decided(batch: { instance: number; requests: number; bytes: number; digest: Digest }): void;
-  phase(name: "journal" | "verify" | "execute" | "state_write", seconds: number): void;
-  fault(source: "message", from: ReplicaId, code: string): void;
-  suspected(leader: ReplicaId, reason: string): void;
-  regencyInstalled(regency: number, leader: ReplicaId): void;
-  fetched(kind: "batch" | "history"): void;
-}
-
-export interface ReplicaParts {
-  readonly cluster: Cluster;
-  readonly self: ReplicaId;
-  readonly identity: Identity;
-  readonly crypto: Crypto;
-  readonly storage: Storage;
-  readonly executor: Executor;
-  readonly start: Start;
-  readonly options: ConsensusOptions;
-  readonly clock: Clock;
-  readonly verifier: Verifier;
-  readonly logger: DriverLogger;
-  readonly observer: DriverObserver;
-  /** Called once when this replica can no longer keep its promises; the process must end. */
-  readonly halt: (error: unknown) => void;
-}
 
 export class Replica {
   readonly intake: Intake;
@@ -77,8 +32,8 @@ export class Replica {
   readonly #core: Core;
   readonly #toExecute: Decision[] = [];
   readonly #behind: WriteBehind;
-  readonly #log: LogServer;
-  /** Reads are answered from here on: every instance the journal held at start has been executed. */
+  readonly archive: Archive;
+  /** No read is answered below: every instance the journal held at start is to be executed. */
   readonly #readsFrom: number;
   #links: Links | null = null;
   #gateway: Gateway | null = null;
@@ -91,9 +46,16 @@ export class Replica {
   #draining = false;
   #halted = false;
   #stopped: (() => void) | null = null;
+  #leaving = false;
+  /** How the life of this object ended; nothing of it touches the disk afterwards. */
+  readonly ended: Promise<Ending>;
+  #end: (ending: Ending) => void = () => undefined;
 
   constructor(parts: ReplicaParts) {
     this.#parts = parts;
+    this.ended = new Promise((resolve) => {
+      this.#end = resolve;
+    });
     const { crypto, cluster, self, identity, verifier, start, options, executor } = parts;
     this.authenticity = new Authenticity({ crypto, cluster, self, identity });
     this.#durableUpTo = start.lastDecided.instance;
@@ -112,26 +74,20 @@ export class Replica {
       },
       failed,
     });
-    this.#log = new LogServer(parts.storage.journal, {
-      place: () => {
-        const { view, regency } = this.#core.state;
-        return { view, regency };
-      },
-      send: (to, message) => {
-        this.#links?.send(to, encodeMessage(message));
-        this.#schedule();
-      },
-      failed,
-    });
+    this.archive = this.#archiveOf(signer, failed);
     this.intake = new Intake({
       crypto,
       cluster,
       self,
       authenticity: this.authenticity,
-      verifier,
+      verifier: (checks, then) => {
+        verifier(checks, (valid) => {
+          if (!this.#halted) this.#guarded(() => then(valid));
+        });
+      },
       port: {
         accepting: () => !this.#draining,
-        answersReads: () => executor.applied.instance >= this.#readsFrom,
+        answersReads: () => executor.applied.instance >= this.#readsFrom && this.#core.current,
         lookup: (request) => executor.lookup(request),
         query: (request) => executor.query(request),
         room: (request) => this.#core.queue.room(request.client, request.bytes.length, "client"),
@@ -141,11 +97,44 @@ export class Replica {
     });
   }
 
+  #archiveOf(signer: Signer, failed: (error: unknown) => void): Archive {
+    const { crypto, cluster, self, storage, checkpointPeriod, clock, verifier, observer, executor } = this.#parts;
+    const leaves = (send: () => void): void => {
+      send();
+      this.#schedule();
+    };
+    return new Archive({
+      crypto,
+      view: cluster.view,
+      self,
+      signer,
+      storage,
+      checkpointPeriod,
+      clock,
+      verifier,
+      observer,
+      port: {
+        place: () => {
+          const { view, regency } = this.#core.state;
+          return { view, regency };
+        },
+        executed: () => executor.applied.instance,
+        cut: (then) => this.#behind.cut(then),
+        send: (to, message) => leaves(() => this.#links?.send(to, encodeMessage(message))),
+        broadcast: (message) => leaves(() => this.#broadcast(message)),
+        queuedBytes: (to) => this.#links?.queuedBytes(to) ?? 0,
+        repair: (reason) => this.#leave({ type: "repair", store: "state", reason }),
+        failed,
+      },
+    });
+  }
+
   /** Joins the network. Links that stood before this get what was said into the void: everything is sent again. */
   run(links: Links, gateway: Gateway): void {
     this.#links = links;
     this.#gateway = gateway;
     for (const peer of links.connected()) this.onConnected(peer);
+    this.archive.start();
     this.#schedule();
   }
 
@@ -155,6 +144,25 @@ export class Replica {
 
   get executedInstance(): number {
     return this.#parts.executor.applied.instance;
+  }
+
+  /** The newest instance that journal or state held at the start. */
+  get newestAtStart(): number {
+    const { newest, lastDecided } = this.#parts.start;
+    return Math.max(newest?.instance ?? 0, lastDecided.instance);
+  }
+
+  /** What an operator should look at. */
+  get alarms(): readonly Alarm[] {
+    return this.archive.alarms;
+  }
+
+  get snapshotSource(): SnapshotSource {
+    return this.archive.source(() => this.#core.offerFacts);
+  }
+
+  get archiveStatus(): ArchiveStatus {
+    return this.archive.status;
   }
 
   get executionBacklog(): number {
@@ -214,7 +222,9 @@ export class Replica {
   }
 
   onConnected(peer: ReplicaId): void {
+    if (this.#halted) return;
     this.input({ type: "connected", peer });
+    this.archive.connected(peer);
   }
 
   input(input: Input): void {
@@ -296,10 +306,31 @@ export class Replica {
         this.#durableUpTo = effect.instance;
         return;
       case "serveHistory":
-        this.#log.history(effect.to, effect.from, effect.decided);
+        this.archive.log.history(effect.to, effect.from, effect.upTo);
         return;
       case "serveBatch":
-        this.#log.batch(effect.to, effect.instance, effect.digest);
+        this.archive.log.batch(effect.to, effect.instance, effect.digest);
+        return;
+      case "offer":
+        this.#links?.send(effect.to, encodeMessage(this.archive.offer(effect.facts, effect.rootsFrom)));
+        return;
+      case "serveImage":
+        this.archive.serve(effect.to, effect.message);
+        return;
+      case "root":
+        this.archive.root(effect.from, effect.message);
+        return;
+      case "transfer":
+        this.#leave({ type: "transfer", reason: effect.reason });
+        return;
+      case "forgotten":
+        this.#parts.logger.warn(
+          {},
+          "the data directory is older than a vote of this replica: it votes when it knows how far",
+        );
+        return;
+      case "remembered":
+        this.#parts.logger.info({}, "nothing that this replica had forgotten matters any more");
         return;
       case "suspect":
         this.#parts.observer.suspected(effect.leader, effect.reason);
@@ -377,6 +408,7 @@ export class Replica {
     this.#behind.executed(bytes);
     observer.decided({ instance, requests: batch.requests.length, bytes, digest });
     for (const reply of replies) this.#reply(reply);
+    this.archive.executed(instance, batch.requests.length);
     this.#step({ type: "executed", instance });
   }
 
@@ -398,15 +430,36 @@ export class Replica {
     while (!this.#halted && this.#core.queue.pending > 0 && clock.nowUs() < deadlineUs) {
       await new Promise<void>((resolve) => clock.at(clock.nowUs() + 10_000, resolve));
     }
+    await this.#close({ type: "stopped" });
+  }
+
+  /** Stops by itself, to go on as something else. */
+  #leave(ending: Ending): void {
+    if (this.#leaving) return;
+    this.#leaving = true;
+    this.#draining = true;
+    // Not within the step that found the reason.
+    this.#parts.clock.defer(() => void this.#close(ending));
+  }
+
+  async #close(ending: Ending): Promise<void> {
     if (this.#halted) return;
     await new Promise<void>((resolve) => {
       this.#stopped = resolve;
       this.input({ type: "stop" });
     });
-    while (this.#executable) this.#execute();
-    await this.#behind.finish();
+    if (this.#halted) return;
+    try {
+      while (this.#executable) this.#execute();
+      this.archive.close();
+      await this.#behind.finish();
+    } catch (error) {
+      this.#halt(error);
+      return;
+    }
     this.#halted = true;
     this.#cancelWake?.();
+    this.#end(ending);
   }
 
   #journalCleanStop(messages: readonly Message[] | null): void {
@@ -426,8 +479,9 @@ export class Replica {
   #halt(error: unknown): void {
     if (this.#halted) return;
     this.#halted = true;
+    this.archive.close();
     this.#cancelWake?.();
     this.#stopped?.();
-    this.#parts.halt(error);
+    this.#end({ type: "failed", error });
   }
 }

@@ -1,29 +1,35 @@
 /**
- * One replica with all its real parts: storage opened and recovered, links, gateway and admin HTTP listening, faults
- * counted and logged. `kv-server` is a command line around it.
+ * One replica with all its real parts: its host, links, gateway and admin HTTP, faults counted and logged. `kv-server` is a
+ * command line around it.
  */
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
+import { statfs } from "node:fs/promises";
+import { join } from "node:path";
 import { bytesOf, hex } from "../protocol/bytes.ts";
 import { clientMay } from "../protocol/cluster.ts";
 import { nodeCrypto } from "../protocol/crypto/node.ts";
 import { QuorateError } from "../protocol/errors.ts";
 import { BATCH_BYTES_MAX, STATUS_INTERVAL_MS } from "../protocol/limits.ts";
 import type { ReplicaId } from "../protocol/view.ts";
+import type { Storage } from "../storage/contract.ts";
 import { openStorage } from "../storage/leveldb.ts";
 import { realClock } from "./clock.ts";
 import type { ServerConfig } from "./config.ts";
 import type { ConsensusOptions } from "./consensus/contract.ts";
 import { watchDisk } from "./disk-reserve.ts";
-import { type Admin, openAdmin } from "./network/admin.ts";
+import type { DriverLogger, DriverObserver } from "./driver-contract.ts";
+import { type GatewayListener, Host, type LinkListener } from "./host.ts";
+import { openAdmin } from "./network/admin.ts";
 import type { Gateway, Links } from "./network/contract.ts";
 import { FaultLog } from "./network/fault-log.ts";
 import { type GatewayOptions, openGateway } from "./network/gateway.ts";
 import { Metrics } from "./network/metrics.ts";
 import { openTcpLinks, type TcpLinksOptions } from "./network/tcp-links.ts";
-import { recover } from "./recover.ts";
-import { type DriverLogger, Replica } from "./replica.ts";
 import type { Service, ServiceState } from "./service/contract.ts";
 import { KvService } from "./service/kv-service.ts";
+import { SnapshotAccess, type SnapshotSource } from "./snapshot/access.ts";
+import { SNAPSHOT_FILE } from "./snapshot/file.ts";
+import { foundFromSnapshot, needsFounding } from "./snapshot/founding.ts";
 import { Health } from "./status.ts";
 import { threadPoolVerifier } from "./verifier.ts";
 
@@ -32,6 +38,10 @@ const DRAIN_MS = 1_000;
 const BATCH_WAIT_US = 20_000;
 const CLOCK_DRIFT_MS = 5_000;
 const EXECUTION_LAG_MAX = 16;
+/** An empty replica that is further behind fetches a checkpoint instead of the whole log. */
+const EMPTY_LAG_MAX = 64;
+/** A disk that was full must have this much room before anything is written again. */
+const ROOM_BYTES_MIN = 64 * 1024 * 1024;
 
 export const VERSION: string = (
   JSON.parse(readFileSync(new URL("../package.json", packageBase()), "utf8")) as { version: string }
@@ -43,7 +53,7 @@ function packageBase(): string {
 }
 
 export interface RunningServer {
-  readonly replica: Replica;
+  readonly host: Host;
   readonly addresses: { readonly clients: string; readonly peers: string; readonly http: string };
   /** Resolves when this replica can no longer keep its promises. */
   readonly failed: Promise<unknown>;
@@ -60,6 +70,12 @@ export interface ServerParts {
 
 const REAL_PARTS: ServerParts = { service: (state) => new KvService(state), openLinks: openTcpLinks, openGateway };
 
+interface Reporting {
+  readonly faults: FaultLog;
+  readonly metrics: Metrics;
+  readonly logger: DriverLogger;
+}
+
 /**
  * Opens and runs a replica. Only code can pass `parts`: no configuration and no environment variable leads to them.
  * @throws QuorateError of storage and ports (STORAGE_*, CLUSTER_MISMATCH, PORT_IN_USE, CONFIG_INVALID)
@@ -69,93 +85,78 @@ export async function startServer(
   logger: DriverLogger,
   parts: Partial<ServerParts> = {},
 ): Promise<RunningServer> {
-  const { cluster, replica: self, identity } = config;
+  const { cluster, replica: self, identity, listen, dataDir } = config;
   if (cluster.view.mode !== "bft") {
     throw new QuorateError("CONFIG_INVALID", "this release runs mode bft only; create the cluster with kv init");
   }
-  const founding = { cluster: cluster.id, replica: self, genesis: cluster.genesis };
-  const storage = await openStorage({ directory: config.dataDir, founding });
-  const open: (() => Promise<void>)[] = [() => storage.close()];
+  const { service, ...network } = { ...REAL_PARTS, ...parts };
+  const metrics = new Metrics();
+  const count = (fault: Parameters<Metrics["countRejected"]>[0]): void => metrics.countRejected(fault);
+  const faults = new FaultLog({ logger, count, now: () => performance.now() });
+  const reporting: Reporting = { faults, metrics, logger };
+  let fail: (error: unknown) => void = () => undefined;
+  const failed = new Promise<unknown>((resolve) => {
+    fail = resolve;
+  });
+  const host = new Host({
+    cluster,
+    self,
+    identity,
+    crypto: nodeCrypto,
+    openStorage: (founding) => openStorage({ directory: dataDir, founding }),
+    openLinks: (listener) => network.openLinks(linksOptions(config, listener, reporting)),
+    openGateway: (listener) => network.openGateway(gatewayOptions(config, listener, faults)),
+    service,
+    options: consensusOptions(config),
+    checkpointPeriod: config.checkpointPeriod,
+    clock: realClock,
+    verifier: threadPoolVerifier,
+    logger,
+    observer: observerOf(reporting),
+    hasSpace: () => hasRoom(dataDir),
+    found: (storage) => foundOrigin(config, storage, logger),
+    fatal: fail,
+  });
+  const open: (() => Promise<void>)[] = [];
   const closeAll = async (): Promise<void> => {
     for (const close of open.splice(0).reverse()) await close();
   };
   try {
-    const { service, ...network } = { ...REAL_PARTS, ...parts };
-    const { executor, start, replayed } = await recover({ crypto: nodeCrypto, cluster, storage, service });
-    const at = { instance: start.lastDecided.instance, replayed, clean: start.eraseCleanStop };
-    logger.info(at, "recovered from the data directory");
-    const metrics = new Metrics();
-    const faults = new FaultLog({
-      logger,
-      count: (fault) => metrics.countRejected(fault),
-      now: () => performance.now(),
-    });
-    let fail: (error: unknown) => void = () => undefined;
-    const failed = new Promise<unknown>((resolve) => {
-      fail = resolve;
-    });
-    const replica = new Replica({
-      cluster,
-      self,
-      identity,
+    await host.start();
+    const access = new SnapshotAccess({
       crypto: nodeCrypto,
-      storage,
-      executor,
-      start,
-      options: consensusOptions(config),
-      clock: realClock,
-      verifier: threadPoolVerifier,
-      logger,
-      halt: fail,
-      observer: {
-        decided: (batch) => metrics.observeBatch(batch),
-        phase: (name, seconds) => metrics.observePhase(name, seconds),
-        fault: (source, from, code) => faults.report({ source, from, code, remote: `replica ${from}` }),
-        suspected: (leader, reason) => {
-          const fault = { source: "message", from: leader, code: reason, remote: `replica ${leader}` } as const;
-          if (reason.startsWith("HELD")) {
-            metrics.heldProposals++;
-            faults.report(fault);
-            return;
-          }
-          metrics.countRejected(fault);
-          logger.warn({ leader, reason }, "asking for another leader");
-        },
-        regencyInstalled: (regency, leader) => {
-          metrics.regencyChanges++;
-          logger.info({ regency, leader }, "another leader");
-        },
-        fetched: (kind) => metrics.countFetch(kind),
-      },
+      cluster,
+      replica: self,
+      source: sourceOf(host),
+      nowMs: () => Date.now(),
     });
-    const links = await network.openLinks(linksOptions(config, replica, { faults, metrics, logger }));
-    open.push(() => links.close());
-    const gateway = await network.openGateway(gatewayOptions(config, replica, faults));
-    open.push(() => gateway.close());
-    const health = new Health({ config, replica, executor, links, gateway, metrics, version: VERSION });
-    const admin = await openAdminHttp(config, health, logger);
+    const health = new Health({ config, host, metrics, version: VERSION, access });
+    const admin = await openAdmin({
+      listen: { host: listen.adminHost, port: listen.adminPort },
+      routes: health,
+      setting: `adminPort of replica ${self}`,
+      onError: (error) => logger.warn({ error: String(error) }, "an admin request failed"),
+    });
     open.push(() => admin.close());
     const stopWatching = await watchDisk({
-      directory: config.dataDir,
+      directory: dataDir,
       reserveBytes: config.diskReserveBytes,
       report: (low) => {
-        replica.diskLow = low;
+        host.diskLow = low;
       },
     });
     open.push(async () => stopWatching());
-    replica.run(links, gateway);
-    const { host, adminHost } = config.listen;
     let stopping: Promise<void> | null = null;
     return {
-      replica,
+      host,
       failed,
       addresses: {
-        clients: `ws://${host}:${gateway.port}/`,
-        peers: `${host}:${links.port}`,
-        http: `http://${adminHost}:${admin.port}/`,
+        clients: `ws://${listen.host}:${listen.clientPort}/`,
+        peers: `${listen.host}:${listen.peerPort}`,
+        http: `http://${listen.adminHost}:${admin.port}/`,
       },
       stop() {
-        stopping ??= replica
+        stopping ??= host
           .stop(DRAIN_MS)
           .then(closeAll)
           .then(() => metrics.close());
@@ -163,9 +164,76 @@ export async function startServer(
       },
     };
   } catch (error) {
+    await host.stop(0);
     await closeAll();
     throw error;
   }
+}
+
+/** A cluster that begins with a snapshot: every founder verifies its own copy. @throws QuorateError SNAPSHOT_INVALID */
+async function foundOrigin(
+  { cluster, dataDir }: ServerConfig,
+  storage: Storage,
+  logger: DriverLogger,
+): Promise<"ready" | "installed" | "gone"> {
+  if (!needsFounding(cluster, storage.state)) return "ready";
+  if (!existsSync(join(dataDir, SNAPSHOT_FILE))) return "gone";
+  logger.info({ snapshot: cluster.origin?.snapshot }, "verifying the snapshot that this cluster begins with");
+  await storage.unstage();
+  const staged = await storage.stage();
+  await foundFromSnapshot({ directory: dataDir, cluster, crypto: nodeCrypto, staged });
+  await storage.install(null);
+  logger.info({}, "the snapshot is verified and is the state of this replica");
+  return "installed";
+}
+
+async function hasRoom(directory: string): Promise<boolean> {
+  const { bavail, bsize } = await statfs(directory);
+  return bavail * bsize >= ROOM_BYTES_MIN;
+}
+
+/** Whatever replica runs at the moment; none, nothing. */
+function sourceOf(host: Host): SnapshotSource {
+  return {
+    offer: async (rootsFrom) => (await host.replica?.snapshotSource.offer(rootsFrom)) ?? null,
+    manifest: async (checkpoint) => (await host.replica?.snapshotSource.manifest(checkpoint)) ?? null,
+    chunk: async (checkpoint, index) => (await host.replica?.snapshotSource.chunk(checkpoint, index)) ?? null,
+    history: async (range) => (await host.replica?.snapshotSource.history(range)) ?? null,
+  };
+}
+
+function observerOf({ metrics, faults, logger }: Reporting): DriverObserver {
+  return {
+    decided: (batch) => metrics.observeBatch(batch),
+    phase: (name, seconds) => metrics.observePhase(name, seconds),
+    fault: (source, from, code) => faults.report({ source, from, code, remote: `replica ${from}` }),
+    suspected: (leader, reason) => {
+      const fault = { source: "message", from: leader, code: reason, remote: `replica ${leader}` } as const;
+      if (reason.startsWith("HELD")) {
+        metrics.heldProposals++;
+        faults.report(fault);
+        return;
+      }
+      metrics.countRejected(fault);
+      logger.warn({ leader, reason }, "asking for another leader");
+    },
+    regencyInstalled: (regency, leader) => {
+      metrics.regencyChanges++;
+      logger.info({ regency, leader }, "another leader");
+    },
+    fetched: (kind) => metrics.countFetch(kind),
+    repaired: () => {
+      metrics.repairs++;
+    },
+    checkpoint: ({ instance, bytes, seconds }) => {
+      metrics.observeCheckpoint({ instance, bytes, seconds });
+      logger.info({ instance, bytes, seconds }, "checkpoint complete");
+    },
+    rootMismatch: (replica, instance) => {
+      metrics.rootMismatches++;
+      logger.error({ peer: replica, instance }, "another replica has another state than this one");
+    },
+  };
 }
 
 function consensusOptions(config: ServerConfig): ConsensusOptions {
@@ -177,20 +245,21 @@ function consensusOptions(config: ServerConfig): ConsensusOptions {
     requestTimeoutMs: config.requestTimeoutMs,
     statusIntervalMs: STATUS_INTERVAL_MS,
     executionLagMax: EXECUTION_LAG_MAX,
+    emptyLagMax: EMPTY_LAG_MAX,
   };
 }
 
 function linksOptions(
   config: ServerConfig,
-  replica: Replica,
-  ports: { faults: FaultLog; metrics: Metrics; logger: DriverLogger },
+  listener: LinkListener,
+  { faults, metrics, logger }: Reporting,
 ): TcpLinksOptions {
   const { cluster, replica: self, identity, listen } = config;
   const connected = (peer: ReplicaId, up: boolean): void => {
-    ports.metrics.setConnected(peer, up);
-    ports.logger.info({ peer, up }, up ? "link stands" : "link lost");
+    metrics.setConnected(peer, up);
+    logger.info({ peer, up }, up ? "link stands" : "link lost");
   };
-  for (const { id } of cluster.view.members) if (id !== self) ports.metrics.setConnected(id, false);
+  for (const { id } of cluster.view.members) if (id !== self) metrics.setConnected(id, false);
   return {
     crypto: nodeCrypto,
     cluster: cluster.id,
@@ -199,18 +268,21 @@ function linksOptions(
     members: cluster.view.members,
     listen: { host: listen.host, port: listen.peerPort },
     events: {
-      onMessage: (from, payload) => replica.onMessage(from, payload),
+      onMessage: (from, payload) => listener.onMessage(from, payload),
       onConnected: (peer) => {
         connected(peer, true);
-        replica.onConnected(peer);
+        listener.onConnected(peer);
       },
-      onDisconnected: (peer) => connected(peer, false),
-      onFault: ({ from, code, remote }) => ports.faults.report({ source: "link", from, code, remote }),
+      onDisconnected: (peer) => {
+        connected(peer, false);
+        listener.onDisconnected(peer);
+      },
+      onFault: ({ from, code, remote }) => faults.report({ source: "link", from, code, remote }),
     },
   };
 }
 
-function gatewayOptions(config: ServerConfig, replica: Replica, faults: FaultLog): GatewayOptions {
+function gatewayOptions(config: ServerConfig, listener: GatewayListener, faults: FaultLog): GatewayOptions {
   const { cluster, replica: self, identity, listen } = config;
   return {
     crypto: nodeCrypto,
@@ -221,9 +293,9 @@ function gatewayOptions(config: ServerConfig, replica: Replica, faults: FaultLog
     listen: { host: listen.host, port: listen.clientPort },
     events: {
       admit: (client) => clientMay(cluster, client),
-      onAuthenticated: (connection, keys) => replica.authenticity.learn(connection.client, keys),
+      onAuthenticated: (connection, keys) => listener.onAuthenticated(connection, keys),
       onRequest: (connection, envelope, request) => {
-        const rejection = replica.onRequest(connection, envelope, request);
+        const rejection = listener.onRequest(connection, envelope, request);
         if (!rejection) return;
         faults.report({
           source: "gateway",
@@ -237,14 +309,4 @@ function gatewayOptions(config: ServerConfig, replica: Replica, faults: FaultLog
       onFault: ({ code, remote }) => faults.report({ source: "gateway", from: null, code, remote }),
     },
   };
-}
-
-function openAdminHttp(config: ServerConfig, health: Health, logger: DriverLogger): Promise<Admin> {
-  const { listen, replica } = config;
-  return openAdmin({
-    listen: { host: listen.adminHost, port: listen.adminPort },
-    routes: health,
-    setting: `adminPort of replica ${replica}`,
-    onError: (error) => logger.warn({ error: String(error) }, "an admin request failed"),
-  });
 }

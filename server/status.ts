@@ -1,24 +1,28 @@
 /** What a replica says about itself over admin HTTP: health checks, metrics, and the /status document. */
 import { bytesOf, hex } from "../protocol/bytes.ts";
 import type { ServerConfig } from "./config.ts";
-import type { CoreState } from "./core.ts";
-import type { AdminRoutes, HealthCheck, Health as HealthReport } from "./network/admin.ts";
-import type { Gateway, Links } from "./network/contract.ts";
+import type { Host, Stage } from "./host.ts";
+import type {
+  AdminRoutes,
+  HealthCheck,
+  Health as HealthReport,
+  SnapshotAnswer,
+  SnapshotRequest,
+} from "./network/admin.ts";
+import type { Links } from "./network/contract.ts";
 import type { Metrics } from "./network/metrics.ts";
 import type { Replica } from "./replica.ts";
-import type { Executor } from "./service/executor.ts";
+import type { SnapshotAccess } from "./snapshot/access.ts";
 
 /** Instances a replica may be behind what a correct peer claims and still call itself ready. */
 const READY_LAG_MAX = 1_000;
 
 export interface HealthParts {
   readonly config: ServerConfig;
-  readonly replica: Replica;
-  readonly executor: Executor;
-  readonly links: Links;
-  readonly gateway: Gateway;
+  readonly host: Host;
   readonly metrics: Metrics;
   readonly version: string;
+  readonly access: SnapshotAccess;
 }
 
 /** One other replica as this one sees it; `decided` is its own claim. */
@@ -30,6 +34,8 @@ export interface PeerStatus {
   readonly queuedBytes: number;
 }
 
+type Running = Extract<Stage, { type: "replica" }>;
+
 export class Health implements AdminRoutes {
   readonly #parts: HealthParts;
 
@@ -37,22 +43,36 @@ export class Health implements AdminRoutes {
     this.#parts = parts;
   }
 
+  get #running(): Running | null {
+    const { stage } = this.#parts.host;
+    return stage.type === "replica" ? stage : null;
+  }
+
+  get #links(): Links | null {
+    const { stage } = this.#parts.host;
+    return stage.type === "replica" || stage.type === "transfer" ? stage.links : null;
+  }
+
+  snapshot(request: SnapshotRequest): Promise<SnapshotAnswer> {
+    return this.#parts.access.answer(request);
+  }
+
   livez(): HealthReport {
-    return report([{ name: "running", ok: !this.#parts.replica.halted }]);
+    return report([{ name: "running", ok: this.#parts.host.stage.type !== "ended" }]);
   }
 
   readyz(): HealthReport {
-    const { replica, links, config } = this.#parts;
-    const { view } = config.cluster;
-    const connected = links.connected().length + 1;
+    const { view } = this.#parts.config.cluster;
+    const replica = this.#running?.replica;
+    const connected = (this.#links?.connected().length ?? 0) + 1;
     const claims = this.#peers().map((peer) => peer.decided ?? 0);
     // W claim at least as much, so one that is correct does: a single liar makes nobody unready.
     const credible = claims.sort((a, b) => b - a)[view.weakQuorum - 1] ?? 0;
-    const lag = Math.max(0, credible - replica.core.lastDecided);
+    const lag = Math.max(0, credible - (replica?.core.lastDecided ?? 0));
     return report([
-      { name: "running", ok: !replica.halted },
-      { name: "accepting", ok: !replica.draining },
-      { name: "recovered", ok: replica.recovered },
+      { name: "running", ok: replica !== undefined && !replica.halted },
+      { name: "accepting", ok: replica !== undefined && !replica.draining },
+      { name: "recovered", ok: replica?.recovered ?? false },
       {
         name: "quorum",
         ok: connected >= view.quorum,
@@ -63,47 +83,53 @@ export class Health implements AdminRoutes {
   }
 
   async metrics(): Promise<string> {
-    const { replica, metrics, gateway, executor } = this.#parts;
+    const { metrics, host } = this.#parts;
+    const running = this.#running;
+    metrics.transfer = host.transferProgress;
+    metrics.alarms = host.alarms.length;
+    for (const [name, bytes] of Object.entries(await host.diskUse())) {
+      metrics.setDiskBytes(name.replace(/Bytes$/, ""), bytes);
+    }
+    if (running) this.#measure(running);
+    return metrics.text();
+  }
+
+  #measure({ replica, gateway, executor }: Running): void {
+    const { metrics, config } = this.#parts;
     const { view, regency, leader, lastDecided, pendingRequests, pendingBytes } = replica.core.state;
     metrics.view = view;
     metrics.regency = regency;
-    metrics.isLeader = leader === this.#parts.config.replica;
+    metrics.isLeader = leader === config.replica;
     metrics.instancesDecided = lastDecided.instance;
     metrics.instancesExecuted = replica.executedInstance;
     metrics.storeRevision = executor.revision;
     metrics.pendingRequests = pendingRequests;
     metrics.pendingBytes = pendingBytes;
     metrics.clientConnections = gateway.connections;
-    const { counts } = replica.intake;
-    for (const [result, count] of Object.entries(counts)) metrics.setRequests(result, count);
-    const { journalBytes, stateBytes } = await replica.diskUse();
-    metrics.setDiskBytes("journal", journalBytes);
-    metrics.setDiskBytes("state", stateBytes);
-    return metrics.text();
+    for (const [result, count] of Object.entries(replica.intake.counts)) metrics.setRequests(result, count);
   }
 
   #peers(): PeerStatus[] {
-    const { config, links, replica } = this.#parts;
-    const connected = new Set(links.connected());
+    const { config } = this.#parts;
+    const links = this.#links;
+    const connected = new Set(links?.connected());
     const others = config.cluster.view.members.filter((member) => member.id !== config.replica);
     return others.map(({ id }) => {
-      const status = replica.core.statusOf(id);
+      const status = this.#running?.replica.core.statusOf(id);
       return {
         replica: id,
         connected: connected.has(id),
         decided: status?.decided ?? null,
         abstainingUntil: status?.abstainingUntil ?? null,
-        queuedBytes: links.queuedBytes(id),
+        queuedBytes: links?.queuedBytes(id) ?? 0,
       };
     });
   }
 
   async status(): Promise<object> {
-    const { config, replica, executor, gateway, version } = this.#parts;
-    const { core } = replica;
-    const { view, regency, wantedRegency, leader, lastDecided, holding } = core.state;
-    const { pendingRequests, pendingBytes, bufferedMessages } = core.state;
-    const { n, f, quorum, mode } = config.cluster.view;
+    const { config, host, version } = this.#parts;
+    const { n, f, quorum, mode, id: view } = config.cluster.view;
+    const running = this.#running;
     return {
       replica: config.replica,
       version,
@@ -114,37 +140,68 @@ export class Health implements AdminRoutes {
       f,
       quorum,
       view,
-      regency,
-      wantedRegency,
-      leader,
-      decided: lastDecided.instance,
-      executed: replica.executedInstance,
-      revision: String(executor.revision),
-      historyDigest: hex(bytesOf(executor.applied.digest)),
-      state: this.#state(core.state),
-      holding,
+      ...(running ? await runningStatus(running) : { ...IDLE, state: stateOf(host.stage) }),
       peers: this.#peers(),
-      queues: {
-        pendingRequests,
-        pendingBytes,
-        bufferedMessages,
-        executionBacklog: replica.executionBacklog,
-        clientConnections: gateway.connections,
-      },
-      requests: { ...replica.intake.counts },
-      disk: { ...(await replica.diskUse()), low: replica.diskLow },
+      recovery: host.transferProgress,
+      alarms: host.alarms,
+      disk: { ...(await host.diskUse()), low: host.diskLow },
     };
   }
+}
 
-  #state({ abstainingUntil, catchingUp, synchronized }: CoreState): string {
-    const { replica } = this.#parts;
-    if (replica.halted) return "halted";
-    if (replica.draining) return "draining";
-    if (catchingUp) return "catching up";
-    if (!replica.recovered) return "recovering";
-    if (!synchronized) return "synchronizing";
-    return abstainingUntil > 0 ? "abstaining" : "voting";
-  }
+/** What a replica reports while it has no state to speak of. */
+const IDLE = {
+  regency: 0,
+  wantedRegency: 0,
+  leader: 0,
+  decided: 0,
+  executed: 0,
+  revision: "0",
+  historyDigest: "",
+  holding: false,
+};
+
+function stateOf(stage: Stage): string {
+  if (stage.type === "transfer") return "transferring";
+  if (stage.type === "full") return "disk full";
+  return stage.type === "ended" ? "halted" : "recovering";
+}
+
+async function runningStatus({ replica, executor, gateway }: Running): Promise<object> {
+  const { regency, wantedRegency, leader, lastDecided, holding } = replica.core.state;
+  const { pendingRequests, pendingBytes, bufferedMessages } = replica.core.state;
+  return {
+    regency,
+    wantedRegency,
+    leader,
+    decided: lastDecided.instance,
+    executed: replica.executedInstance,
+    revision: String(executor.revision),
+    historyDigest: hex(bytesOf(executor.applied.digest)),
+    state: runningState(replica),
+    holding,
+    queues: {
+      pendingRequests,
+      pendingBytes,
+      bufferedMessages,
+      executionBacklog: replica.executionBacklog,
+      clientConnections: gateway.connections,
+    },
+    requests: { ...replica.intake.counts },
+    ...replica.archiveStatus,
+  };
+}
+
+function runningState(replica: Replica): string {
+  const { abstainingUntil, catchingUp, synchronized, forgotten, heard } = replica.core.state;
+  if (replica.halted) return "halted";
+  if (replica.draining) return "draining";
+  if (catchingUp) return "catching up";
+  if (!replica.recovered) return "recovering";
+  if (forgotten) return "forgotten";
+  if (!heard) return "recalling";
+  if (!synchronized) return "synchronizing";
+  return abstainingUntil > 0 ? "abstaining" : "voting";
 }
 
 function report(checks: readonly HealthCheck[]): HealthReport {

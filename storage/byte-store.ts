@@ -5,11 +5,24 @@
 import { QuorateError } from "../protocol/errors.ts";
 import { Reader } from "../protocol/layout.ts";
 
-export type StoreName = "journal" | "state";
+/** `staging` is a state under construction. */
+export type StoreName = "journal" | "state" | "staging";
 
 /** A value of `null` deletes the key. */
 export type Change = readonly [key: Uint8Array, value: Uint8Array | null];
 export type Entry = readonly [key: Uint8Array, value: Uint8Array];
+
+export interface KeyRange {
+  readonly from: Uint8Array;
+  readonly to: Uint8Array;
+}
+
+/** The bytes as they stood when it was taken, whatever is written later. Gone when its store closes. */
+export interface ByteSnapshot {
+  /** Entries with from <= key < to in key order, in chunks of at most 512 entries and about 256 KiB. @throws QuorateError */
+  chunks(range: KeyRange): AsyncIterable<readonly Entry[]>;
+  close(): Promise<void>;
+}
 
 export interface ByteStore {
   /** The value as it stood after the last completed write; blocks while it is read. @throws QuorateError */
@@ -18,19 +31,26 @@ export interface ByteStore {
    * Entries with from <= key < to in key order, at most `entriesMax` in all, in chunks of bounded memory, none of them
    * empty. @throws QuorateError
    */
-  chunks(range: { from: Uint8Array; to: Uint8Array; entriesMax: number }): AsyncIterable<readonly Entry[]>;
+  chunks(range: KeyRange & { entriesMax: number }): AsyncIterable<readonly Entry[]>;
+  snapshot(): ByteSnapshot;
   /**
    * One atomic batch, on disk when the promise resolves. The bytes must not change until then: a long batch is put
    * together in slices, so that the event loop goes on. At most one write may be outstanding.
    * @throws QuorateError STORAGE_FULL, STORAGE_FAILED
    */
   write(changes: Iterable<Change>): Promise<void>;
-  /** Moves what was written so far out of reach of a damaged log (for LevelDB: into a table). */
-  settle(): Promise<void>;
+  /**
+   * Moves what was written so far out of reach of a damaged log (for LevelDB: into a table) and gives back the room of what
+   * was deleted in the range. Reads and writes go on meanwhile.
+   */
+  compact(range: KeyRange): Promise<void>;
   /** Bytes on disk. */
   sizeBytes(): Promise<number>;
   close(): Promise<void>;
 }
+
+/** Of every store of ours: no key begins with this byte. */
+export const WHOLE_STORE: KeyRange = { from: Buffer.from([0]), to: Buffer.from([0xff]) };
 
 const NUMBERED_KEY_BYTES = 9;
 
@@ -52,19 +72,22 @@ export function numberOf(key: Uint8Array): number {
   return number;
 }
 
+/** What happens about damage: nothing that anybody has to do by hand. */
+const REMEDY: Readonly<Record<StoreName, string>> = {
+  journal: "it is set aside, and this replica does not vote until the others have shown what it may have forgotten",
+  state: "it is set aside and rebuilt from the journal or from the other replicas",
+  staging: "it is thrown away, and the transfer begins again",
+};
+
 export function damaged(
   store: StoreName,
   what: string,
   detail: Readonly<Record<string, unknown>> = {},
   cause?: unknown,
 ): QuorateError {
-  const remedy =
-    store === "state"
-      ? "move the directory `state` aside (do not delete it) and start again: it is rebuilt from the journal"
-      : "leave the directory as it is and this replica stopped: without state transfer it cannot be rebuilt from the others yet";
   return new QuorateError(
     "STORAGE_DAMAGED",
-    `the ${store} store is damaged: ${what}; ${remedy}`,
+    `the ${store} store is damaged: ${what}; ${REMEDY[store]}`,
     { store, ...detail },
     cause,
   );

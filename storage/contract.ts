@@ -35,6 +35,13 @@ export interface InstanceRecord {
  */
 export type JournalRecord =
   | ({ readonly type: "instance" } & InstanceRecord)
+  /**
+   * What this replica must not do because it lost its journal (docs/protocol.md section 4, "Lost journal"): nothing up to
+   * instance `until`, and nothing in regencies below `regency`. `until` null: how far is not known yet.
+   */
+  | { readonly type: "forgotten"; readonly until: number | null; readonly regency: number }
+  /** The end of that: synced before the first vote. */
+  | { readonly type: "remembered" }
   | { readonly type: "regency"; readonly view: number; readonly regency: number }
   /**
    * The messages a clean stop sent beyond its accept records, encoded, to be resent exactly. It counts only while nothing
@@ -47,19 +54,37 @@ export type JournalRecord =
 /** Everything a start needs to know from the journal without its batches: how it stood when it was opened. */
 export interface JournalSummary {
   readonly founding: Founding;
+  /** Where the records begin: the first one is of the next instance. Instance 0 and the genesis digest at first. */
+  readonly base: JournalBase;
   /** The oldest and newest instance held, contiguous; both 0 when none is. */
   readonly first: number;
   readonly last: number;
   /** The newest accept record (highest instance that has a certificate), or null. */
   readonly newestAccepted: InstanceRecord | null;
+  /** The newest certificate held whose record is not in the journal (any more), or null: for STOPDATA. */
+  readonly keptCertificate: Certificate | null;
+  /** Set while this replica has forgotten votes: see the record of that name. */
+  readonly forgotten: { readonly until: number | null; readonly regency: number } | null;
   /** The newest journaled regency of the newest journaled view; 0 and 0 at first. */
   readonly regency: { readonly view: number; readonly regency: number };
   /** Messages of the clean-stop record (perhaps none), or null after anything but a clean stop. */
   readonly cleanStop: readonly Uint8Array[] | null;
 }
 
+/** The instance below the first record, and its history digest. */
+export interface JournalBase {
+  readonly instance: number;
+  readonly digest: Digest;
+}
+
 export interface Journal {
   readonly summary: JournalSummary;
+  /** As it stands on disk now. */
+  readonly base: JournalBase;
+  /** The newest instance on disk, or that of the base. */
+  readonly last: number;
+  /** Rough bytes of the instance records held. */
+  readonly logBytes: number;
   /**
    * Resolves when the records are on disk. Calls are written in order; those that wait share a synced write. After one
    * failure every later call is refused with STORAGE_FAILED: an fsync is never retried. The records are read later than the
@@ -74,6 +99,13 @@ export interface Journal {
    * none when `from` is not held. @throws QuorateError STORAGE_DAMAGED
    */
   range(options: { from: number; to: number; maxRecords: number; maxBytes: number }): Promise<InstanceRecord[]>;
+  /** h(instance), of a record or of the base; null when neither is held. @throws QuorateError STORAGE_DAMAGED */
+  digestAt(instance: number): Promise<Digest | null>;
+  /**
+   * Drops the records below `instance`, which must be held and stays, in one synced write; the newest certificate among
+   * them is kept. Asked in the order of appends. @throws like `append`
+   */
+  truncate(instance: number): Promise<void>;
   /** Resolves when what was appended before is on disk; later appends are refused. */
   close(): Promise<void>;
 }
@@ -101,26 +133,98 @@ export interface StateStore {
    * @throws QuorateError STORAGE_FAILED, STORAGE_FULL (rejections); InvariantViolation at once when instances do not rise
    */
   write(group: { changes: ReadonlyMap<string, Uint8Array | null>; applied: Applied }): Promise<void>;
+  /** The entries as of `applied`, now: no group may be on its way. */
+  snapshot(): StateSnapshot;
+  /** A record of this replica's own, outside the state and its root; null when there is none. */
+  note(name: string): Uint8Array | null;
+  /** Writes a note, or removes it (null), synced, in the order of groups. */
+  writeNote(name: string, value: Uint8Array | null): Promise<void>;
   close(): Promise<void>;
+}
+
+/** The entries exactly as of one instance, whatever is written later. Closed with the store at the latest. */
+export interface StateSnapshot {
+  readonly applied: Applied;
+  /** Entries with from <= key < to in order, in chunks of bounded size. @throws QuorateError STORAGE_DAMAGED */
+  chunks(options: { from: string; to: string }): AsyncIterable<readonly (readonly [key: string, value: Uint8Array])[]>;
+  close(): Promise<void>;
+}
+
+/**
+ * A state under construction beside the live one, put together from the chunks of an image (protocol/image.ts). What is in it
+ * survives a restart: chunks are known by their digests.
+ */
+export interface StagedState {
+  /** Bytes of the chunks held, by digest. */
+  readonly held: ReadonlyMap<Digest, number>;
+  /** Drops every chunk that is not among these, with its entries. @throws like `StateStore.write` */
+  retain(digests: ReadonlySet<Digest>): Promise<void>;
+  /**
+   * Adds verified chunks in one synced batch. False, and nothing is added, when keys of one lie between those of another:
+   * no image has two such chunks, and dropping one would take entries of the other with it. @throws like `StateStore.write`
+   */
+  add(chunks: readonly StagedChunk[]): Promise<boolean>;
+  /**
+   * All chunks are here: from now on it is a state store that stands at `applied`. Closed without `install`, it is of no use
+   * any more, and the next one begins empty. @throws like `StateStore.write`
+   */
+  complete(applied: Applied): Promise<StateStore>;
+  close(): Promise<void>;
+}
+
+export interface StagedChunk {
+  readonly digest: Digest;
+  readonly bytes: number;
+  readonly entries: readonly (readonly [key: string, value: Uint8Array])[];
 }
 
 export interface DiskUse {
   readonly journalBytes: number;
   readonly stateBytes: number;
+  /** Of the state under construction. */
+  readonly stagingBytes: number;
+  /** Of everything damaged that was ever set aside. */
+  readonly asideBytes: number;
 }
 
-/** An open data directory: locked, checked, both stores. `close` closes both. */
+/** Something found damaged or missing at open, and what was done about it. */
+export interface Repair {
+  readonly store: "journal" | "state";
+  readonly reason: string;
+  /** Where the damaged store lies now, relative to the data directory; null when there was nothing to set aside. */
+  readonly setAside: string | null;
+}
+
+/** An open data directory: locked, checked, both stores. `close` closes everything opened through it. */
 export interface Storage {
   readonly journal: Journal;
+  /**
+   * Where `state.applied.instance + 1 < journal.base.instance + 1`, the journal does not reach down to the state: it has
+   * to be replaced by one from the other replicas.
+   */
   readonly state: StateStore;
+  /** What open had to set aside or found missing; empty after a sound start. */
+  readonly repairs: readonly Repair[];
+  /** Opens, or goes on with, the state under construction. One at a time. */
+  stage(): Promise<StagedState>;
+  /** Deletes whatever is under construction. */
+  unstage(): Promise<void>;
+  /**
+   * Closes everything, puts the staged state in the place of the live one, and leaves the directory so that the next open
+   * finds the journal beginning above it, with `certificate` kept. Atomic: a crash leaves the old state or the new one.
+   */
+  install(certificate: Certificate | null): Promise<void>;
+  /** Damage met at run time: closes everything and sets that store aside; the next open begins it anew. */
+  condemn(store: "journal" | "state"): Promise<void>;
   diskUse(): Promise<DiskUse>;
   close(): Promise<void>;
 }
 
 /**
  * Opens a directory. `founding` is what the caller's configuration says; a directory founded for anything else is refused.
- * A directory may be founded once: while it holds the marker that `kv init` left there.
- * @throws QuorateError STORAGE_LOCKED (another server), STORAGE_UNFOUNDED (founding record missing), CLUSTER_MISMATCH,
- *   STORAGE_DAMAGED (digest, contiguity, LevelDB error), STORAGE_FORMAT (another version), STORAGE_FAILED
+ * A directory may be founded as new once: while it holds the marker that `kv init` left there. What is damaged is set aside,
+ * never deleted, and begun anew: a journal as *forgotten*, based where the state stands; a state at instance 0.
+ * @throws QuorateError STORAGE_LOCKED (another server), CLUSTER_MISMATCH, STORAGE_FORMAT (another version),
+ *   STORAGE_FULL, STORAGE_FAILED
  */
 export type OpenStorage = (options: { directory: string; founding: Founding }) => Promise<Storage>;

@@ -7,9 +7,10 @@
 import { historyDigest } from "../protocol/batch.ts";
 import type { Digest } from "../protocol/bytes.ts";
 import type { Crypto } from "../protocol/crypto/contract.ts";
-import { assert, Malformed, QuorateError } from "../protocol/errors.ts";
+import { Malformed, QuorateError } from "../protocol/errors.ts";
 import { type ByteStore, damaged, type Entry, numberOf } from "./byte-store.ts";
 import type { Founding, InstanceRecord, JournalSummary } from "./contract.ts";
+import { HeldRecords } from "./held-records.ts";
 import {
   type ControlRecord,
   completeInstance,
@@ -23,36 +24,45 @@ import {
   KIND,
 } from "./records.ts";
 
-/** Write numbers are marked in a bitmap; no journal reaches this many. */
+/** Write numbers are marked in a bitmap; no log spans this many. */
 const WRITES_MAX = 2 ** 33;
-
-/** A journal nobody wrote to since its founding stands for no votes: a clean stop without messages. */
-const FOUNDED: readonly Uint8Array[] = [];
 
 /** What the journal goes on with. */
 export interface Scan {
   readonly summary: JournalSummary;
   /** The number of the newest write. */
   readonly write: number;
-  /** The control record that still holds messages of a clean stop, whether they count or not. */
-  readonly stop: { readonly write: number; readonly superseded: readonly number[] } | null;
+  /** The newest control record. */
+  readonly control: ControlRecord;
+  /** All control records on disk by their writes. */
+  readonly controls: ReadonlyMap<number, ControlRecord>;
+  /** The write of the control record that still holds messages of a clean stop, whether they count or not. */
+  readonly stop: number | null;
+  readonly held: HeldRecords;
 }
 
-/** The set of write numbers met; complete when every one up to the newest is in it. */
+/** The set of write numbers met, from the first that counts; complete when every one up to the newest is in it. */
 class WriteSet {
+  readonly #from: number;
   #bits = new Uint8Array(1024);
   #count = 0;
-  newest = 0;
+  newest: number;
+
+  constructor(from: number) {
+    this.#from = from;
+    this.newest = from;
+  }
 
   add(write: number): void {
-    if (write >= WRITES_MAX) throw new Malformed("NUMBER_RANGE");
-    const at = Math.floor(write / 8);
+    const index = write - this.#from;
+    if (index < 0 || index >= WRITES_MAX) throw new Malformed("NUMBER_RANGE");
+    const at = Math.floor(index / 8);
     if (at >= this.#bits.length) {
       const grown = new Uint8Array(Math.max(at + 1, this.#bits.length * 2));
       grown.set(this.#bits);
       this.#bits = grown;
     }
-    const mask = 1 << (write % 8);
+    const mask = 1 << (index % 8);
     if (((this.#bits[at] as number) & mask) !== 0) return;
     this.#bits[at] = (this.#bits[at] as number) | mask;
     this.#count++;
@@ -60,7 +70,7 @@ class WriteSet {
   }
 
   get complete(): boolean {
-    return this.#count === this.newest + 1;
+    return this.#count === this.newest - this.#from + 1;
   }
 }
 
@@ -103,27 +113,20 @@ export async function scanJournal(store: ByteStore, crypto: Crypto, founding: Fo
 class Pass {
   readonly #crypto: Crypto;
   readonly #founding: Founding;
-  readonly #writes = new WriteSet();
-  /** Writes that brought a control record, or did until a later one removed it. Control keys sort before instances. */
-  readonly #controls = new Set<number>();
-  #control: ControlRecord = { view: 0, regency: 0, superseded: [], cleanStop: FOUNDED };
-  #controlWrite = 0;
-  #stop: Scan["stop"] = null;
-  #first = 0;
-  #last = 0;
-  #digest: Digest;
-  #accepted = 0;
+  /** Control keys sort before instances: all of them are known when the first instance is met. */
+  readonly #controls = new Map<number, ControlRecord>();
+  #control: ControlRecord | null = null;
+  #stop: number | null = null;
+  #instances: InstancePass | null = null;
 
   constructor(crypto: Crypto, founding: Founding) {
     this.#crypto = crypto;
     this.#founding = founding;
-    this.#digest = founding.genesis;
-    this.#writes.add(0);
   }
 
   take([key, value]: Entry): void {
     const kind = key[0];
-    if (kind === KIND.instance) this.#instance(key, value);
+    if (kind === KIND.instance) this.#instancePass().take(key, value);
     else if (kind === KIND.control) orDamaged({ record: "control" }, () => this.#takeControl(key, value));
     else if (kind !== KIND.founding || key.length !== 1) throw damaged("journal", "it holds a record of unknown kind");
   }
@@ -132,22 +135,92 @@ class Pass {
   #takeControl(key: Uint8Array, value: Uint8Array): void {
     const control = decodeControl(this.#crypto, key, value);
     const write = numberOf(key);
-    this.#writes.add(write);
-    this.#controls.add(write);
-    for (const gone of control.superseded) {
-      this.#writes.add(gone);
-      this.#controls.add(gone);
-    }
-    if (control.cleanStop) this.#stop = { write, superseded: control.superseded };
+    this.#controls.set(write, control);
+    if (control.cleanStop) this.#stop = write;
     this.#control = control;
-    this.#controlWrite = write;
   }
 
-  #instance(key: Uint8Array, value: Uint8Array): void {
-    const expected = this.#last + 1;
+  #instancePass(): InstancePass {
+    if (this.#instances) return this.#instances;
+    if (!this.#control) throw damaged("journal", "it holds no control record");
+    const options = {
+      crypto: this.#crypto,
+      founding: this.#founding,
+      control: this.#control,
+      controls: this.#controls,
+    };
+    this.#instances = new InstancePass(options);
+    return this.#instances;
+  }
+
+  end(store: ByteStore): Scan {
+    const instances = this.#instancePass();
+    const control = this.#control as ControlRecord;
+    const { held, accepted } = instances;
+    const write = instances.end();
+    const { view, regency, base, keptCertificate, forgotten } = control;
+    const empty = held.last === base.instance;
+    const summary: JournalSummary = {
+      founding: this.#founding,
+      base,
+      first: empty ? 0 : held.first,
+      last: empty ? 0 : held.last,
+      newestAccepted: accepted > 0 ? readRecord(store, this.#crypto, accepted) : null,
+      keptCertificate,
+      forgotten,
+      regency: { view, regency },
+      // Whatever was written after a clean stop may stand for votes it does not list.
+      cleanStop: this.#controls.has(write) ? control.cleanStop : null,
+    };
+    return { summary, write, control, controls: this.#controls, stop: this.#stop, held };
+  }
+}
+
+/** The instance records, one after the other. */
+class InstancePass {
+  readonly held: HeldRecords;
+  /** The highest instance with a certificate, or 0. */
+  accepted = 0;
+  readonly #crypto: Crypto;
+  readonly #founding: Founding;
+  readonly #writes: WriteSet;
+  readonly #controlsFrom: number;
+  /** Writes that brought a control record, or did until a later one removed it. */
+  readonly #withControl = new Set<number>();
+  /** Writes of which nothing is left. */
+  readonly #superseded = new Set<number>();
+  #digest: Digest;
+
+  constructor(options: {
+    crypto: Crypto;
+    founding: Founding;
+    control: ControlRecord;
+    controls: ReadonlyMap<number, ControlRecord>;
+  }) {
+    const { crypto, founding, control, controls } = options;
+    this.#crypto = crypto;
+    this.#founding = founding;
+    this.held = new HeldRecords(control.base.instance);
+    this.#digest = control.base.digest;
+    this.#writes = new WriteSet(control.writesFrom);
+    this.#controlsFrom = control.controlsFrom;
+    for (const [write, { superseded, bared }] of controls) {
+      if (write < control.controlsFrom) throw damaged("journal", "a control record is there that was dropped");
+      for (const known of [write, ...bared]) this.#withControl.add(known);
+      for (const gone of superseded) this.#superseded.add(gone);
+      orDamaged({ record: "control" }, () => {
+        for (const known of [write, ...superseded]) this.#writes.add(known);
+      });
+    }
+  }
+
+  take(key: Uint8Array, value: Uint8Array): void {
+    const expected = this.held.last + 1;
     const instance = orDamaged({ record: "instance" }, () => numberOf(key));
-    if (this.#first === 0) this.#first = instance;
-    else if (instance !== expected) {
+    if (instance < expected) {
+      throw damaged("journal", `instance ${instance} is there, but was dropped from the log`, { instance });
+    }
+    if (instance > expected) {
       throw damaged("journal", `instance ${expected} is missing before ${instance}`, { instance: expected });
     }
     const raw = orDamaged({ instance }, () => {
@@ -155,47 +228,36 @@ class Pass {
       this.#writes.add(decoded.write);
       return decoded;
     });
-    if (raw.withControl && !this.#controls.has(raw.write)) {
+    if (this.#superseded.has(raw.write)) {
+      throw damaged("journal", `instance ${instance} is as it was before it was replaced`, { instance });
+    }
+    if (raw.withControl && raw.write >= this.#controlsFrom && !this.#withControl.has(raw.write)) {
       throw damaged("journal", `the control record written with instance ${instance} is missing`, { instance });
     }
-    // The digest below the first instance of a journal that no longer starts at 1 is not held: the chain starts there.
-    if (this.#first === 1 || instance > this.#first) {
-      const { cluster } = this.#founding;
-      const link = { cluster, instance, previous: this.#digest, batchDigest: raw.batchDigest };
-      if (historyDigest(this.#crypto, link) !== raw.digest) {
-        throw damaged("journal", `instance ${instance} does not continue the history before it`, { instance });
-      }
+    const { cluster } = this.#founding;
+    const link = { cluster, instance, previous: this.#digest, batchDigest: raw.batchDigest };
+    if (historyDigest(this.#crypto, link) !== raw.digest) {
+      throw damaged("journal", `instance ${instance} does not continue the history before it`, { instance });
     }
-    this.#last = instance;
     this.#digest = raw.digest;
-    if (raw.certificateBytes.length > 0) this.#accepted = instance;
+    const accepted = raw.certificateBytes.length > 0;
+    if (accepted) this.accepted = instance;
+    this.held.set(instance, { write: raw.write, bytes: key.length + value.length, accepted });
   }
 
-  end(store: ByteStore): Scan {
-    const last = this.#last;
-    if (!this.#writes.complete) {
-      throw damaged("journal", "a write before the newest one is missing", { instance: last });
-    }
-    const { view, regency, cleanStop } = this.#control;
-    const write = this.#writes.newest;
-    const summary: JournalSummary = {
-      founding: this.#founding,
-      first: this.#first,
-      last,
-      newestAccepted: this.#accepted > 0 ? this.#reread(store, this.#accepted) : null,
-      regency: { view, regency },
-      // Whatever was written after a clean stop may stand for votes it does not list.
-      cleanStop: this.#controlWrite === write ? cleanStop : null,
-    };
-    return { summary, write, stop: this.#stop };
+  /** The newest write. */
+  end(): number {
+    if (this.#writes.complete) return this.#writes.newest;
+    throw damaged("journal", "a write before the newest one is missing", { instance: this.held.last });
   }
+}
 
-  #reread(store: ByteStore, instance: number): InstanceRecord {
-    const key = instanceKey(instance);
-    const value = store.get(key);
-    if (!value) throw damaged("journal", `instance ${instance} cannot be read again`, { instance });
-    return orDamaged({ instance }, () => completeInstance(decodeInstance(this.#crypto, key, value)));
-  }
+/** A record that the journal must hold. @throws QuorateError STORAGE_DAMAGED */
+export function readRecord(store: ByteStore, crypto: Crypto, instance: number): InstanceRecord {
+  const key = instanceKey(instance);
+  const value = store.get(key);
+  if (!value) throw damaged("journal", `instance ${instance} is missing`, { instance });
+  return orDamaged({ instance }, () => completeInstance(decodeInstance(crypto, key, value)));
 }
 
 /** Runs a decoder of journal bytes; malformed ones are damage. */
@@ -207,21 +269,4 @@ export function orDamaged<T>(detail: Readonly<Record<string, unknown>>, decode: 
     const what = "instance" in detail ? `the record of instance ${detail.instance}` : `the ${detail.record} record`;
     throw damaged("journal", `${what} does not match its digest (${cause.code})`, detail, cause);
   }
-}
-
-/** The empty journal right after its founding. */
-export function foundedScan(founding: Founding): Scan {
-  assert(founding.genesis.length === 32, "the genesis digest has 32 bytes");
-  return {
-    summary: {
-      founding,
-      first: 0,
-      last: 0,
-      newestAccepted: null,
-      regency: { view: 0, regency: 0 },
-      cleanStop: FOUNDED,
-    },
-    write: 0,
-    stop: null,
-  };
 }

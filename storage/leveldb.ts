@@ -2,25 +2,38 @@
  * Durable storage on LevelDB: a data directory with two stores, because LevelDB may lose the middle of one that is not
  * synced at every write (docs/protocol.md section 6; docs/data-format.md). LevelDB's own lock keeps a second server out.
  */
-import { chmod, mkdir, open, readdir, readFile, rm, stat } from "node:fs/promises";
+import { chmod, mkdir, open, readdir, readFile, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { setImmediate as turn } from "node:timers/promises";
-import type { ClassicLevel } from "classic-level";
+import type { ClassicLevel, IteratorOptions, Snapshot } from "classic-level";
 import { Level } from "level";
 import { fromHex, latin1 } from "../protocol/bytes.ts";
 import { nodeCrypto } from "../protocol/crypto/node.ts";
 import { QuorateError } from "../protocol/errors.ts";
-import { type ByteStore, type Change, damaged, type Entry, failed, type StoreName } from "./byte-store.ts";
+import {
+  type ByteSnapshot,
+  type ByteStore,
+  type Change,
+  damaged,
+  type Entry,
+  failed,
+  type KeyRange,
+  type StoreName,
+} from "./byte-store.ts";
 import type { OpenStorage } from "./contract.ts";
-import { type Directory, openDirectory } from "./open.ts";
+import type { Directory, Place } from "./directory.ts";
+import { openDirectory } from "./open.ts";
 import { damagedTables } from "./tables.ts";
 
 /** The file that `kv init` leaves in a data directory: it allows the founding of the journal, once. */
 export const FOUNDING_MARKER = "founding.json";
 
 const MIB = 1024 * 1024;
-const CHUNK_BYTES = 1 * MIB;
-const CHUNK_ENTRIES = 4_096;
+/** Read at a stretch: by passes over a whole store, and of snapshots, while the replica serves. */
+const CHUNK = { entries: 4_096, bytes: 1 * MIB } as const;
+const SNAPSHOT_CHUNK = { entries: 512, bytes: MIB / 4 } as const;
+/** Where damaged stores go. */
+const ASIDE = "aside";
 
 /**
  * Nothing is compressed: requests are opaque, CPU is scarcer than disk, and `tables.ts` can check blocks as they lie.
@@ -29,10 +42,12 @@ const CHUNK_ENTRIES = 4_096;
 const OPTIONS = {
   journal: { compression: false, writeBufferSize: 16 * MIB, maxFileSize: 32 * MIB, cacheSize: 1 * MIB },
   state: { compression: false, writeBufferSize: 16 * MIB, maxFileSize: 8 * MIB, cacheSize: 32 * MIB },
+  staging: { compression: false, writeBufferSize: 16 * MIB, maxFileSize: 8 * MIB, cacheSize: 32 * MIB },
 } as const;
 
-/** Changes put into a batch at a stretch: about a millisecond. */
+/** Changes put into a batch at a stretch, about a millisecond; a deletion counts a quarter of one. */
 const SLICE_CHANGES = 256;
+const DELETION = 1 / 4;
 
 const SYNCED = { sync: true } as const;
 
@@ -100,6 +115,25 @@ async function exists(path: string): Promise<boolean> {
   }
 }
 
+/** Of all files in a directory and below; 0 when there is none. Files may come and go meanwhile. */
+async function sizeBytes(path: string): Promise<number> {
+  let bytes = 0;
+  try {
+    for (const entry of await readdir(path, { withFileTypes: true })) {
+      const below = join(path, entry.name);
+      bytes += entry.isDirectory() ? await sizeBytes(below) : (await stat(below).catch(orMissing)).size;
+    }
+  } catch (cause) {
+    if (!isMissing(cause)) throw cause;
+  }
+  return bytes;
+}
+
+function orMissing(cause: unknown): { size: number } {
+  if (isMissing(cause)) return { size: 0 };
+  throw cause;
+}
+
 class DataDirectory implements Directory {
   readonly #path: string;
 
@@ -121,30 +155,88 @@ class DataDirectory implements Directory {
     } catch {
       // Reported below like any other content that is not a marker.
     }
-    throw damaged("journal", `${FOUNDING_MARKER} is not what \`kv init\` writes`, { file: FOUNDING_MARKER });
+    throw new QuorateError(
+      "STORAGE_FAILED",
+      `${join(this.#path, FOUNDING_MARKER)} is not what \`kv init\` writes; if this is the right data directory, delete it`,
+      { file: FOUNDING_MARKER },
+    );
   }
 
   async removeMarker(): Promise<void> {
-    await rm(join(this.#path, FOUNDING_MARKER), { force: true });
-    await syncDirectory(this.#path);
+    await this.#try("written", async () => {
+      await rm(join(this.#path, FOUNDING_MARKER), { force: true });
+      await syncDirectory(this.#path);
+    });
   }
 
-  async open(store: StoreName, { create }: { create: boolean }): Promise<ByteStore | null> {
-    const path = join(this.#path, store);
-    let suspects: ReadonlySet<number> = new Set();
-    try {
-      // CURRENT names what a LevelDB directory consists of: without it there is no store.
-      if (!create && !(await exists(join(path, "CURRENT")))) return null;
-      if (store === "state") suspects = await damagedTables(path);
-    } catch (cause) {
-      throw this.#unreadable(cause);
+  exists(place: Place): Promise<boolean> {
+    return this.#try("read", () => exists(join(this.#path, place)));
+  }
+
+  async open(place: "journal" | "state" | "staging"): Promise<ByteStore> {
+    const path = join(this.#path, place);
+    const suspects = await this.#try("read", async () => {
+      await mkdir(this.#path, { recursive: true, mode: 0o700 });
+      return damagedTables(path);
+    });
+    // CURRENT names what a LevelDB directory consists of. Without it LevelDB begins anew, and deletes what is there.
+    if (!(await this.#try("read", () => exists(join(path, "CURRENT")))) && (await this.#holdsData(path))) {
+      throw damaged(place, "its file CURRENT is missing");
     }
-    const opened = await LevelStore.open(store, path);
-    await syncDirectory(this.#path);
+    const opened = await LevelStore.open(place, path);
+    await this.#try("written", () => syncDirectory(this.#path));
     const live = opened.liveTables().find((table) => suspects.has(table));
     if (live === undefined) return opened;
     await opened.close();
-    throw damaged(store, `a block of its table ${live} does not match its checksum`, { table: live });
+    throw damaged(place, `a block of its table ${live} does not match its checksum`, { table: live });
+  }
+
+  move(from: Place, to: Place): Promise<void> {
+    return this.#rename(from, to);
+  }
+
+  async setAside(place: "journal" | "state"): Promise<string | null> {
+    if (!(await this.exists(place))) return null;
+    const aside = join(this.#path, ASIDE);
+    const name = await this.#try("written", async () => {
+      await mkdir(aside, { recursive: true, mode: 0o700 });
+      const taken = (await readdir(aside)).map((each) => Number(new RegExp(`^${place}-(\\d+)$`).exec(each)?.[1] ?? 0));
+      return join(ASIDE, `${place}-${Math.max(0, ...taken) + 1}`);
+    });
+    await this.#rename(place, name);
+    await this.#try("written", () => syncDirectory(aside));
+    return name;
+  }
+
+  async remove(place: "staging" | "removed"): Promise<void> {
+    await this.#try("written", () => rm(join(this.#path, place), { recursive: true, force: true }));
+  }
+
+  sizeBytes(what: "staging" | "aside"): Promise<number> {
+    return this.#try("read", () => sizeBytes(join(this.#path, what)));
+  }
+
+  #holdsData(path: string): Promise<boolean> {
+    return this.#try("read", async () => {
+      if (!(await exists(path))) return false;
+      return (await readdir(path)).some((name) => /\.(ldb|log)$/.test(name));
+    });
+  }
+
+  async #rename(from: string, to: string): Promise<void> {
+    await this.#try("written", async () => {
+      await rename(join(this.#path, from), join(this.#path, to));
+      await syncDirectory(this.#path);
+    });
+  }
+
+  async #try<T>(what: "read" | "written", action: () => Promise<T>): Promise<T> {
+    try {
+      return await action();
+    } catch (cause) {
+      if (what === "read") throw this.#unreadable(cause);
+      throw accessError("state", "could not be written", cause);
+    }
   }
 
   #unreadable(cause: unknown): QuorateError {
@@ -191,17 +283,35 @@ class LevelStore implements ByteStore {
     }
   }
 
-  async *chunks(range: { from: Uint8Array; to: Uint8Array; entriesMax: number }): AsyncIterable<readonly Entry[]> {
-    const iterator = this.#level.iterator({
-      gte: range.from as Buffer,
-      lt: range.to as Buffer,
-      limit: Number.isFinite(range.entriesMax) ? range.entriesMax : -1,
+  chunks(range: KeyRange & { entriesMax: number }): AsyncIterable<readonly Entry[]> {
+    return this.#iterate(range, { ...CHUNK, entriesMax: range.entriesMax });
+  }
+
+  snapshot(): ByteSnapshot {
+    const snapshot = this.#level.snapshot();
+    const limits = { ...SNAPSHOT_CHUNK, entriesMax: Number.POSITIVE_INFINITY, snapshot };
+    return {
+      chunks: (range) => this.#iterate(range, limits),
+      close: () => snapshot.close(),
+    };
+  }
+
+  async *#iterate(
+    { from, to }: KeyRange,
+    limits: { entries: number; bytes: number; entriesMax: number; snapshot?: Snapshot },
+  ): AsyncIterable<readonly Entry[]> {
+    const { entries, bytes, entriesMax, snapshot } = limits;
+    const iterator = this.#iterator({
+      gte: from as Buffer,
+      lt: to as Buffer,
+      limit: Number.isFinite(entriesMax) ? entriesMax : -1,
       fillCache: false,
-      highWaterMarkBytes: CHUNK_BYTES,
+      highWaterMarkBytes: bytes,
+      ...(snapshot ? { snapshot } : {}),
     });
     try {
       for (;;) {
-        const chunk = await iterator.nextv(CHUNK_ENTRIES).catch((cause: unknown) => {
+        const chunk = await iterator.nextv(entries).catch((cause: unknown) => {
           throw accessError(this.#name, "could not be read", cause);
         });
         if (chunk.length === 0) return;
@@ -209,6 +319,14 @@ class LevelStore implements ByteStore {
       }
     } finally {
       await iterator.close();
+    }
+  }
+
+  #iterator(options: IteratorOptions<Buffer, Buffer>) {
+    try {
+      return this.#level.iterator(options);
+    } catch (cause) {
+      throw accessError(this.#name, "could not be read", cause);
     }
   }
 
@@ -224,7 +342,10 @@ class LevelStore implements ByteStore {
       for (const [key, value] of changes) {
         if (value === null) batch.del(key as Buffer);
         else batch.put(key as Buffer, value as Buffer);
-        if (++slice % SLICE_CHANGES === 0) await turn();
+        slice += value === null ? DELETION : 1;
+        if (slice < SLICE_CHANGES) continue;
+        slice = 0;
+        await turn();
       }
       await batch.write(SYNCED);
     } catch (cause) {
@@ -232,9 +353,9 @@ class LevelStore implements ByteStore {
     }
   }
 
-  async settle(): Promise<void> {
+  async compact({ from, to }: KeyRange): Promise<void> {
     try {
-      await this.#level.compactRange(Buffer.from([0]), Buffer.from([0xff]));
+      await this.#level.compactRange(from as Buffer, to as Buffer);
     } catch (cause) {
       throw accessError(this.#name, "could not be written", cause);
     }
@@ -247,15 +368,11 @@ class LevelStore implements ByteStore {
   }
 
   async sizeBytes(): Promise<number> {
-    let bytes = 0;
-    for (const name of await readdir(this.#path)) {
-      try {
-        bytes += (await stat(join(this.#path, name))).size;
-      } catch (cause) {
-        if (!isMissing(cause)) throw failed(this.#name, "could not be measured", cause);
-      }
+    try {
+      return await sizeBytes(this.#path);
+    } catch (cause) {
+      throw failed(this.#name, "could not be measured", cause);
     }
-    return bytes;
   }
 
   close(): Promise<void> {
@@ -279,7 +396,8 @@ function openError(store: StoreName, path: string, cause: unknown): QuorateError
       cause,
     );
   }
-  const operating = /Permission denied|No space left|Too many open files|Input\/output error|Read-only file system/;
+  const operating =
+    /Permission denied|No space left|Disk quota exceeded|Too many open files|Input\/output error|Read-only file system|Cannot allocate memory/;
   if (operating.test(text)) return accessError(store, "could not be opened", cause);
   return damaged(store, `LevelDB cannot open it (${text})`, {}, cause);
 }

@@ -1,26 +1,19 @@
 /**
  * Opening a data directory, whatever lies under it: founding, checks of both stores, and of one against the other
- * (docs/data-format.md, "Founding" and "At open"; docs/protocol.md section 4, "Lost journal").
+ * (docs/data-format.md, "Founding" and "At open"; docs/protocol.md section 4, "Lost journal"). What is damaged is set aside and
+ * begun anew. A journal that is not the one this replica voted with is *forgotten*: only a directory with its marker and
+ * nothing else is founded without.
  */
 import type { Digest } from "../protocol/bytes.ts";
 import type { Crypto } from "../protocol/crypto/contract.ts";
 import { QuorateError } from "../protocol/errors.ts";
-import { type ByteStore, damaged, type StoreName } from "./byte-store.ts";
-import type { Founding, Storage } from "./contract.ts";
-import { foundJournal, StoredJournal } from "./journal.ts";
-import { orDamaged, readFounding, type Scan, scanJournal } from "./journal-scan.ts";
-import { decodeInstance, instanceKey } from "./records.ts";
+import type { ByteStore } from "./byte-store.ts";
+import type { Founding, JournalBase, Repair, Storage } from "./contract.ts";
+import { type Directory, isDamage, resumeInstall } from "./directory.ts";
+import { foundJournal, rebaseJournal, StoredJournal } from "./journal.ts";
+import { readFounding, readRecord, type Scan, scanJournal } from "./journal-scan.ts";
+import { OpenedStorage } from "./opened-storage.ts";
 import { StoredState } from "./state.ts";
-
-/** What a data directory offers: two stores and the marker that allows its founding, once. */
-export interface Directory {
-  /** The cluster the directory was prepared for, or null when it was founded already. */
-  marker(): Promise<{ readonly cluster: Digest } | null>;
-  /** Removes the marker for good: resolves when its absence is on disk. */
-  removeMarker(): Promise<void>;
-  /** Opens and locks a store; null when there is none and `create` is false. */
-  open(store: StoreName, options: { create: boolean }): Promise<ByteStore | null>;
-}
 
 export interface OpenOptions {
   readonly founding: Founding;
@@ -29,109 +22,176 @@ export interface OpenOptions {
 
 /** @throws QuorateError as `OpenStorage` says; whatever was opened is closed again */
 export async function openDirectory(directory: Directory, options: OpenOptions): Promise<Storage> {
-  const opened: ByteStore[] = [];
+  const opening = new Opening(directory, options);
   try {
-    const journal = await openJournal(directory, options, opened);
-    const state = await openState(directory, options, opened);
-    await checkTogether({ journalStore: journal.store, scan: journal.scan, state, options });
-    return storageOf({
-      journal: new StoredJournal(journal.store, options.crypto, journal.scan),
-      state,
-      stores: { journal: journal.store, state: opened[1] as ByteStore },
-    });
+    return await opening.run();
   } catch (error) {
-    for (const store of opened) await store.close();
+    await opening.close();
     throw error;
   }
 }
 
-function unfounded(replica: number): QuorateError {
-  return new QuorateError(
-    "STORAGE_UNFOUNDED",
-    `the journal of replica ${replica} is gone or was never founded, and without it this replica could vote twice; until ` +
-      "state transfer exists, put its data directory back exactly as the replica left it, or keep the replica stopped",
-    { replica },
-  );
-}
+class Opening {
+  readonly #directory: Directory;
+  readonly #options: OpenOptions;
+  readonly #repairs: Repair[] = [];
+  #marked = false;
+  #journal: ByteStore | null = null;
+  #state: ByteStore | null = null;
 
-async function openJournal(
-  directory: Directory,
-  { founding, crypto }: OpenOptions,
-  opened: ByteStore[],
-): Promise<{ store: ByteStore; scan: Scan }> {
-  const marker = await directory.marker();
-  if (marker && marker.cluster !== founding.cluster) {
-    throw new QuorateError(
-      "CLUSTER_MISMATCH",
-      "the data directory was prepared for another cluster; check dataDir and the cluster file of this replica",
-      { field: "cluster" },
-    );
+  constructor(directory: Directory, options: OpenOptions) {
+    this.#directory = directory;
+    this.#options = options;
   }
-  const store = await directory.open("journal", { create: marker !== null });
-  if (!store) throw unfounded(founding.replica);
-  opened.push(store);
-  const found = await readFounding(store, crypto, founding);
-  if (!found && !marker) throw unfounded(founding.replica);
-  const scan = found ? await scanJournal(store, crypto, found) : await foundJournal(store, crypto, founding);
-  if (marker) await directory.removeMarker();
-  return { store, scan };
-}
 
-async function openState(
-  directory: Directory,
-  { founding, crypto }: OpenOptions,
-  opened: ByteStore[],
-): Promise<StoredState> {
-  const store = (await directory.open("state", { create: true })) as ByteStore;
-  opened.push(store);
-  return StoredState.open(store, { crypto, genesis: founding.genesis });
-}
-
-/** The state is written only after the journal, so it stands at an instance of the journal, with the same history. */
-async function checkTogether(both: {
-  journalStore: ByteStore;
-  scan: Scan;
-  state: StoredState;
-  options: OpenOptions;
-}): Promise<void> {
-  const { founding, crypto } = both.options;
-  const { first, last } = both.scan.summary;
-  const { instance, digest } = both.state.applied;
-  if (instance > last) {
-    throw damaged("journal", `it ends at instance ${last}, but the state stands at ${instance}: its end is lost`, {
-      instance: last + 1,
+  async run(): Promise<Storage> {
+    const { founding, crypto } = this.#options;
+    const marker = await this.#directory.marker();
+    if (marker && marker.cluster !== founding.cluster) {
+      throw new QuorateError(
+        "CLUSTER_MISMATCH",
+        "the data directory was prepared for another cluster; check dataDir and the cluster file of this replica",
+        { field: "cluster" },
+      );
+    }
+    this.#marked = marker !== null;
+    const found = await this.#openJournal();
+    // The journal's lock is held: no other server is in this directory.
+    await resumeInstall(this.#directory, crypto);
+    const hadState = await this.#directory.exists("state");
+    let state = await this.#openState();
+    const known = found && (await this.#rebased(found, state));
+    const { scan, sound } = known ? await this.#checkTogether(known, state) : { scan: null, sound: true };
+    if (!sound) state = await this.#stateAnew();
+    const remembered = scan ?? (await this.#found(state));
+    if (state.installNote) await state.removeInstallNote();
+    if (this.#marked) await this.#directory.removeMarker();
+    if (scan && !hadState && scan.held.last > 0) {
+      this.#repairs.push({ store: "state", reason: "the state is missing", setAside: null });
+    }
+    const journal = new StoredJournal(this.#journalStore, crypto, remembered);
+    return new OpenedStorage({
+      directory: this.#directory,
+      crypto,
+      journal,
+      state,
+      stores: { journal: this.#journalStore, state: this.#stateStore },
+      repairs: this.#repairs,
     });
   }
-  if (instance + 1 < first) {
-    throw damaged("state", `it stands at instance ${instance}, but the journal starts at ${first}`, { instance });
-  }
-  let expected: Digest | null = instance === 0 ? founding.genesis : null;
-  if (instance > 0 && instance >= first) {
-    const key = instanceKey(instance);
-    const value = both.journalStore.get(key);
-    if (!value) throw damaged("journal", `instance ${instance} is missing`, { instance });
-    expected = orDamaged({ instance }, () => decodeInstance(crypto, key, value)).digest;
-  }
-  if (expected !== null && expected !== digest) {
-    throw damaged("state", `its history at instance ${instance} is not the journal's`, { instance });
-  }
-}
 
-function storageOf(parts: {
-  journal: StoredJournal;
-  state: StoredState;
-  stores: { journal: ByteStore; state: ByteStore };
-}): Storage {
-  const { journal, state, stores } = parts;
-  return {
-    journal,
-    state,
-    async diskUse() {
-      const [journalBytes, stateBytes] = await Promise.all([stores.journal.sizeBytes(), stores.state.sizeBytes()]);
-      return { journalBytes, stateBytes };
-    },
-    async close() {
-      await Promise.all([journal.close(), state.close()]);
-    },
-  };
+  async close(): Promise<void> {
+    await this.#journal?.close();
+    await this.#state?.close();
+  }
+
+  get #journalStore(): ByteStore {
+    return this.#journal as ByteStore;
+  }
+
+  get #stateStore(): ByteStore {
+    return this.#state as ByteStore;
+  }
+
+  /** Null: to be founded. */
+  async #openJournal(): Promise<Scan | null> {
+    const { founding, crypto } = this.#options;
+    try {
+      const store = await this.#directory.open("journal");
+      this.#journal = store;
+      return (await readFounding(store, crypto, founding)) && (await scanJournal(store, crypto, founding));
+    } catch (error) {
+      if (!isDamage(error)) throw error;
+      await this.#journalAnew(error.message);
+      return null;
+    }
+  }
+
+  async #openState(): Promise<StoredState> {
+    const { founding, crypto } = this.#options;
+    try {
+      this.#state = await this.#directory.open("state");
+      return await StoredState.open(this.#state, { crypto, genesis: founding.genesis });
+    } catch (error) {
+      if (!isDamage(error)) throw error;
+      await this.#setAside("state", error.message);
+      return this.#stateAnew();
+    }
+  }
+
+  /** Renamed before it is closed, so that no other server finds it unlocked in between. */
+  async #setAside(store: "journal" | "state", reason: string): Promise<void> {
+    // The marker stands for a journal that never voted.
+    if (this.#marked) await this.#directory.removeMarker();
+    this.#marked = false;
+    const setAside = await this.#directory.setAside(store);
+    if (store === "journal") {
+      await this.#journal?.close();
+      this.#journal = null;
+    } else {
+      await this.#state?.close();
+      this.#state = null;
+    }
+    this.#repairs.push({ store, reason, setAside });
+  }
+
+  async #journalAnew(reason: string): Promise<void> {
+    await this.#setAside("journal", reason);
+    this.#journal = await this.#directory.open("journal");
+  }
+
+  async #stateAnew(): Promise<StoredState> {
+    const { founding, crypto } = this.#options;
+    this.#state = await this.#directory.open("state");
+    return StoredState.open(this.#state, { crypto, genesis: founding.genesis });
+  }
+
+  /** A state that was installed here above the end of the journal: the journal begins above it. */
+  async #rebased(scan: Scan, state: StoredState): Promise<Scan> {
+    const note = state.installNote;
+    if (!note || scan.held.last >= note.applied.instance) return scan;
+    const { instance, digest } = note.applied;
+    const options = { scan, base: { instance, digest }, certificate: note.certificate };
+    return rebaseJournal(this.#journalStore, this.#options.crypto, options);
+  }
+
+  /**
+   * The state is written only after the journal, so it stands at an instance of the journal, with the same history, or
+   * below where that begins. A null scan: the journal was set aside; not sound: the state was.
+   */
+  async #checkTogether(scan: Scan, state: StoredState): Promise<{ scan: Scan | null; sound: boolean }> {
+    const { instance, digest } = state.applied;
+    const { last } = scan.held;
+    if (instance > last) {
+      const reason = `the journal ends at instance ${last}, but the state stands at ${instance}: its end is lost`;
+      await this.#journalAnew(reason);
+      return { scan: null, sound: true };
+    }
+    const expected = this.#digestAt(scan, instance);
+    if (expected === null || expected === digest) return { scan, sound: true };
+    await this.#setAside("state", `the history of the state at instance ${instance} is not the journal's`);
+    return { scan, sound: false };
+  }
+
+  #digestAt({ summary: { base }, held }: Scan, instance: number): Digest | null {
+    if (instance === base.instance) return base.digest;
+    if (instance === 0) return this.#options.founding.genesis;
+    if (instance < held.first) return null;
+    return readRecord(this.#journalStore, this.#options.crypto, instance).digest;
+  }
+
+  async #found(state: StoredState): Promise<Scan> {
+    const { founding, crypto } = this.#options;
+    const { instance, digest } = state.applied;
+    const repaired = this.#repairs.some(({ store }) => store === "journal");
+    const unused = this.#marked && instance === 0 && this.#repairs.length === 0;
+    if (!unused && !repaired) {
+      const reason = "the journal is missing: what this replica voted for is not known";
+      this.#repairs.push({ store: "journal", reason, setAside: null });
+    }
+    const base: JournalBase = { instance, digest };
+    const forgotten = unused ? null : { until: null, regency: 0 };
+    const keptCertificate = state.installNote?.certificate ?? null;
+    return foundJournal(this.#journalStore, crypto, { founding, base, keptCertificate, forgotten });
+  }
 }

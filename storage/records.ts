@@ -10,24 +10,36 @@ import { Reader, Writer } from "../protocol/layout.ts";
 import { BATCH_BYTES_MAX, FRAME_BYTES_MAX } from "../protocol/limits.ts";
 import { type Certificate, certificateSchema } from "../protocol/messages.ts";
 import { numberedKey, numberOf } from "./byte-store.ts";
-import type { Founding, InstanceRecord } from "./contract.ts";
+import type { Founding, InstanceRecord, JournalBase, JournalSummary } from "./contract.ts";
 
 /** Version of the journal's layout; a change of it raises this. */
-export const JOURNAL_FORMAT = 1;
+export const JOURNAL_FORMAT = 2;
 
 const CHECKSUM_BYTES = 16;
-const CERTIFICATE_BYTES_MAX = 64 * 1024;
+export const CERTIFICATE_BYTES_MAX = 64 * 1024;
 const SUPERSEDED_MAX = 1_000_000;
 const STOP_MESSAGES_MAX = 1_000_000;
 
 export const KIND = { founding: 0, control: 1, instance: 2 } as const;
 
-/** Where votes stand, written whenever a regency, a clean stop or a start is, or an instance record is replaced. */
+/**
+ * Where votes and the log stand: written with the founding, and whenever any of it changes, a clean stop or a start is noted,
+ * or an instance record is replaced or dropped. The newest one counts; of older ones only what they list as superseded.
+ */
 export interface ControlRecord {
   readonly view: number;
   readonly regency: number;
-  /** Numbers of writes of which this one removed or replaced a record. */
+  readonly base: JournalBase;
+  /** All writes below this number are accounted for: nothing they brought is in the journal any more. */
+  readonly writesFrom: number;
+  /** No control record of a write below this number is in the journal any more. */
+  readonly controlsFrom: number;
+  /** Numbers of writes of which this one removed or replaced the last record. */
   readonly superseded: readonly number[];
+  /** Numbers of writes of which this one removed the control record, but instances are left. */
+  readonly bared: readonly number[];
+  readonly keptCertificate: Certificate | null;
+  readonly forgotten: JournalSummary["forgotten"];
   readonly cleanStop: readonly Uint8Array[] | null;
 }
 
@@ -102,11 +114,24 @@ export function decodeFounding(crypto: Crypto, value: Uint8Array): { format: num
 }
 
 export function encodeControl(crypto: Crypto, key: Uint8Array, control: ControlRecord): Uint8Array {
+  const { base, forgotten, keptCertificate, cleanStop } = control;
   return seal(crypto, key, (writer) => {
-    writer.u32(control.view).u32(control.regency).u32(control.superseded.length);
-    for (const write of control.superseded) writer.u53(write);
-    writer.u8(control.cleanStop ? 1 : 0).u32(control.cleanStop?.length ?? 0);
-    for (const message of control.cleanStop ?? []) writer.bytes(message);
+    writer.u32(control.view).u32(control.regency).u53(base.instance).rawLatin1(base.digest);
+    writer.u53(control.writesFrom).u53(control.controlsFrom);
+    for (const writes of [control.superseded, control.bared]) {
+      writer.u32(writes.length);
+      for (const write of writes) writer.u53(write);
+    }
+    writer.bytes(encodeCertificate(keptCertificate));
+    writer.u8(forgotten ? 1 : 0);
+    if (forgotten) {
+      writer
+        .u8(forgotten.until === null ? 0 : 1)
+        .u53(forgotten.until ?? 0)
+        .u32(forgotten.regency);
+    }
+    writer.u8(cleanStop ? 1 : 0).u32(cleanStop?.length ?? 0);
+    for (const message of cleanStop ?? []) writer.bytes(message);
   });
 }
 
@@ -116,15 +141,49 @@ export function decodeControl(crypto: Crypto, key: Uint8Array, value: Uint8Array
   const reader = new Reader(value.subarray(CHECKSUM_BYTES));
   const view = reader.u32();
   const regency = reader.u32();
-  const superseded: number[] = [];
-  const supersededCount = counted(reader, SUPERSEDED_MAX);
-  for (let index = 0; index < supersededCount; index++) superseded.push(reader.u53());
+  const base: JournalBase = { instance: reader.u53(), digest: reader.rawLatin1(32) };
+  const writesFrom = reader.u53();
+  const controlsFrom = reader.u53();
+  const superseded = decodeWrites(reader);
+  const bared = decodeWrites(reader);
+  const keptCertificate = decodeCertificate(reader.bytes(CERTIFICATE_BYTES_MAX));
+  const forgotten = reader.u8() === 1 ? decodeForgotten(reader) : null;
   const stopped = reader.u8() === 1;
   const messages: Uint8Array[] = [];
   const messageCount = counted(reader, STOP_MESSAGES_MAX);
   for (let index = 0; index < messageCount; index++) messages.push(reader.bytes(FRAME_BYTES_MAX));
   reader.end();
-  return { view, regency, superseded, cleanStop: stopped ? messages : null };
+  const cleanStop = stopped ? messages : null;
+  const writes = { writesFrom, controlsFrom, superseded, bared };
+  return { view, regency, base, ...writes, keptCertificate, forgotten, cleanStop };
+}
+
+function decodeWrites(reader: Reader): number[] {
+  const count = counted(reader, SUPERSEDED_MAX);
+  return Array.from({ length: count }, () => reader.u53());
+}
+
+function decodeForgotten(reader: Reader): { until: number | null; regency: number } {
+  const known = reader.u8() === 1;
+  const until = reader.u53();
+  return { until: known ? until : null, regency: reader.u32() };
+}
+
+/** Empty bytes stand for none. @throws Malformed */
+export function decodeCertificate(bytes: Uint8Array): Certificate | null {
+  return bytes.length > 0 ? decode(certificateSchema, bytes) : null;
+}
+
+/** Empty bytes stand for none. */
+export function encodeCertificate(certificate: Certificate | null): Uint8Array {
+  return certificate ? encode(certificateSchema, certificate) : NO_CERTIFICATE;
+}
+
+/** The one of the higher instance, then regency; the first of equals. */
+export function newerCertificate(one: Certificate | null, other: Certificate | null): Certificate | null {
+  if (!one || !other) return one ?? other;
+  const newer = other.instance - one.instance || other.regency - one.regency;
+  return newer > 0 ? other : one;
 }
 
 function counted(reader: Reader, max: number): number {
@@ -142,7 +201,7 @@ export function encodeInstance(
   record: InstanceRecord,
   by: { write: number; withControl: boolean },
 ): Uint8Array {
-  const certificate = record.certificate ? encode(certificateSchema, record.certificate) : NO_CERTIFICATE;
+  const certificate = encodeCertificate(record.certificate);
   return seal(
     crypto,
     key,
@@ -184,7 +243,6 @@ export function decodeInstance(crypto: Crypto, key: Uint8Array, value: Uint8Arra
 /** @throws Malformed */
 export function completeInstance(raw: RawInstance): InstanceRecord {
   const { view, instance, regency, digest, batchDigest, batch, certificateBytes } = raw;
-  const certificate: Certificate | null =
-    certificateBytes.length > 0 ? decode(certificateSchema, certificateBytes) : null;
+  const certificate = decodeCertificate(certificateBytes);
   return { view, instance, regency, digest, batchDigest, batch, certificate };
 }

@@ -1,10 +1,12 @@
 /** `kv init`: the files of a new cluster. */
 import { join } from "node:path";
 import { Command, Option } from "commander";
-import type { ClusterFile } from "../../protocol/cluster.ts";
+import { hex } from "../../protocol/bytes.ts";
+import { type ClusterFile, ORIGIN_REVISION_OFFSET } from "../../protocol/cluster.ts";
 import { quorumOf } from "../../protocol/view.ts";
 import { DEFAULT_DIRECTORY, globalsOf, helpTail, requireFormat } from "../globals.ts";
 import { type Io, writeOut } from "../io.ts";
+import type { NewOrigin } from "../local/write-cluster.ts";
 import { integerIn } from "../numbers.ts";
 
 export interface InitOptions {
@@ -14,6 +16,7 @@ export interface InitOptions {
   readonly basePort: number;
   readonly clients: "open" | "listed";
   readonly signedRequests?: true;
+  readonly fromSnapshot?: string;
 }
 
 /** The options of a new cluster, shared with `kv dev`. */
@@ -40,26 +43,33 @@ export function initCommand(io: Io): Command {
         .default("open"),
     )
     .option("--signed-requests", "clients sign each request instead of authenticating it per replica")
+    .option("--from-snapshot <file>", "begin with the entries of a file that kv snapshot save wrote")
     .addHelpText(
       "after",
       helpTail({
         notes:
           "Writes DIR/cluster.json (public), DIR/admin.key, DIR/client.key, and per replica DIR/replica-N/node.yaml,\n" +
-          "replica.key and data. For several hosts, copy cluster.json and one replica-N directory to each.",
-        json: '{"directory","replicas":4,"f":1,"quorum":3,"cluster":"DIR/cluster.json"}',
+          "replica.key and data. For several hosts, copy cluster.json and one replica-N directory to each.\n" +
+          "--from-snapshot verifies the file first and puts it into every data directory; each kv-server verifies it again at\n" +
+          "its first start. Keys, values and revisions are kept, the store revision rises by 2^32, clients begin anew.",
+        json:
+          '{"directory","replicas":4,"f":1,"quorum":3,"cluster":"DIR/cluster.json"}, with --from-snapshot also ' +
+          '"origin":{"clusterId","root","instance","snapshot","revisionOffset"}',
         examples: [
           "kv init --replicas 4 --dir demo",
           "kv init --dir prod --host 10.0.0.1,10.0.0.2,10.0.0.3,10.0.0.4 --clients listed",
+          "kv init --dir restored --from-snapshot backup.qsnap",
         ],
       }),
     )
     .action(async (options: InitOptions, command: Command) => {
       const format = requireFormat(globalsOf(command), ["simple", "json"]);
-      const file = await createCluster(options);
+      const file = await createCluster(options, await originOf(io, options.fromSnapshot));
       const { n, f, quorum } = sizesOf(file);
       if (format === "json") {
         const cluster = join(options.dir, "cluster.json");
-        await writeOut(io, `${JSON.stringify({ directory: options.dir, replicas: n, f, quorum, cluster })}\n`);
+        const { origin } = file;
+        await writeOut(io, `${JSON.stringify({ directory: options.dir, replicas: n, f, quorum, cluster, origin })}\n`);
       } else {
         await writeOut(io, createdText(options.dir, { n, f, quorum }));
       }
@@ -67,8 +77,18 @@ export function initCommand(io: Io): Command {
     });
 }
 
+/** @throws QuorateError SNAPSHOT_INVALID */
+async function originOf(io: Io, file: string | undefined): Promise<NewOrigin | null> {
+  if (file === undefined) return null;
+  const { verified } = await import("./snapshot.ts");
+  const { clusterFile, instance, root, sha256 } = await verified(io, file, null);
+  io.stderr.write(`kv: ${file} is a valid snapshot of cluster ${clusterFile.clusterId} at instance ${instance}\n`);
+  const from = { clusterId: clusterFile.clusterId, root: hex(root), instance, snapshot: hex(sha256) };
+  return { file, origin: { ...from, revisionOffset: ORIGIN_REVISION_OFFSET } };
+}
+
 /** @throws QuorateError DIRECTORY_EXISTS, INVALID_ARGUMENT */
-export async function createCluster(options: InitOptions): Promise<ClusterFile> {
+export async function createCluster(options: InitOptions, origin: NewOrigin | null = null): Promise<ClusterFile> {
   const { writeCluster } = await import("../local/write-cluster.ts");
   return await writeCluster({
     directory: options.dir,
@@ -77,6 +97,7 @@ export async function createCluster(options: InitOptions): Promise<ClusterFile> 
     basePort: options.basePort,
     clients: options.clients,
     signedRequests: options.signedRequests === true,
+    origin,
   });
 }
 

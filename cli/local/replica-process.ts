@@ -40,12 +40,17 @@ export interface ReplicaProcess {
 }
 
 /** Starts `kv-server --config FILE`, the one beside this program by default. @throws Error when the log cannot be written */
-export function startReplica(options: { config: string; log: string; program?: URL }): ReplicaProcess {
+export function startReplica(options: {
+  config: string;
+  log: string;
+  program?: URL;
+  args?: readonly string[];
+}): ReplicaProcess {
   const [file, ...args] = programCommand(options.program ?? siblingProgram("../../server/main"));
   const log = openSync(options.log, "a", 0o600);
   let child: ChildProcess;
   try {
-    child = spawn(file, [...args, "--config", options.config], {
+    child = spawn(file, [...args, "--config", options.config, ...(options.args ?? [])], {
       stdio: ["pipe", "pipe", log],
       env: { ...process.env, QUORATE_STOP_ON_STDIN_END: "1" },
       // A Ctrl-C in the terminal reaches only this process, which then stops the replicas in its own way.

@@ -1,20 +1,32 @@
 /**
  * Writes the files of a new cluster: cluster.json (public), admin.key, client.key, and per replica node.yaml,
- * replica.key and a founded data directory (docs/protocol.md section 2). Guarantees: key files are 0600 in 0700
+ * replica.key and a data directory to be founded (docs/protocol.md section 2), with the snapshot to begin with if there is one. Guarantees: key files are 0600 in 0700
  * directories; an existing directory is never touched; everything is written beside it and renamed into place, so that a
  * failure leaves nothing behind.
  */
-import { existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import {
+  constants,
+  copyFileSync,
+  existsSync,
+  linkSync,
+  mkdirSync,
+  mkdtempSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { stringify as yamlText } from "yaml";
 import { type Digest, hex, latin1 } from "../../protocol/bytes.ts";
-import { type ClusterFile, clusterFileText, clusterOf } from "../../protocol/cluster.ts";
+import { type ClusterFile, type ClusterOrigin, clusterFileText, clusterOf } from "../../protocol/cluster.ts";
 import { nodeCrypto } from "../../protocol/crypto/node.ts";
 import { QuorateError } from "../../protocol/errors.ts";
 import { clientIdOf, type Identity, keyFileText, newIdentity, type Role } from "../../protocol/identity.ts";
 import { REPLICAS_MAX } from "../../protocol/limits.ts";
 import { faultsTolerated } from "../../protocol/view.ts";
 import { type NodeFile, prepareDataDirectory } from "../../server/config.ts";
+import { SNAPSHOT_FILE } from "../../server/snapshot/file.ts";
 
 export const DEFAULT_BASE_PORT = 7_000;
 const PORT_MAX = 65_535;
@@ -29,6 +41,13 @@ export interface NewCluster {
   /** "open" for development; "listed": only the client.key written here. */
   readonly clients: "open" | "listed";
   readonly signedRequests: boolean;
+  /** A verified snapshot to begin with. */
+  readonly origin?: NewOrigin | null;
+}
+
+export interface NewOrigin {
+  readonly file: string;
+  readonly origin: ClusterOrigin;
 }
 
 /**
@@ -89,9 +108,20 @@ async function writeFiles(directory: string, options: NewCluster): Promise<Clust
     mkdirSync(home, { mode: 0o700 });
     writeFileSync(join(home, "node.yaml"), nodeFileText(replica), { mode: 0o600 });
     writeKey(join(home, "replica.key"), "replica", identity);
-    await prepareDataDirectory({ directory: join(home, "data"), clusterId: file.clusterId });
+    const data = join(home, "data");
+    await prepareDataDirectory({ directory: data, clusterId: file.clusterId });
+    if (options.origin) placeSnapshot(options.origin.file, join(data, SNAPSHOT_FILE));
   }
   return file;
+}
+
+/** Costs no room where the file system can link; every founder checks the digest, so it does not matter who else has it. */
+function placeSnapshot(file: string, target: string): void {
+  try {
+    linkSync(realpathSync(file), target);
+  } catch {
+    copyFileSync(file, target, constants.COPYFILE_EXCL);
+  }
 }
 
 function writeKey(path: string, role: Role, identity: Identity): void {
@@ -122,6 +152,7 @@ function clusterFileOf(
     clients: options.clients === "open" ? "open" : [hex(clientIdOf(nodeCrypto, keys.client))],
     signedRequests: options.signedRequests,
     maxClients: 10_000,
+    ...(options.origin ? { origin: options.origin.origin } : {}),
   };
 }
 

@@ -40,6 +40,8 @@ export class CoreContext {
   #effects: Effect[] = [];
   #nextTicket: Ticket = 1;
   readonly #journaling = new Map<Ticket, () => void>();
+  /** What waits to be journaled, in order; null: nothing has to. */
+  #held: (() => void)[] | null = null;
   readonly #verifying = new Map<Ticket, (valid: readonly boolean[]) => void>();
 
   constructor(options: ContextOptions) {
@@ -68,7 +70,30 @@ export class CoreContext {
     this.#effects.push({ type: "broadcast", message });
   }
 
+  /**
+   * While held nothing reaches the journal but what says how far it can be trusted: its end is what votes that others show
+   * are compared with (recollection.ts), after the next crash as well.
+   */
+  holdJournal(): void {
+    this.#held ??= [];
+  }
+
+  get holdsJournal(): boolean {
+    return this.#held !== null;
+  }
+
+  releaseJournal(): void {
+    const held = this.#held ?? [];
+    this.#held = null;
+    for (const journal of held) journal();
+  }
+
   journal(records: readonly CoreRecord[], then: () => void): void {
+    if (this.#held) this.#held.push(() => this.journalNow(records, then));
+    else this.journalNow(records, then);
+  }
+
+  journalNow(records: readonly CoreRecord[], then: () => void): void {
     const ticket = this.#nextTicket++;
     this.#journaling.set(ticket, then);
     this.#effects.push({ type: "journal", ticket, records });

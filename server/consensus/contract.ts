@@ -6,7 +6,7 @@
 import type { Batch } from "../../protocol/batch.ts";
 import type { Digest } from "../../protocol/bytes.ts";
 import type { SignatureCheck } from "../../protocol/certificate.ts";
-import type { Certificate, Message } from "../../protocol/messages.ts";
+import type { Certificate, Message, MessageOf } from "../../protocol/messages.ts";
 import type { Request } from "../../protocol/request.ts";
 import type { ReplicaId } from "../../protocol/view.ts";
 
@@ -32,7 +32,10 @@ export type CoreRecord =
   /** Before anything is sent in this regency. */
   | { readonly type: "regency"; readonly view: number; readonly regency: number }
   /** Erases the clean-stop record. */
-  | { readonly type: "started" };
+  | { readonly type: "started" }
+  /** The journal is lost: how far this replica may have voted. */
+  | { readonly type: "forgotten"; readonly until: number | null; readonly regency: number }
+  | { readonly type: "remembered" };
 
 export type Input =
   | { readonly type: "message"; readonly from: ReplicaId; readonly message: Message }
@@ -67,10 +70,22 @@ export type Effect =
   | { readonly type: "decide"; readonly decision: Decision }
   /** Instances up to this one are in the own journal as decided: their replies may leave once executed. */
   | { readonly type: "durable"; readonly instance: number }
-  /** Send log from this instance on (a HISTORY) to a replica that lags. */
-  | { readonly type: "serveHistory"; readonly to: ReplicaId; readonly from: number; readonly decided: number }
+  /** Send log from this instance on, up to `upTo`, to a replica that lags: a HISTORY, without batches if it is not held. */
+  | { readonly type: "serveHistory"; readonly to: ReplicaId; readonly from: number; readonly upTo: number }
   /** Send one decided batch (a BATCH) from the log. */
   | { readonly type: "serveBatch"; readonly to: ReplicaId; readonly instance: number; readonly digest: Digest }
+  /** Answer with an OFFER: what the core knows of it. */
+  | { readonly type: "offer"; readonly to: ReplicaId; readonly rootsFrom: number; readonly facts: OfferFacts }
+  /** Answer from a checkpoint. */
+  | { readonly type: "serveImage"; readonly to: ReplicaId; readonly message: ImageRequest }
+  /** A member says what root its state had; its signature is not verified yet. */
+  | { readonly type: "root"; readonly from: ReplicaId; readonly message: MessageOf<"ROOT"> }
+  /** The log of nobody reaches down to us, or there is too much of it for an empty state: a checkpoint has to be fetched. */
+  | { readonly type: "transfer"; readonly reason: string }
+  /** This replica does not know any more what it voted: its journal is older than a vote of its own. */
+  | { readonly type: "forgotten"; readonly reason: string }
+  /** And now that cannot matter any more. */
+  | { readonly type: "remembered" }
   /** The leader broke a rule, holds something up, or is too slow: why. */
   | { readonly type: "suspect"; readonly leader: ReplicaId; readonly reason: string }
   /** This regency is installed. */
@@ -86,6 +101,9 @@ export type Effect =
    * abstains after a crash, so it does not know what it sent, and no clean-stop record may be written.
    */
   | { readonly type: "stopping"; readonly messages: readonly Message[] | null };
+
+export type ImageRequest = MessageOf<"FETCH_MANIFEST"> | MessageOf<"FETCH_CHUNK">;
+export type OfferFacts = Pick<MessageOf<"OFFER">, "view" | "regency" | "wanted" | "decided" | "newest" | "yourWrite">;
 
 /** What a replica may conclude about a batched request from its envelope alone. */
 export type Authentication = "authentic" | "unproven" | SignatureCheck;
@@ -109,4 +127,6 @@ export interface ConsensusOptions {
   readonly statusIntervalMs: number;
   /** Decided batches that may wait for execution before this replica stops voting. */
   readonly executionLagMax: number;
+  /** An empty state that is more instances behind than this is fetched as a checkpoint, not by log. */
+  readonly emptyLagMax: number;
 }

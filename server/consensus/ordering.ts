@@ -18,6 +18,7 @@ import { Chain } from "./chain.ts";
 import type { CoreContext } from "./context.ts";
 import { FutureMessages, isOrderingMessage, type OrderingMessage } from "./future-messages.ts";
 import { approved, drifted, examine, examineAgain, invalidity, unprovenClients, unquestioned } from "./proposal.ts";
+import type { Recollection } from "./recollection.ts";
 import { acceptMessage } from "./records.ts";
 import type { Regency } from "./regency.ts";
 import type { RequestQueue } from "./request-queue.ts";
@@ -29,6 +30,8 @@ import { Voting } from "./voting.ts";
 
 /** What ordering tells the synchronization phase. */
 export interface OrderingPort {
+  /** What this replica may have forgotten. */
+  readonly recollection: () => Recollection;
   /** The leader broke a rule that everybody sees alike, or its ballot cannot succeed any more. */
   leaderFailed(reason: string): void;
   /** The leader let requests wait this long before it proposed. */
@@ -78,14 +81,16 @@ export class Ordering {
     this.#forgetful = !start.eraseCleanStop;
     this.#started = !start.eraseCleanStop;
     this.#restored = start.resend.filter(isOrderingMessage);
-    this.#newestAccepted = start.newestAccepted?.certificate ?? null;
+    this.#newestAccepted = start.newestCertificate;
     this.#voting = new Voting(context, regency, {
       mayVote: () => this.#mayVote,
       stopped: () => this.#stopped,
       executionLags: () => this.executionLags,
       abstains: (running) => this.#abstains(running),
+      silent: (running) => this.#silent(running),
       lacksBatch: (running, digest, voters) => this.#fetch(running.instance, digest, voters),
       accepted: (certificate) => this.#accepted(certificate),
+      writeSent: (place) => this.#port.recollection().voted(place),
       acceptSent: (running, accept) => {
         if (running.instance === this.#chain.lastDecided.instance) this.#lastAccept = accept;
       },
@@ -117,7 +122,7 @@ export class Ordering {
   /** The last instance we will not vote in, or 0 when that is behind us. */
   get abstainingUntil(): number {
     const over = this.#chain.executedUpTo >= this.#abstainUntil || this.#regency.number !== this.#abstainRegency;
-    return over ? 0 : this.#abstainUntil;
+    return Math.max(over ? 0 : this.#abstainUntil, this.#port.recollection().abstainingUntil);
   }
 
   /** Is this regency one in which we may have sent a PROPOSE or SYNC and forgotten it? */
@@ -187,7 +192,7 @@ export class Ordering {
   }
 
   /** The newest accept record counts, and its ACCEPT is sent again; its certificate was verified before the start. */
-  #resumeAccept({ newest, newestAccepted }: Start): void {
+  #resumeAccept({ newest, newestAccepted, forgotten }: Start): void {
     const running = this.#running;
     if (newest?.instance === running.instance) {
       const candidate = this.#chain.hold(newest.batch);
@@ -198,6 +203,7 @@ export class Ordering {
     }
     if (!newestAccepted || newestAccepted.regency !== this.#regency.number) return;
     const { instance, digest, regency } = newestAccepted;
+    if (forgotten && instance <= (forgotten.until ?? instance)) return;
     const accept = acceptMessage(this.#context.view.id, regency, newestAccepted);
     if (instance === running.instance) {
       running.ballot.certification = { instance, digest, votes: [], verified: true, journaled: true };
@@ -385,7 +391,7 @@ export class Ordering {
 
   /** May we vote or propose at all? Invariant 1, and the clean-stop record must be erased. */
   get #mayVote(): boolean {
-    return this.#started && !this.#stopped && this.#chain.settled;
+    return this.#started && !this.#stopped && this.#chain.settled && this.#port.recollection().heard;
   }
 
   /** Bounds what waits for execution: neither proposals nor WRITEs beyond it. */
@@ -393,7 +399,13 @@ export class Ordering {
     return this.#chain.executionLag > this.#context.options.executionLagMax;
   }
 
+  /** Not even what is journaled first: what we have accepted in this ballot may be lost. */
+  #silent(running: RunningInstance): boolean {
+    return this.#port.recollection().silent(running.instance, running.ballot.regency);
+  }
+
   #abstains(running: RunningInstance): boolean {
+    if (this.#silent(running)) return true;
     return running.ballot.regency === this.#abstainRegency && running.instance <= this.#abstainUntil;
   }
 
@@ -466,6 +478,11 @@ export class Ordering {
     assert(!isRejection(candidate), "a proposal of our own is malformed");
     ballot.proposal = unquestioned(this.#context, message, candidate);
     this.#context.broadcast(message);
+    this.#progress();
+  }
+
+  /** Something that was forbidden may be allowed now. */
+  allowed(): void {
     this.#progress();
   }
 

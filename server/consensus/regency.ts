@@ -12,11 +12,11 @@ export class Regency {
   #journaled = true;
   #synced: number | null;
 
-  constructor(start: Pick<Start, "regency" | "newestAccepted">) {
+  constructor(start: Pick<Start, "regency" | "newestCertificate">) {
     this.#number = start.regency;
     this.#synced = start.regency === 0 ? 0 : null;
-    const { newestAccepted } = start;
-    if (newestAccepted?.regency === start.regency) this.proven(newestAccepted.instance);
+    const { newestCertificate } = start;
+    if (newestCertificate?.regency === start.regency) this.proven(newestCertificate.instance);
   }
 
   get number(): number {

@@ -45,16 +45,22 @@ const ARRIVALS_SAMPLED = 8;
 /** A request still pending after so many timeouts is forwarded again. */
 const FORWARD_AGAIN_TIMEOUTS = 4;
 
-interface ClientQueue {
-  readonly entries: PendingRequest[];
+/** In order of arrival, from `head` on; nothing stands before it. */
+interface Fifo {
+  readonly entries: (PendingRequest | undefined)[];
   head: number;
+}
+
+interface ClientQueue extends Fifo {
   count: number;
   bytes: number;
 }
 
-/** A fifo whose finished front is skipped lazily and cut off in large pieces. */
-function trim(fifo: { entries: PendingRequest[]; head: number }, finished: (entry: PendingRequest) => boolean): void {
-  while (fifo.head < fifo.entries.length && finished(fifo.entries[fifo.head] as PendingRequest)) fifo.head++;
+/** Lets go of the finished front at once; its places are cut off in large pieces. */
+function trim(fifo: Fifo, finished: (entry: PendingRequest) => boolean): void {
+  while (fifo.head < fifo.entries.length && finished(fifo.entries[fifo.head] as PendingRequest)) {
+    fifo.entries[fifo.head++] = undefined;
+  }
   if (fifo.head > 256 && fifo.head * 2 > fifo.entries.length) {
     fifo.entries.splice(0, fifo.head);
     fifo.head = 0;
@@ -67,7 +73,7 @@ export class RequestQueue {
   readonly #byKey = new Map<string, PendingRequest>();
   readonly #byDigest = new Map<Digest, PendingRequest>();
   readonly #clients = new Map<Digest, ClientQueue>();
-  readonly #arrivals: { entries: PendingRequest[]; head: number } = { entries: [], head: 0 };
+  readonly #arrivals: Fifo = { entries: [], head: 0 };
   /** Keys of requests that were decided, and not executed yet, before a copy arrived here. */
   readonly #decidedUnseen = new Set<string>();
   /** Clients whose requests must be signed: what they only authenticated is not proposed. */
@@ -154,7 +160,7 @@ export class RequestQueue {
     if (this.#mustSign.has(client)) return false;
     this.#mustSign.add(client);
     if (this.#mustSign.size > MUST_SIGN_MAX) this.#mustSign.delete(this.#mustSign.values().next().value as Digest);
-    for (const entry of this.#clients.get(client)?.entries ?? []) this.#bar(entry);
+    for (const entry of this.#clients.get(client)?.entries ?? []) if (entry) this.#bar(entry);
     return true;
   }
 

@@ -4,8 +4,9 @@
  */
 import type { Digest } from "../../protocol/bytes.ts";
 import { assert, isRejection } from "../../protocol/errors.ts";
-import { decodeMessage, type Message } from "../../protocol/messages.ts";
+import { type Certificate, decodeMessage, type Message } from "../../protocol/messages.ts";
 import type { JournaledInstance } from "./contract.ts";
+import { isNewer } from "./selection.ts";
 
 /** A place in the history: the instance, h(instance) and the agreed time of its batch. */
 export interface Position {
@@ -14,9 +15,22 @@ export interface Position {
   readonly timestampMs: number;
 }
 
+/** What a replica without its journal must not do: nothing up to `until` (null: not known yet), nor in a lower regency. */
+export interface Forgotten {
+  readonly until: number | null;
+  readonly regency: number;
+}
+
 /** What the journal and the state store hold at start. */
 export interface Durable {
   readonly regency: number;
+  /** The instance below the first record of the journal. */
+  readonly base: number;
+  readonly forgotten: Forgotten | null;
+  /** A valid certificate whose record the journal does not hold any more. */
+  readonly keptCertificate: Certificate | null;
+  /** How many others must say what they remember of this replica before it votes. */
+  readonly hear: number;
   readonly newest: JournaledInstance | null;
   /** The newest record whose certificate is valid: what this replica has accepted. */
   readonly newestAccepted: JournaledInstance | null;
@@ -32,6 +46,12 @@ export interface Start {
   readonly newest: JournaledInstance | null;
   readonly newestAccepted: JournaledInstance | null;
   readonly lastRecord: JournaledInstance | null;
+  /** The newest certificate held, of a record or without one. */
+  readonly newestCertificate: Certificate | null;
+  /** Every vote sent above this instance is above the journal's end as well. */
+  readonly journaledUpTo: number;
+  readonly forgotten: Forgotten | null;
+  readonly hear: number;
   /**
    * No new PROPOSE, SYNC or WRITE in `regency` up to this instance. With i0 the newest journaled instance: i0 + 1 after
    * anything but a clean stop (we may have voted there and forgotten); i0 after a clean stop, which remembers what was
@@ -55,7 +75,9 @@ export function decidedInstance(options: { applied: number; newest: JournaledIns
 }
 
 export function startOf(durable: Durable, lastDecided: Position): Start {
-  const newestInstance = durable.newest?.instance ?? 0;
+  const journaledUpTo = Math.max(durable.newest?.instance ?? 0, durable.base);
+  const accepted = durable.newestAccepted?.certificate ?? null;
+  const kept = durable.keptCertificate;
   const resend: Message[] = [];
   for (const bytes of durable.cleanStop ?? []) {
     const message = decodeMessage(bytes);
@@ -68,7 +90,11 @@ export function startOf(durable: Durable, lastDecided: Position): Start {
     newest: durable.newest,
     newestAccepted: durable.newestAccepted,
     lastRecord: durable.lastRecord,
-    abstainUntil: durable.cleanStop ? newestInstance : newestInstance + 1,
+    newestCertificate: kept && isNewer(kept, accepted) ? kept : accepted,
+    journaledUpTo,
+    forgotten: durable.forgotten,
+    hear: durable.hear,
+    abstainUntil: durable.cleanStop ? journaledUpTo : journaledUpTo + 1,
     resend,
     eraseCleanStop: durable.cleanStop !== null,
   };

@@ -57,6 +57,8 @@ export interface SynchronizationPort {
   anchor(anchor: { readonly instance: number; readonly digest: Digest; readonly batchDigest: Digest }): void;
   /** These members can serve everything below `instance`. */
   historyAt(instance: number, sources: readonly ReplicaId[]): void;
+  /** May this replica say what it has accepted, and send a SYNC? */
+  testifies(): boolean;
   /** Another regency is installed. */
   installed(): void;
   /** A client that W members name must sign from now on. */
@@ -131,6 +133,20 @@ export class Synchronization {
     this.#want(this.#regency.number + 1);
   }
 
+  /** Somebody correct asks for this regency, and so must we. */
+  want(regency: number): void {
+    this.#want(regency);
+  }
+
+  /** We may say now what we have accepted. */
+  allowed(): void {
+    if (this.#stopped || !this.#regency.journaled) return;
+    if (this.#regency.synced === null && this.#regency.number > 0 && this.#synchronizer !== this.#context.self) {
+      this.#sendStopData();
+    }
+    this.progress();
+  }
+
   #want(regency: number): void {
     if (this.#stopped || regency <= this.wanted) return;
     this.#wanted = regency;
@@ -200,9 +216,10 @@ export class Synchronization {
     this.progress();
   }
 
-  /** None when an accept record of this very regency shows that its SYNC is long through. */
+  /** None when an accept record of this very regency shows that its SYNC is long through, or when we may have forgotten one. */
   #stopData(): StopData | null {
     const { view, self, cluster, signer } = this.#context;
+    if (!this.#port.testifies()) return null;
     const regency = this.#regency.number;
     const record = this.#ordering.newestAccepted;
     if (record && record.regency >= regency) return null;
@@ -285,7 +302,8 @@ export class Synchronization {
     const { view, self, nowUs } = this.#context;
     const gathering = this.#gathering;
     const { forgetful, started } = this.#ordering;
-    if (!gathering || this.#ownSync || this.#verified || forgetful || !started) return;
+    if (!gathering || this.#ownSync || this.#verified || forgetful || !started || !this.#port.testifies()) return;
+    this.#bringOwn(gathering);
     const usable = [...gathering.stopData.values()].filter((data) => !gathering.excluded.has(data.replica));
     if (usable.length < view.reachable) return;
     const chosen = usable.slice(0, view.reachable);
@@ -300,6 +318,12 @@ export class Synchronization {
     this.#context.broadcast(this.#ownSync);
     assert(synchronizerOf(view, regency) === self, "only the synchronizer sends SYNC");
     this.#verified = { regency, selection, batch, envelopes };
+  }
+
+  /** Our own STOPDATA, when it could not be given at first. */
+  #bringOwn(gathering: Gathering): void {
+    const own = gathering.stopData.has(this.#context.self) ? null : this.#stopData();
+    if (own) gathering.stopData.set(own.replica, own);
   }
 
   #freeBatch(): { batch: Uint8Array; envelopes: Uint8Array[] } | null {

@@ -26,10 +26,13 @@ export interface VotingPort {
   executionLags(): boolean;
   /** Must no WRITE leave in this ballot, because one may have left before a restart? */
   abstains(running: RunningInstance): boolean;
+  /** Must not even ACCEPT leave in this ballot? */
+  silent(running: RunningInstance): boolean;
   /** The batch that these voters wrote is not here. */
   lacksBatch(running: RunningInstance, digest: Digest, voters: readonly Vote[]): void;
   /** An accept record is on disk and its certificate is valid. */
   accepted(certificate: Certificate): void;
+  writeSent(place: { readonly instance: number; readonly regency: number }): void;
   acceptSent(running: RunningInstance, accept: MessageOf<"ACCEPT">): void;
   /** The newest record of this instance is on disk. */
   journaled(running: RunningInstance): void;
@@ -74,6 +77,7 @@ export class Voting {
     const signature = signer(writeStatement(cluster, statement));
     ballot.ownWrite = { type: "WRITE", ...statement, signature };
     this.#context.broadcast(ballot.ownWrite);
+    this.#port.writeSent(statement);
     ballot.writes.add({ sender: self, digest, signature, standing: "valid" });
   }
 
@@ -171,7 +175,7 @@ export class Voting {
   #tryAccept(running: RunningInstance, ballot: Ballot): void {
     const { certification } = ballot;
     if (!certification?.verified || !certification.journaled || ballot.ownAccept) return;
-    if (!this.#isOpen(ballot) || this.#port.stopped()) return;
+    if (!this.#isOpen(ballot) || this.#port.stopped() || this.#port.silent(running)) return;
     const { digest } = certification;
     ballot.ownAccept = acceptMessage(this.#context.view.id, ballot.regency, certification);
     this.#context.broadcast(ballot.ownAccept);

@@ -1,6 +1,7 @@
 /**
- * The admin port of a replica: GET /livez, /readyz (alias /health), /metrics, /status. Read-only, without keys or
- * secrets, never cached; on uWebSockets.js or, where that has no binary, on node:http: the same answers, the same suite.
+ * The admin port of a replica: GET /livez, /readyz (alias /health), /metrics, /status, which answer anybody, and /snapshot/…,
+ * whose route says who may read it. Read-only, without keys or secrets, never cached; on uWebSockets.js or, where that has no
+ * binary, on node:http: the same answers, the same suite.
  */
 import { createServer } from "node:http";
 import { type ListenAddress, listening } from "./listening.ts";
@@ -26,6 +27,21 @@ export interface AdminRoutes {
   metrics(): Promise<string>;
   /** Whatever JSON can hold. */
   status(): Promise<object>;
+  /** What stands below /snapshot/; without it there is nothing. */
+  snapshot?(request: SnapshotRequest): Promise<SnapshotAnswer>;
+}
+
+export interface SnapshotRequest {
+  readonly path: string;
+  /** What stands behind the question mark, as it came. */
+  readonly query: string;
+  /** The header of that name, or empty. */
+  readonly authorization: string;
+}
+
+export interface SnapshotAnswer {
+  readonly status: 200 | 400 | 401 | 404 | 503;
+  readonly body: Uint8Array;
 }
 
 export interface AdminOptions {
@@ -47,14 +63,17 @@ export interface Admin {
 interface Answer {
   readonly status: number;
   readonly type: string;
-  readonly body: string;
+  readonly body: string | Uint8Array;
 }
 
 const TEXT = "text/plain; charset=utf-8";
 const METRICS = "text/plain; version=0.0.4; charset=utf-8";
 const JSON_TYPE = "application/json; charset=utf-8";
+const BYTES = "application/octet-stream";
 const REASONS: Readonly<Record<number, string>> = {
   200: "OK",
+  400: "Bad Request",
+  401: "Unauthorized",
   404: "Not Found",
   405: "Method Not Allowed",
   500: "Internal Server Error",
@@ -68,6 +87,8 @@ function headersOf(answer: Answer): Record<string, string> {
     "X-Content-Type-Options": "nosniff",
   };
   if (answer.status === 405) headers.Allow = "GET";
+  if (answer.status === 401) headers["WWW-Authenticate"] = "Quorate";
+  if (answer.status === 503 && answer.type === BYTES) headers["Retry-After"] = "1";
   return headers;
 }
 
@@ -84,15 +105,14 @@ function healthAnswer(name: string, health: Health, verbose: boolean): Answer {
 }
 
 /** Never rejects. `query` is what stands behind the question mark. */
-async function answerTo(
-  options: AdminOptions,
-  request: { method: string; path: string; query: string },
-): Promise<Answer> {
+async function answerTo(options: AdminOptions, request: SnapshotRequest & { method: string }): Promise<Answer> {
   const { routes } = options;
   const verbose = new URLSearchParams(request.query).has("verbose");
   try {
-    if (!PATHS.has(request.path)) return { status: 404, type: TEXT, body: "not found\n" };
+    const snapshot = routes.snapshot && SNAPSHOT_PATHS.has(request.path);
+    if (!PATHS.has(request.path) && !snapshot) return { status: 404, type: TEXT, body: "not found\n" };
     if (request.method !== "GET") return { status: 405, type: TEXT, body: "only GET is allowed\n" };
+    if (routes.snapshot && snapshot) return { type: BYTES, ...(await routes.snapshot(request)) };
     switch (request.path) {
       case "/livez":
         return healthAnswer("livez", routes.livez(), verbose);
@@ -109,6 +129,7 @@ async function answerTo(
   }
 }
 const PATHS = new Set(["/livez", "/readyz", "/health", "/metrics", "/status"]);
+const SNAPSHOT_PATHS = new Set(["/snapshot/offer", "/snapshot/manifest", "/snapshot/chunk", "/snapshot/log"]);
 
 async function openUws(uws: Uws, options: AdminOptions): Promise<Admin> {
   const app = uws.App();
@@ -117,7 +138,12 @@ async function openUws(uws: Uws, options: AdminOptions): Promise<Admin> {
     response.onAborted(() => {
       aborted = true;
     });
-    const asked = { method: request.getMethod().toUpperCase(), path: request.getUrl(), query: request.getQuery() };
+    const asked = {
+      method: request.getMethod().toUpperCase(),
+      path: request.getUrl(),
+      query: request.getQuery() ?? "",
+      authorization: request.getHeader("authorization"),
+    };
     void answerTo(options, asked).then((answer) => {
       if (!aborted) sendUws(response, answer);
     });
@@ -148,7 +174,9 @@ async function openNode(options: AdminOptions): Promise<Admin> {
     (request, response) => {
       request.resume();
       const [path = "", ...query] = (request.url ?? "").split("?");
-      void answerTo(options, { method: request.method ?? "", path, query: query.join("?") }).then((answer) => {
+      const { method = "", headers } = request;
+      const asked = { method, path, query: query.join("?"), authorization: headers.authorization ?? "" };
+      void answerTo(options, asked).then((answer) => {
         response.writeHead(answer.status, headersOf(answer)).end(answer.body);
       });
     },

@@ -15,6 +15,16 @@ const PHASE_SECONDS = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02
 const BATCH_REQUESTS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 4_000];
 const BATCH_BYTES = [256, 1_024, 4_096, 16_384, 65_536, 262_144, 1_048_576, 4_194_304];
 
+/** What is shown of a transfer. */
+export interface TransferGauges {
+  readonly phase: string;
+  readonly donor: number | null;
+  readonly bytes: number;
+  readonly bytesTotal: number;
+  readonly bytesPerSecond: number;
+  readonly secondsLeft: number | null;
+}
+
 interface Rejected {
   readonly source: string;
   readonly from: string;
@@ -36,6 +46,12 @@ export class Metrics {
   clientConnections = 0;
   heldProposals = 0;
   regencyChanges = 0;
+  repairs = 0;
+  rootMismatches = 0;
+  alarms = 0;
+  /** While a state is fetched from the others. */
+  transfer: TransferGauges | null = null;
+  #checkpoint = { instance: 0, bytes: 0, seconds: 0 };
   readonly #requests = new Map<string, number>();
   readonly #fetches = new Map<string, number>();
   readonly #rejected = new Map<string, Rejected>();
@@ -50,6 +66,7 @@ export class Metrics {
     collectDefaultMetrics({ register: this.registry, prefix: "quorate_" });
     this.#publishNumbers();
     this.#publishMaps();
+    this.#publishTransfer();
     this.#batchRequests = new Histogram({
       name: "quorate_batch_requests",
       help: "Requests in each decided batch",
@@ -112,7 +129,11 @@ export class Metrics {
     this.#connected.set(replica, connected);
   }
 
-  setDiskBytes(store: "journal" | "state", bytes: number): void {
+  observeCheckpoint(checkpoint: { instance: number; bytes: number; seconds: number }): void {
+    this.#checkpoint = checkpoint;
+  }
+
+  setDiskBytes(store: string, bytes: number): void {
     this.#disk.set(store, bytes);
   }
 
@@ -146,6 +167,15 @@ export class Metrics {
       ["quorate_pending_requests", "Requests waiting to be ordered", () => this.pendingRequests],
       ["quorate_pending_bytes", "Bytes of requests waiting to be ordered", () => this.pendingBytes],
       ["quorate_client_connections", "Open client connections", () => this.clientConnections],
+      ["quorate_alarms", "Alarms in /status", () => this.alarms],
+      ["quorate_transfer_active", "1 while a state is fetched from other replicas", () => (this.transfer ? 1 : 0)],
+      ["quorate_transfer_bytes", "Bytes of the checkpoint fetched so far", () => this.transfer?.bytes ?? 0],
+      ["quorate_transfer_bytes_wanted", "Bytes of the checkpoint", () => this.transfer?.bytesTotal ?? 0],
+      ["quorate_transfer_bytes_per_second", "Rate of the transfer", () => this.transfer?.bytesPerSecond ?? 0],
+      ["quorate_transfer_seconds_left", "Time left for the checkpoint", () => this.transfer?.secondsLeft ?? 0],
+      ["quorate_checkpoint_instance", "Instance of the newest checkpoint", () => this.#checkpoint.instance],
+      ["quorate_checkpoint_bytes", "Bytes of the newest checkpoint", () => this.#checkpoint.bytes],
+      ["quorate_checkpoint_seconds", "Time that the newest checkpoint took", () => this.#checkpoint.seconds],
     ];
     for (const [name, help, read] of gauges) {
       new Gauge({
@@ -164,6 +194,12 @@ export class Metrics {
         () => this.heldProposals,
       ],
       ["quorate_regency_changes_total", "Regencies installed since the start", () => this.regencyChanges],
+      [
+        "quorate_root_mismatches_total",
+        "Roots of other replicas that differ from this one's at the same instance",
+        () => this.rootMismatches,
+      ],
+      ["quorate_repairs_total", "Stores set aside and begun anew since the start", () => this.repairs],
     ];
     for (const [name, help, read] of counters) {
       new Counter({
@@ -176,6 +212,21 @@ export class Metrics {
         },
       });
     }
+  }
+
+  #publishTransfer(): void {
+    const transfer = (): TransferGauges | null => this.transfer;
+    new Gauge({
+      name: "quorate_transfer_phase",
+      help: "1 for the phase of the transfer, with its donor",
+      labelNames: ["phase", "donor"],
+      registers: [this.registry],
+      collect() {
+        this.reset();
+        const now = transfer();
+        if (now) this.set({ phase: now.phase, donor: now.donor === null ? "none" : String(now.donor) }, 1);
+      },
+    });
   }
 
   #publishMaps(): void {

@@ -19,7 +19,7 @@ export interface UwsSocket<Data> {
 export interface UwsResponse {
   writeStatus(status: string): UwsResponse;
   writeHeader(name: string, value: string): UwsResponse;
-  end(body?: string, closeConnection?: boolean): UwsResponse;
+  end(body?: string | Uint8Array, closeConnection?: boolean): UwsResponse;
   onAborted(handler: () => void): UwsResponse;
   cork(send: () => void): UwsResponse;
   upgrade<Data>(data: Data, key: string, protocol: string, extensions: string, context: unknown): void;
@@ -28,7 +28,8 @@ export interface UwsResponse {
 export interface UwsRequest {
   getMethod(): string;
   getUrl(): string;
-  getQuery(): string;
+  /** Undefined where there is no question mark. */
+  getQuery(): string | undefined;
   getHeader(lowerCaseName: string): string;
 }
 

@@ -1,30 +1,39 @@
 /**
  * Catching up by log (docs/protocol.md sections 4.7 and 6, "Small gap"): whom to ask, what to verify, when it is believed.
- * History up to i is proven by one write certificate for an instance above i, or by W signed STATUS for (i, h(i)); one
- * valid proof suffices, whoever sent the batches.
+ * Ranges of batches come from several peers at once; history up to i is proven by one write certificate for an instance
+ * above i, or by W signed STATUS for (i, h(i)), whoever sent the batches.
  *
- * Invariants: 1. nothing is learned without a verified proof. 2. at most one request is out. 3. a replica that does not
- * deliver is left alone for a while, and the next is asked.
+ * Invariants: 1. nothing is learned without a verified proof, and in order. 2. one request is out per replica, and what waits
+ * to be learned is bounded. 3. a replica that does not deliver is left alone for a while, and another is asked.
  */
 import { historyDigest } from "../../protocol/batch.ts";
 import type { Digest } from "../../protocol/bytes.ts";
 import { certificateChecks, type SignatureCheck } from "../../protocol/certificate.ts";
 import type { Crypto } from "../../protocol/crypto/contract.ts";
 import { type Rejection, reject } from "../../protocol/errors.ts";
-import { type HistoryProof, type Message, type MessageOf, statusStatement } from "../../protocol/messages.ts";
+import { type Message, type MessageOf, statusStatement } from "../../protocol/messages.ts";
 import { memberOf, type ReplicaId, type View } from "../../protocol/view.ts";
+import { Claims, type Status } from "./claims.ts";
+import { type ProvenBatch, provenCount, type Segment as Received, segmentOf } from "./segments.ts";
 
 const REQUEST_TIMEOUT_US = 1_000_000;
 const BACK_OFF_US = 3_000_000;
 /** A gap this small is waited out first: votes on the way usually close it. */
 const SMALL_GAP = 8;
 const PATIENCE_US = 300_000;
+/** Instances asked of one replica at a time, and how far ahead of our position. */
+const RANGE = 256;
+const AHEAD_MAX = 4 * RANGE;
+/** Bytes of batches that wait to be learned before no more are asked for. */
+const WAITING_BYTES_MAX = 16 * 1024 * 1024;
 
 /** What catching up needs from the core around it. */
 export interface CatchUpPort {
   readonly view: View;
   readonly self: ReplicaId;
   readonly crypto: Crypto;
+  /** An empty state that is further behind is not caught up by log. */
+  readonly emptyLagMax: number;
   nowUs(): number;
   regency(): number;
   /** Our last decided instance and its history digest. */
@@ -33,8 +42,10 @@ export interface CatchUpPort {
   busy(): boolean;
   send(to: ReplicaId, message: Message): void;
   verify(checks: readonly SignatureCheck[], then: (valid: readonly boolean[]) => void): void;
-  learn(batches: readonly LearnedBatch[]): void;
+  learn(batches: readonly ProvenBatch[]): void;
   misbehaved(replica: ReplicaId, code: string): void;
+  /** A checkpoint has to be fetched: why. */
+  beyondReach(reason: string): void;
 }
 
 /** A verified certificate for `instance`, and the digest of its batch: proves the history below. */
@@ -44,73 +55,71 @@ export interface Anchor {
   readonly batchDigest: Digest;
 }
 
-export interface LearnedBatch {
-  readonly instance: number;
-  readonly digest: Digest;
-  readonly bytes: Uint8Array;
+interface Asked {
+  readonly from: number;
+  readonly to: number;
+  readonly untilUs: number;
 }
 
-type Status = MessageOf<"STATUS">;
+/** Batches of one answer, chained from what it says lies below them; `proven` of them are. */
+interface Segment extends Received {
+  readonly source: ReplicaId;
+  readonly bytes: number;
+  proven: number;
+}
 
 export class CatchUp {
   readonly #port: CatchUpPort;
-  readonly #statuses = new Map<ReplicaId, Status>();
+  readonly #claims: Claims;
   readonly #avoidUntilUs = new Map<ReplicaId, number>();
-  /** What members are known to have decided although their STATUS does not say so yet. */
-  readonly #known = new Map<ReplicaId, number>();
+  /** The instance that a member last said its log does not hold. */
+  readonly #lacks = new Map<ReplicaId, number>();
+  readonly #asked = new Map<ReplicaId, Asked>();
+  /** Answers that wait for what lies below them, by their first instance. */
+  readonly #segments = new Map<number, Segment>();
   #anchor: Anchor | null = null;
-  #asked: { readonly replica: ReplicaId; readonly from: number; readonly untilUs: number } | null = null;
-  #verifying = false;
+  #verifying = 0;
   #lastAsked: ReplicaId = -1;
   /** When our position last moved, to tell a standstill from a small lag. */
   #movedUs = 0;
   #seenInstance = -1;
+  #learning = false;
+  #beyondReach = false;
 
   constructor(port: CatchUpPort) {
     this.#port = port;
+    this.#claims = new Claims(port.view);
   }
 
   get active(): boolean {
-    return this.#asked !== null || this.#verifying;
+    return this.#asked.size > 0 || this.#verifying > 0 || this.#segments.size > 0;
   }
 
   /** The highest height anybody claims; a claim is no proof. */
   get highestClaim(): number {
-    let highest = 0;
-    for (const replica of this.#statuses.keys()) highest = Math.max(highest, this.#claimOf(replica));
-    for (const replica of this.#known.keys()) highest = Math.max(highest, this.#claimOf(replica));
-    return highest;
+    return this.#claims.highest;
   }
 
   /** Do W members, one of them correct, claim much more than we have? */
   get behind(): boolean {
-    const { instance } = this.#port.position();
-    let ahead = 0;
-    for (const replica of this.#statuses.keys()) if (this.#claimOf(replica) > instance + SMALL_GAP) ahead++;
-    return ahead >= this.#port.view.weakQuorum;
-  }
-
-  #claimOf(replica: ReplicaId): number {
-    return Math.max(this.#statuses.get(replica)?.decided ?? 0, this.#known.get(replica) ?? 0);
+    return this.#claims.credible > this.#port.position().instance + SMALL_GAP;
   }
 
   get statuses(): ReadonlyMap<ReplicaId, Status> {
-    return this.#statuses;
+    return this.#claims.statuses;
   }
 
   statusOf(replica: ReplicaId): Status | undefined {
-    return this.#statuses.get(replica);
+    return this.#claims.statuses.get(replica);
   }
 
   /** The highest instance that any member says it will not vote in. */
   get abstainingUntil(): number {
-    let until = 0;
-    for (const status of this.#statuses.values()) until = Math.max(until, status.abstainingUntil);
-    return until;
+    return this.#claims.abstainingUntil(this.#port.nowUs());
   }
 
   onStatus(from: ReplicaId, status: Status): void {
-    this.#statuses.set(from, status);
+    this.#claims.onStatus(from, status, this.#port.nowUs());
     this.#ask();
   }
 
@@ -122,173 +131,220 @@ export class CatchUp {
   /** These members have decided everything below `instance`: ask them now, without waiting for votes on the way. */
   historyAt(instance: number, replicas: readonly ReplicaId[]): void {
     if (instance - 1 <= this.#port.position().instance) return;
-    for (const replica of replicas) {
-      if (replica !== this.#port.self) this.#known.set(replica, Math.max(this.#claimOf(replica), instance - 1));
-    }
+    for (const replica of replicas) if (replica !== this.#port.self) this.#claims.raise(replica, instance - 1);
     this.#movedUs = Number.NEGATIVE_INFINITY;
     this.#ask();
   }
 
+  /** There may be room for more to execute. */
+  resume(): void {
+    if (this.#segments.size > 0) this.#advance();
+  }
+
   tick(): void {
     const { instance } = this.#port.position();
+    const nowUs = this.#port.nowUs();
     if (instance !== this.#seenInstance) {
       this.#seenInstance = instance;
-      this.#movedUs = this.#port.nowUs();
+      this.#movedUs = nowUs;
     }
-    const asked = this.#asked;
-    if (asked && this.#port.nowUs() >= asked.untilUs) {
-      this.#avoid(asked.replica);
-      this.#asked = null;
+    for (const [replica, asked] of [...this.#asked]) {
+      if (nowUs < asked.untilUs) continue;
+      this.#asked.delete(replica);
+      this.#avoid(replica);
     }
-    this.#ask();
+    this.#advance();
   }
 
   #avoid(replica: ReplicaId): void {
     this.#avoidUntilUs.set(replica, this.#port.nowUs() + BACK_OFF_US);
   }
 
-  /** Asks the next replica that claims more than we have, when there is reason to. */
+  // ---- asking
+
+  /** Asks whoever is free for what nobody was asked yet, when there is reason to. */
   #ask(): void {
-    if (this.#asked || this.#verifying || this.#port.busy()) return;
     const { instance } = this.#port.position();
     const gap = this.highestClaim - instance;
-    if (gap <= 0) return;
+    if (gap <= 0 || this.#port.busy() || this.#isBeyondReach(instance)) return;
     const nowUs = this.#port.nowUs();
     if (gap <= SMALL_GAP && nowUs - this.#movedUs < PATIENCE_US) return;
-    const source = this.#nextSource(instance, nowUs);
-    if (source === null) return;
-    this.#lastAsked = source;
-    this.#asked = { replica: source, from: instance + 1, untilUs: nowUs + REQUEST_TIMEOUT_US };
-    const { view } = this.#port;
-    this.#port.send(source, {
-      type: "FETCH_HISTORY",
-      view: view.id,
-      regency: this.#port.regency(),
-      from: instance + 1,
-    });
+    for (;;) {
+      const from = this.#nextWanted(instance);
+      if (from > instance + AHEAD_MAX || (from > instance + 1 && this.#waitingBytes > WAITING_BYTES_MAX)) return;
+      const source = this.#nextSource(from, nowUs);
+      if (source === null) return;
+      const to = from + RANGE - 1;
+      this.#lastAsked = source;
+      this.#asked.set(source, { from, to, untilUs: nowUs + REQUEST_TIMEOUT_US });
+      const place = { view: this.#port.view.id, regency: this.#port.regency() };
+      this.#port.send(source, { type: "FETCH_HISTORY", ...place, from, to });
+    }
+  }
+
+  get #waitingBytes(): number {
+    let bytes = 0;
+    for (const segment of this.#segments.values()) bytes += segment.bytes;
+    return bytes;
+  }
+
+  /** The lowest instance above ours that is neither here nor asked for. */
+  #nextWanted(instance: number): number {
+    let next = instance + 1;
+    const spans: { readonly from: number; readonly to: number }[] = [...this.#asked.values()];
+    for (const { from, batches } of this.#segments.values()) spans.push({ from, to: from + batches.length - 1 });
+    spans.sort((a, b) => a.from - b.from);
+    for (const { from, to } of spans) if (from <= next) next = Math.max(next, to + 1);
+    return next;
   }
 
   /** Round robin in view order, after the one asked last. */
-  #nextSource(instance: number, nowUs: number): ReplicaId | null {
+  #nextSource(from: number, nowUs: number): ReplicaId | null {
     const ids = this.#port.view.members.map((member) => member.id);
     const start = ids.indexOf(this.#lastAsked) + 1;
     for (let step = 0; step < ids.length; step++) {
       const id = ids[(start + step) % ids.length] as ReplicaId;
-      const claim = this.#claimOf(id);
-      if (id !== this.#port.self && claim > instance && (this.#avoidUntilUs.get(id) ?? 0) <= nowUs) return id;
+      if (id === this.#port.self || this.#asked.has(id) || this.#claims.of(id) < from) continue;
+      if ((this.#avoidUntilUs.get(id) ?? 0) <= nowUs && (this.#lacks.get(id) ?? 0) < from) return id;
     }
     return null;
   }
 
+  /**
+   * W members, one of them correct, do not hold the next batch any more and nobody else serves it; or there is nothing here
+   * yet and much to fetch.
+   */
+  #isBeyondReach(instance: number): boolean {
+    if (this.#beyondReach) return true;
+    const { view, emptyLagMax } = this.#port;
+    const next = instance + 1;
+    let lacking = 0;
+    for (const since of this.#lacks.values()) if (since >= next) lacking++;
+    const served =
+      this.#asked.size > 0 || this.#segments.has(next) || this.#nextSource(next, this.#port.nowUs()) !== null;
+    const unreachable = lacking >= view.weakQuorum && !served;
+    const empty = instance === 0 && this.#claims.credible > emptyLagMax;
+    if (!unreachable && !empty) return false;
+    this.#beyondReach = true;
+    this.#port.beyondReach(
+      empty ? "this replica has no state yet" : `instance ${next} is in the log of no other replica any more`,
+    );
+    return true;
+  }
+
+  // ---- answers
+
   onHistory(from: ReplicaId, message: MessageOf<"HISTORY">): Rejection | null {
-    const asked = this.#asked;
-    if (asked?.replica !== from || asked.from !== message.from) return null;
-    this.#asked = null;
-    const batches = this.#chain(message);
-    const last = batches.at(-1);
-    if (!last) {
-      this.#avoid(from);
-      return null;
-    }
-    const anchored = this.#anchored(batches);
-    if (anchored.length > 0) {
-      this.#learn(anchored);
+    const asked = this.#asked.get(from);
+    if (asked?.from !== message.from) return null;
+    this.#asked.delete(from);
+    if (message.batches.length === 0) {
+      this.#lacks.set(from, message.from);
       this.#ask();
       return null;
     }
-    // A certificate at or below the first batch proves none of them: an honest one, when we moved on meanwhile.
-    const first = last.instance - batches.length + 1;
-    const proof = message.proof && message.proof.certificate.instance > first ? message.proof : null;
-    const byCertificate = proof ? this.#certificateChecks(proof, batches) : null;
-    if (byCertificate) {
-      this.#prove(from, byCertificate.checks, batches.slice(0, byCertificate.proven), batches);
+    this.#lacks.delete(from);
+    const { crypto, view } = this.#port;
+    const { proof } = message;
+    const received = segmentOf(crypto, view, message);
+    const bytes = message.batches.reduce((sum, batch) => sum + batch.length, 0);
+    const segment: Segment = { ...received, source: from, bytes, proven: 0 };
+    const count = proof ? provenCount(crypto, view, received, proof) : 0;
+    const checks = proof && count !== 0 ? certificateChecks(view, proof.certificate) : null;
+    if (count === "false" || (count > 0 && !checks)) {
+      this.#avoid(from);
+      this.#ask();
+      return reject("ignore", "HISTORY_PROOF");
+    }
+    if (!checks) {
+      this.#keep(segment);
       return null;
     }
-    if (!this.#proveByStatus(from, batches)) this.#avoid(from);
-    return proof ? reject("ignore", "HISTORY_PROOF") : null;
-  }
-
-  /** Hashes the batches onto our own history, skipping what was decided meanwhile. */
-  #chain(message: MessageOf<"HISTORY">): LearnedBatch[] {
-    const { crypto, view } = this.#port;
-    const position = this.#port.position();
-    let previous = position.digest;
-    const chained: LearnedBatch[] = [];
-    message.batches.forEach((bytes, index) => {
-      const instance = message.from + index;
-      if (instance <= position.instance) return;
-      const batchDigest = crypto.sha256(bytes);
-      const digest = historyDigest(crypto, { cluster: view.cluster, instance, previous, batchDigest });
-      chained.push({ instance, digest, bytes });
-      previous = digest;
+    this.#verifying++;
+    this.#port.verify(checks, (valid) => {
+      this.#verifying--;
+      if (valid.includes(false)) {
+        this.#avoid(from);
+        this.#port.misbehaved(from, "HISTORY_CERTIFICATE");
+        this.#ask();
+        return;
+      }
+      segment.proven = count;
+      this.#keep(segment);
     });
-    return chained;
+    return null;
   }
 
-  /** Those of the chained batches that the anchor proves. */
-  #anchored(batches: readonly LearnedBatch[]): readonly LearnedBatch[] {
+  #keep(segment: Segment): void {
+    const known = this.#segments.get(segment.from);
+    if (!known || known.proven < segment.proven) this.#segments.set(segment.from, segment);
+    this.#advance();
+  }
+
+  // ---- learning
+
+  /** Learns what continues our position and is proven, then asks for more. */
+  #advance(): void {
+    if (this.#learning) return;
+    this.#learning = true;
+    while (!this.#port.busy() && this.#learnNext());
+    this.#learning = false;
+    this.#ask();
+  }
+
+  /** True when our position moved. */
+  #learnNext(): boolean {
+    const position = this.#port.position();
+    const next = position.instance + 1;
+    for (const segment of [...this.#segments.values()].sort((a, b) => a.from - b.from)) {
+      const end = segment.from + segment.batches.length;
+      if (end <= next) this.#segments.delete(segment.from);
+      else if (segment.from <= next) return this.#learnFrom(segment, position);
+    }
+    return false;
+  }
+
+  #learnFrom(segment: Segment, position: { readonly instance: number; readonly digest: Digest }): boolean {
+    const skipped = position.instance + 1 - segment.from;
+    const below = skipped === 0 ? segment.previous : segment.batches[skipped - 1]?.digest;
+    const { source } = segment;
+    if (below !== position.digest) {
+      // Another history than ours: its sender lied about what lies below, or about the batches we have decided meanwhile.
+      this.#segments.delete(segment.from);
+      this.#avoid(source);
+      this.#port.misbehaved(source, "HISTORY_DIVERGES");
+      return false;
+    }
+    const proven = Math.max(segment.proven, this.#anchored(segment));
+    const batches = segment.batches.slice(skipped, proven);
+    if (batches.length === 0) {
+      this.#segments.delete(segment.from);
+      if (!this.#proveByStatus(segment)) this.#avoid(source);
+      return false;
+    }
+    this.#port.learn(batches);
+    return this.#port.position().instance > position.instance;
+  }
+
+  /** How many batches of the segment the anchor proves. */
+  #anchored({ batches }: Segment): number {
     const { crypto, view } = this.#port;
     const anchor = this.#anchor;
     const index = anchor ? batches.findIndex((batch) => batch.instance === anchor.instance - 1) : -1;
     const below = batches[index];
-    if (!anchor || !below) return [];
+    if (!anchor || !below) return 0;
     const { instance, batchDigest } = anchor;
     const over = historyDigest(crypto, { cluster: view.cluster, instance, previous: below.digest, batchDigest });
-    return over === anchor.digest ? batches.slice(0, index + 1) : [];
-  }
-
-  /** Which of the chained batches a certificate would prove, and the signatures to check; null when it proves none. */
-  #certificateChecks(
-    proof: HistoryProof,
-    batches: readonly LearnedBatch[],
-  ): { checks: SignatureCheck[]; proven: number } | null {
-    const { view, crypto } = this.#port;
-    const { certificate } = proof;
-    const first = batches[0] as LearnedBatch;
-    const last = batches.at(-1) as LearnedBatch;
-    let digest: Digest | undefined = batches[certificate.instance - first.instance]?.digest;
-    if (certificate.instance > last.instance) {
-      if (proof.links.length !== certificate.instance - last.instance) return null;
-      digest = last.digest;
-      let { instance } = last;
-      for (const batchDigest of proof.links) {
-        instance++;
-        digest = historyDigest(crypto, { cluster: view.cluster, instance, previous: digest, batchDigest });
-      }
-    }
-    if (digest !== certificate.digest) return null;
-    const checks = certificateChecks(view, certificate);
-    if (!checks) return null;
-    const proven = Math.min(batches.length, certificate.instance - first.instance);
-    return proven > 0 ? { checks, proven } : null;
-  }
-
-  #prove(
-    from: ReplicaId,
-    checks: readonly SignatureCheck[],
-    proven: readonly LearnedBatch[],
-    all: readonly LearnedBatch[],
-  ): void {
-    this.#verifying = true;
-    this.#port.verify(checks, (valid) => {
-      this.#verifying = false;
-      if (valid.includes(false)) {
-        this.#avoid(from);
-        this.#port.misbehaved(from, "HISTORY_CERTIFICATE");
-      } else {
-        this.#learn(proven);
-        this.#proveByStatus(from, all.slice(proven.length));
-      }
-      this.#ask();
-    });
+    return over === anchor.digest ? index + 1 : 0;
   }
 
   /** What is left may be proven by W signed STATUS of one (instance, digest) among the batches. */
-  #proveByStatus(from: ReplicaId, batches: readonly LearnedBatch[]): boolean {
+  #proveByStatus(segment: Segment): boolean {
     const { view } = this.#port;
-    for (let index = batches.length - 1; index >= 0; index--) {
-      const { instance, digest } = batches[index] as LearnedBatch;
-      const matching = [...this.#statuses].filter(
+    for (let index = segment.batches.length - 1; index >= 0; index--) {
+      const { instance, digest } = segment.batches[index] as ProvenBatch;
+      if (instance <= this.#port.position().instance) return false;
+      const matching = [...this.#claims.statuses].filter(
         ([, status]) => status.decided === instance && status.digest === digest,
       );
       if (matching.length < view.weakQuorum) continue;
@@ -297,25 +353,22 @@ export class CatchUp {
         statement: statusStatement(view.cluster, status),
         signature: status.signature,
       }));
-      this.#verifying = true;
+      this.#verifying++;
       this.#port.verify(checks, (valid) => {
-        this.#verifying = false;
+        this.#verifying--;
         matching.forEach(([replica], at) => {
           if (!valid[at]) this.#port.misbehaved(replica, "STATUS_SIGNATURE");
         });
-        if (valid.filter((ok) => ok).length >= view.weakQuorum) this.#learn(batches.slice(0, index + 1));
-        else this.#avoid(from);
-        this.#ask();
+        if (valid.filter((ok) => ok).length < view.weakQuorum) {
+          this.#avoid(segment.source);
+          this.#ask();
+          return;
+        }
+        segment.proven = index + 1;
+        this.#keep(segment);
       });
       return true;
     }
     return false;
-  }
-
-  /** Only what continues our position: it may have moved while signatures were checked. */
-  #learn(batches: readonly LearnedBatch[]): void {
-    const { instance } = this.#port.position();
-    const next = batches.filter((batch) => batch.instance > instance);
-    if (next[0]?.instance === instance + 1) this.#port.learn(next);
   }
 }

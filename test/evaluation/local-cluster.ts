@@ -1,6 +1,7 @@
 /**
- * Four or more kv-server processes on loopback for an evaluation: killed, frozen, thawed and started again by replica, and asked
- * who leads. Guarantees: every process has ended and the folder is gone after `close`.
+ * Four or more kv-server processes on loopback for an evaluation: killed, frozen, thawed, robbed of their data and started
+ * again by replica, and asked who leads and where they stand. Guarantees: every process has ended and the folder is gone after
+ * `close`.
  */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -9,21 +10,45 @@ import { parse as parseYaml, stringify as yamlText } from "yaml";
 import { addressesOf, firstTaken } from "../../cli/local/ports.ts";
 import { isExit, lastLogMessage, type ReplicaProcess, startReplica } from "../../cli/local/replica-process.ts";
 import { writeCluster } from "../../cli/local/write-cluster.ts";
-import { askReplicas, type ReplicaStatus } from "../../cli/replica-status.ts";
+import { adminUrl, askReplicas, httpGet, type ReplicaStatus } from "../../cli/replica-status.ts";
 import { type ClusterFile, clusterOf } from "../../protocol/cluster.ts";
 import { nodeCrypto } from "../../protocol/crypto/node.ts";
 import type { NodeFile } from "../../server/config.ts";
+import type { TransferProgress } from "../../server/transfer/transfer.ts";
 
 const BASE_PORT_MIN = 20_000;
 const BASE_PORTS = 10_000;
 const PORT_TRIES = 20;
 const ANSWER_MS_MAX = 500;
+const DETAIL_MS_MAX = 5_000;
 const LOOK_MS = 20;
+const LAST_WORDS = 15;
 
 export interface LocalClusterOptions {
   readonly replicas: number;
   readonly requestTimeoutMs: number;
   readonly server: URL;
+  /** Further settings of every replica. */
+  readonly settings?: Partial<NodeFile>;
+  /** What runs instead of `server` for some replicas. */
+  readonly programs?: ReadonlyMap<number, ReplicaProgram>;
+}
+
+export interface ReplicaProgram {
+  readonly program: URL;
+  readonly args: readonly string[];
+}
+
+/** What `/status` says beyond what the command line uses. */
+export interface ReplicaDetail extends Omit<ReplicaStatus, "state" | "recovery" | "alarms" | "checkpoints" | "log"> {
+  readonly state: string;
+  readonly recovery: TransferProgress | null;
+  readonly alarms: readonly { readonly code: string; readonly detail: string }[];
+  readonly checkpoints?: {
+    readonly newest: { readonly instance: number; readonly root: string; readonly bytes: number } | null;
+    readonly computing: boolean;
+  };
+  readonly log?: { readonly first: number; readonly last: number; readonly bytes: number };
 }
 
 export interface Leadership {
@@ -35,12 +60,22 @@ export class LocalCluster {
   readonly folder: string;
   readonly file: ClusterFile;
   readonly #server: URL;
+  readonly #programs: ReadonlyMap<number, ReplicaProgram>;
   readonly #processes = new Map<number, ReplicaProcess>();
+  readonly #ended = new Set<number>();
 
-  private constructor(folder: string, file: ClusterFile, server: URL) {
+  /** However this process ends, by `process.exit` too. */
+  readonly #atExit = (): void => {
+    for (const replica of this.#processes.values()) replica.kill("SIGKILL");
+    rmSync(this.folder, { recursive: true, force: true, maxRetries: 5 });
+  };
+
+  private constructor(folder: string, file: ClusterFile, options: LocalClusterOptions) {
     this.folder = folder;
     this.file = file;
-    this.#server = server;
+    this.#server = options.server;
+    this.#programs = options.programs ?? new Map();
+    process.once("exit", this.#atExit);
   }
 
   /** Writes the files and starts every replica. @throws Error with the last words of one that did not start */
@@ -48,7 +83,7 @@ export class LocalCluster {
     const folder = mkdtempSync(join(tmpdir(), "quorate-evaluation-"));
     let cluster: LocalCluster | null = null;
     try {
-      cluster = new LocalCluster(folder, await writeFiles(folder, options), options.server);
+      cluster = new LocalCluster(folder, await writeFiles(folder, options), options);
       for (const { id } of cluster.file.members) await cluster.startOne(id);
       return cluster;
     } catch (error) {
@@ -66,11 +101,28 @@ export class LocalCluster {
     return this.file.members.map(({ id }) => id);
   }
 
+  home(id: number): string {
+    return join(this.folder, "cluster", `replica-${id}`);
+  }
+
+  hasEnded(id: number): boolean {
+    return this.#ended.has(id);
+  }
+
+  pid(id: number): number {
+    return this.#processes.get(id)?.pid ?? 0;
+  }
+
   async startOne(id: number): Promise<void> {
-    const home = join(this.folder, "cluster", `replica-${id}`);
+    const home = this.home(id);
     const log = join(home, "server.log");
-    const replica = startReplica({ config: join(home, "node.yaml"), log, program: this.#server });
+    const { program, args } = this.#programs.get(id) ?? { program: this.#server, args: [] };
+    const replica = startReplica({ config: join(home, "node.yaml"), log, program, args });
     this.#processes.set(id, replica);
+    this.#ended.delete(id);
+    void replica.exited.then(() => {
+      if (this.#processes.get(id) === replica) this.#ended.add(id);
+    });
     if (!isExit(await replica.ready)) return;
     throw new Error(`replica ${id} did not start: ${lastLogMessage(log) ?? "no log"}`);
   }
@@ -83,6 +135,58 @@ export class LocalCluster {
     const replica = this.#processes.get(id);
     replica?.kill("SIGKILL");
     await replica?.exited;
+  }
+
+  /** Ends the replica and deletes everything it has on disk but its keys and configuration. */
+  async rob(id: number): Promise<void> {
+    await this.kill(id);
+    rmSync(join(this.home(id), "data"), { recursive: true });
+  }
+
+  /** The log of all processes that ran this replica, line by line. */
+  log(id: number): Record<string, unknown>[] {
+    const lines = readFileSync(join(this.home(id), "server.log"), "utf8")
+      .trimEnd()
+      .split("\n");
+    return lines.filter((line) => line.startsWith("{")).map((line) => JSON.parse(line) as Record<string, unknown>);
+  }
+
+  /** The newest lines of its log, for a report of what went wrong. */
+  lastWords(id: number): string {
+    return this.log(id)
+      .slice(-LAST_WORDS)
+      .map((line) => JSON.stringify(line))
+      .join("\n");
+  }
+
+  /** What a replica says of itself in full; null when it does not answer. */
+  async detail(id: number): Promise<ReplicaDetail | null> {
+    const answer = await this.#get(id, "/status");
+    return answer === null ? null : (JSON.parse(answer) as ReplicaDetail);
+  }
+
+  /** The sum of a counter over all its labels. @throws Error when the replica does not answer */
+  async metric(id: number, name: string): Promise<number> {
+    const answer = await this.#get(id, "/metrics");
+    if (answer === null) throw new Error(`replica ${id} does not say its metrics`);
+    const lines = answer.split("\n").filter((line) => line.startsWith(`${name}{`) || line.startsWith(`${name} `));
+    return lines.reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(" ") + 1)), 0);
+  }
+
+  async #get(id: number, path: string): Promise<string | null> {
+    const member = this.file.members.find((other) => other.id === id);
+    if (!member) return null;
+    const answer = await httpGet(adminUrl(member, path), DETAIL_MS_MAX);
+    return answer.problem === null ? answer.text : null;
+  }
+
+  /** Until these replicas have executed the same instance with the same history; gives what they say. */
+  async agreement(ids: readonly number[] = this.ids, timeoutMs = 60_000): Promise<ReplicaDetail[]> {
+    return await untilFound(timeoutMs, `agreement of replicas ${ids.join(", ")}`, async () => {
+      const details = await Promise.all(ids.map((id) => this.detail(id)));
+      const names = new Set(details.map((detail) => detail && `${detail.executed} ${detail.historyDigest}`));
+      return names.size === 1 && !details.includes(null) ? (details as ReplicaDetail[]) : null;
+    });
   }
 
   /** What each replica that answers says of itself. */
@@ -117,6 +221,7 @@ export class LocalCluster {
   async close(): Promise<void> {
     for (const replica of this.#processes.values()) replica.kill("SIGKILL");
     await Promise.all([...this.#processes.values()].map((replica) => replica.exited));
+    process.off("exit", this.#atExit);
     rmSync(this.folder, { recursive: true, force: true });
   }
 }
@@ -136,13 +241,13 @@ async function writeFiles(folder: string, options: LocalClusterOptions): Promise
   throw new Error(`found no free ports for ${options.replicas} replicas`);
 }
 
-function configure(path: string, { requestTimeoutMs }: LocalClusterOptions): void {
+function configure(path: string, { requestTimeoutMs, settings }: LocalClusterOptions): void {
   const node = parseYaml(readFileSync(path, "utf8")) as NodeFile;
-  writeFileSync(path, yamlText({ ...node, requestTimeoutMs }));
+  writeFileSync(path, yamlText({ ...node, requestTimeoutMs, ...settings }));
 }
 
 /** @throws Error naming what was awaited */
-async function untilFound<T>(timeoutMs: number, what: string, look: () => Promise<T | null>): Promise<T> {
+export async function untilFound<T>(timeoutMs: number, what: string, look: () => Promise<T | null>): Promise<T> {
   const deadline = performance.now() + timeoutMs;
   for (;;) {
     const found = await look();

@@ -71,7 +71,14 @@ export interface Status {
   readonly peers: readonly { readonly replica: number; readonly connected: boolean; readonly decided: number | null }[];
   readonly queues: Readonly<Record<string, number>>;
   readonly requests: Readonly<Record<string, number>>;
-  readonly disk: { readonly journalBytes: number; readonly stateBytes: number };
+  readonly recovery: { readonly phase: string; readonly donor: number | null; readonly bytes: number } | null;
+  readonly alarms: readonly { readonly code: string; readonly detail: string }[];
+  readonly checkpoints?: {
+    readonly newest: { readonly instance: number; readonly root: string } | null;
+    readonly computing: boolean;
+  };
+  readonly log?: { readonly first: number; readonly last: number; readonly bytes: number };
+  readonly disk: { readonly journalBytes: number; readonly stateBytes: number; readonly asideBytes: number };
 }
 
 export interface NewCluster {

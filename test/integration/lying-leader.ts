@@ -204,7 +204,7 @@ const config = loadServerConfig(values.config ?? "", { env: {} });
 const logger = openLogger({ level: config.logLevel, replica: config.replica });
 let server: RunningServer | null = null;
 const previous = (instance: number): Digest | null => {
-  const decided = server?.replica.core.state.lastDecided;
+  const decided = server?.host.replica?.core.state.lastDecided;
   return decided?.instance === instance - 1 ? decided.digest : null;
 };
 const victim = latin1(fromHex(values.victim)) as Digest;

@@ -3,6 +3,8 @@
  * whatever it says is authentic. What it may lie about is named on the command line:
  *
  *   lying-replica.ts --config FILE --lies results,replies,votes,status,history,garbage
+ *
+ * With `--lies donor` it lies to whoever fetches the state, in the way that `--donor-way` names (lying-donor.ts).
  */
 import { parseArgs } from "node:util";
 import { latin1 } from "../../protocol/bytes.ts";
@@ -25,9 +27,12 @@ import { openTcpLinks, type TcpLinksOptions } from "../../server/network/tcp-lin
 import { type ServerParts, startServer } from "../../server/server.ts";
 import type { ExecutionContext, Service, ServiceState } from "../../server/service/contract.ts";
 import { KvService } from "../../server/service/kv-service.ts";
+import { DONOR_WAYS, type DonorWay, openLyingDonorLinks } from "./lying-donor.ts";
 import { WrappedLinks } from "./wrapped-links.ts";
 
-const SUBJECTS = ["results", "replies", "votes", "status", "history", "garbage"] as const;
+const SUBJECTS = ["results", "replies", "votes", "status", "history", "garbage", "donor"] as const;
+/** What it lies about when nothing is named. */
+const USUAL = SUBJECTS.filter((subject) => subject !== "donor");
 type Subject = (typeof SUBJECTS)[number];
 type Lies = ReadonlySet<string>;
 
@@ -242,7 +247,12 @@ async function openLyingGateway(options: GatewayOptions): Promise<Gateway> {
   };
 }
 
-function partsOf(config: ServerConfig, lies: Lies): Partial<ServerParts> {
+function partsOf(config: ServerConfig, lies: Lies, donorWay: string): Partial<ServerParts> {
+  if (lies.has("donor")) {
+    const way = DONOR_WAYS.find((known): known is DonorWay => known === donorWay);
+    if (!way) throw new Error(`no donor lies like ${donorWay}; known are ${DONOR_WAYS.join(", ")}`);
+    return { openLinks: (options) => openLyingDonorLinks(options, config, way) };
+  }
   const openLinks = async (options: TcpLinksOptions): Promise<LyingLinks> =>
     new LyingLinks(await openTcpLinks(options), config, lies);
   return {
@@ -259,10 +269,16 @@ function liesOf(text: string): Lies {
   return new Set(named);
 }
 
-const { values } = parseArgs({ options: { config: { type: "string" }, lies: { type: "string" } } });
+const { values } = parseArgs({
+  options: { config: { type: "string" }, lies: { type: "string" }, "donor-way": { type: "string", default: "state" } },
+});
 const config = loadServerConfig(values.config ?? "", { env: {} });
 const logger = openLogger({ level: config.logLevel, replica: config.replica });
-const server = await startServer(config, logger, partsOf(config, liesOf(values.lies ?? SUBJECTS.join(","))));
+const server = await startServer(
+  config,
+  logger,
+  partsOf(config, liesOf(values.lies ?? USUAL.join(",")), values["donor-way"]),
+);
 const stop = async (): Promise<void> => {
   await server.stop();
   process.exit(0);

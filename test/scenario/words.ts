@@ -13,7 +13,7 @@ function votersOf(certificate: Certificate): string {
     .join(",");
 }
 
-export function recordWords(names: Names, record: Certificate | null): string {
+export function recordWords(names: Names, record: Pick<Certificate, "regency" | "instance" | "digest"> | null): string {
   if (!record) return "none";
   return `r${record.regency} i${record.instance} ${names.digest(record.digest)}`;
 }
@@ -37,7 +37,7 @@ export function messageWords(names: Names, message: Message): string {
     case "BATCH":
       return `${type} i${message.instance} ${names.digest(message.digest)}`;
     case "FETCH_HISTORY":
-      return `${type} from i${message.from}`;
+      return `${type} i${message.from} to i${message.to}`;
     case "HISTORY":
       return `${type} from i${message.from}: ${message.batches.map((batch) => names.batch(batch)).join(" ")}`;
     case "STOP": {
@@ -52,6 +52,18 @@ export function messageWords(names: Names, message: Message): string {
       const reports = message.stopData.map((data) => `${data.replica}: ${recordWords(names, data.record)}`);
       return `${type} r${regency} ${names.batch(message.batch)} because (${reports.join(" | ")})`;
     }
+    case "OFFER": {
+      const remembered = message.yourWrite ? `, remembers WRITE ${recordWords(names, message.yourWrite)}` : "";
+      return `${type} wants r${message.wanted}, certified ${recordWords(names, message.newest)}${remembered}`;
+    }
+    case "FETCH_OFFER":
+      return type;
+    case "FETCH_MANIFEST":
+    case "MANIFEST":
+    case "FETCH_CHUNK":
+    case "CHUNK":
+    case "ROOT":
+      return `${type} i${message.instance}`;
   }
 }
 
@@ -61,6 +73,10 @@ function recordsWords(names: Names, record: CoreRecord): string {
       return `regency ${record.regency}`;
     case "started":
       return "that it started";
+    case "forgotten":
+      return `that it forgot its votes up to i${record.until ?? "?"} and below r${record.regency}`;
+    case "remembered":
+      return "that nothing forgotten matters any more";
     case "instance": {
       const { instance, regency, digest, certificate } = record;
       const what = names.digest(digest);
@@ -96,6 +112,12 @@ export function effectWords(names: Names, effect: Effect): string | null {
       return `demands signatures of ${names.client(effect.client)}`;
     case "misbehaved":
       return `rejects what ${effect.replica} sent: ${effect.code}`;
+    case "transfer":
+      return `needs a checkpoint: ${effect.reason}`;
+    case "forgotten":
+      return `has forgotten its votes: ${effect.reason}`;
+    case "remembered":
+      return "has nothing more to remember";
     case "stopping": {
       const kept = effect.messages?.map((message) => messageWords(names, message)).join(", ");
       return kept === undefined ? "stops, not knowing what it sent" : `stops, remembering ${kept || "nothing"}`;
@@ -104,6 +126,9 @@ export function effectWords(names: Names, effect: Effect): string | null {
     case "verify":
     case "durable":
     case "wake":
+    case "offer":
+    case "root":
+    case "serveImage":
       return null;
   }
 }

@@ -15,6 +15,7 @@ import type {
   Effect,
   Input,
   JournaledInstance,
+  OfferFacts,
   SignatureCheck,
 } from "../../server/consensus/contract.ts";
 import type { RunObserver } from "./checkers/events.ts";
@@ -27,13 +28,14 @@ import {
   type Disk,
   ENVELOPE,
   emptyDisk,
+  GENESIS,
   type SimulatedReplica,
 } from "./core-replica.ts";
 import { fastCrypto } from "./fast-crypto.ts";
 import { type Random, seeded } from "./random.ts";
 
 export { Violation } from "./contract.ts";
-export { CLUSTER, ENVELOPE, GENESIS, type SimulatedReplica, signerOf } from "./core-replica.ts";
+export { CLUSTER, copyOfDisk, ENVELOPE, GENESIS, type SimulatedReplica, signerOf } from "./core-replica.ts";
 
 export interface ClusterOptions {
   readonly n: number;
@@ -48,6 +50,8 @@ export interface ClusterOptions {
   /** Is this request's authenticator good at this replica, or which signature has to be? Default: yes. */
   readonly authentic?: (replica: number, request: Request, envelope: Uint8Array) => boolean | SignatureCheck;
   readonly requestTimeoutMs?: number;
+  /** Do replicas ask what the others remember of them, before they vote? Default: no. */
+  readonly recollect?: boolean;
   /** What every choice is drawn from; by default a generator for `seed`. */
   readonly random?: Random;
   /** Told what correct replicas do. */
@@ -109,7 +113,8 @@ export class CoreCluster {
       return verdict && !this.replicas[slot]?.demoted.has(request.client) ? "authentic" : "unproven";
     };
     const requestTimeoutMs = this.#options.requestTimeoutMs ?? 1_000;
-    return boot({ view: this.view, id, slot, disk, authenticate, requestTimeoutMs });
+    const hear = this.#options.recollect ? this.view.rememberers : 0;
+    return boot({ view: this.view, id, slot, disk, authenticate, requestTimeoutMs, hear });
   }
 
   /** Correct, and the only one of its identity: what it does is held against the product. */
@@ -194,7 +199,7 @@ export class CoreCluster {
         replica.durableUpTo = effect.instance;
         return;
       case "serveHistory":
-        this.#serveHistory(replica, effect.to, effect.from, effect.decided);
+        this.#serveHistory(replica, effect.to, effect.from, effect.upTo);
         return;
       case "serveBatch":
         this.#serveBatch(replica, effect);
@@ -215,9 +220,31 @@ export class CoreCluster {
       case "stopping":
         if (effect.messages) replica.disk.cleanStop = effect.messages.map(encodeMessage);
         return;
+      case "offer":
+        this.#offer(replica, effect.to, effect.facts);
+        return;
+      case "forgotten":
+      case "remembered":
+      case "root":
+      case "serveImage":
       case "wake":
         return;
+      case "transfer":
+        throw new Violation("log", `replica ${replica.id} cannot reach the log of anybody: ${effect.reason}`);
     }
+  }
+
+  #offer(replica: SimulatedReplica, to: number, facts: OfferFacts): void {
+    const first = Math.min(...replica.disk.instances.keys());
+    const logFirst = Number.isFinite(first) ? first : 0;
+    this.#postTo(replica, (id) => id === to, {
+      type: "OFFER",
+      ...facts,
+      logFirst,
+      logBytes: 0,
+      checkpoints: [],
+      roots: [],
+    });
   }
 
   #decided(replica: SimulatedReplica, { instance, digest, batch }: Decision): void {
@@ -241,13 +268,14 @@ export class CoreCluster {
     this.#postTo(replica, (id) => id === to, { type: "BATCH", view: 0, regency: 0, instance, digest, batch });
   }
 
-  #serveHistory(replica: SimulatedReplica, to: number, from: number, decided: number): void {
+  #serveHistory(replica: SimulatedReplica, to: number, from: number, upTo: number): void {
+    const { instances } = replica.disk;
     const records: JournaledInstance[] = [];
-    for (let at = from; at <= decided && records.length < 4; at++)
-      records.push(replica.disk.instances.get(at) as JournaledInstance);
+    for (let at = from; at <= upTo && records.length < 4; at++) records.push(instances.get(at) as JournaledInstance);
     const last = records.at(-1);
     if (!last) return;
-    const beyond = last.instance < decided ? replica.disk.instances.get(last.instance + 1) : undefined;
+    const beyond = instances.get(last.instance + 1);
+    const previous = instances.get(from - 1)?.digest ?? GENESIS;
     const within = records.findLast((record) => record.certificate)?.certificate;
     const proof = beyond?.certificate
       ? { links: [beyond.batchDigest], certificate: beyond.certificate }
@@ -255,7 +283,15 @@ export class CoreCluster {
         ? { links: [], certificate: within }
         : null;
     const batches = records.map((record) => record.batch);
-    this.#postTo(replica, (id) => id === to, { type: "HISTORY", view: 0, regency: 0, from, batches, proof });
+    this.#postTo(replica, (id) => id === to, {
+      type: "HISTORY",
+      view: 0,
+      regency: 0,
+      from,
+      previous,
+      batches,
+      proof,
+    });
   }
 
   #post(from: number, to: number, message: Message): void {
@@ -364,6 +400,8 @@ export class CoreCluster {
       disk.cleanStop = null;
       if (record.type === "instance") disk.instances.set(record.instance, record);
       if (record.type === "regency") disk.regency = Math.max(disk.regency, record.regency);
+      if (record.type === "forgotten") disk.forgotten = { until: record.until, regency: record.regency };
+      if (record.type === "remembered") disk.forgotten = null;
     }
   }
 
@@ -432,6 +470,13 @@ export class CoreCluster {
     );
     this.tickOne(replica);
     for (const { slot, up } of this.replicas) if (up && slot !== id) this.mend(id, slot);
+  }
+
+  /** The disk of a replica that is down is replaced by an empty one, or by an older copy of itself. */
+  replaceDisk(id: number, disk: Disk | null): void {
+    const replica = this.replicas[id] as SimulatedReplica;
+    const lost = { ...emptyDisk(), cleanStop: null, forgotten: { until: null, regency: 0 } };
+    this.replicas[id] = { ...replica, disk: disk ?? lost };
   }
 
   stopCleanly(id: number): void {

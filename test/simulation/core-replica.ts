@@ -9,7 +9,7 @@ import { certificateChecks } from "../../protocol/certificate.ts";
 import { encodeEnvelope, type Request } from "../../protocol/request.ts";
 import { type View, viewOf } from "../../protocol/view.ts";
 import type { Authentication, CoreRecord, JournaledInstance } from "../../server/consensus/contract.ts";
-import { decidedInstance, startOf } from "../../server/consensus/restart.ts";
+import { decidedInstance, type Forgotten, startOf } from "../../server/consensus/restart.ts";
 import { Core } from "../../server/core.ts";
 import { fastCrypto, fastPublicKey } from "./fast-crypto.ts";
 
@@ -57,11 +57,16 @@ export interface Disk {
   readonly instances: Map<number, JournaledInstance>;
   regency: number;
   cleanStop: readonly Uint8Array[] | null;
+  forgotten: Forgotten | null;
 }
 
 /** A founded disk: like one after a clean stop that had nothing to remember. */
 export function emptyDisk(): Disk {
-  return { instances: new Map(), regency: 0, cleanStop: [] };
+  return { instances: new Map(), regency: 0, cleanStop: [], forgotten: null };
+}
+
+export function copyOfDisk(disk: Disk): Disk {
+  return { ...disk, instances: new Map(disk.instances) };
 }
 
 export interface SimulatedReplica {
@@ -93,6 +98,8 @@ export interface BootOptions {
   readonly disk: Disk;
   readonly authenticate: (request: Request, envelope: Uint8Array) => Authentication;
   readonly requestTimeoutMs: number;
+  /** How many others must say what they remember of it. */
+  readonly hear: number;
 }
 
 function isCertified(view: View, { certificate }: JournaledInstance): boolean {
@@ -101,7 +108,7 @@ function isCertified(view: View, { certificate }: JournaledInstance): boolean {
 }
 
 /** A process on this disk, as far as a core goes. */
-export function boot({ view, id, slot, disk, authenticate, requestTimeoutMs }: BootOptions): SimulatedReplica {
+export function boot({ view, id, slot, disk, authenticate, requestTimeoutMs, hear }: BootOptions): SimulatedReplica {
   const last = Math.max(0, ...disk.instances.keys());
   const newest = disk.instances.get(last) ?? null;
   const decided = decidedInstance({ applied: 0, newest });
@@ -125,6 +132,10 @@ export function boot({ view, id, slot, disk, authenticate, requestTimeoutMs }: B
       newestAccepted: accepted[0] ?? null,
       lastRecord: at ?? null,
       cleanStop: disk.cleanStop,
+      base: 0,
+      forgotten: disk.forgotten,
+      keptCertificate: null,
+      hear,
     },
     { instance: decided, digest: at?.digest ?? GENESIS, timestampMs },
   );
@@ -144,6 +155,7 @@ export function boot({ view, id, slot, disk, authenticate, requestTimeoutMs }: B
         requestTimeoutMs,
         statusIntervalMs: 250,
         executionLagMax: 16,
+        emptyLagMax: Number.POSITIVE_INFINITY,
       },
     },
     start,

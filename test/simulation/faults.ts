@@ -1,11 +1,11 @@
 /**
- * The faults of a run, and the atlas that keeps them within the model: at any time at most f replicas lie or have lost
- * what their disks should hold; every other one may crash, stand still or be cut off at any moment, all of them at once
- * too. `heal` ends everything but what cannot be mended.
+ * The faults of a run, within the model: at any time at most f replicas lie or have lost what their disks should hold
+ * (disk-faults.ts); every other one may crash, stand still or be cut off at any moment, all of them at once too. `heal` ends
+ * everything: whoever lost its disk comes back and catches up.
  */
 import { QuorateError } from "../../protocol/errors.ts";
 import type { Effect } from "../../server/consensus/contract.ts";
-import { Violation } from "./contract.ts";
+import { type DiskFault, DiskFaults } from "./disk-faults.ts";
 import { HEALTHY_DISK_US, type Machine } from "./machine.ts";
 import type { Plan, Recurring } from "./plan.ts";
 import { WireFaults } from "./wire-faults.ts";
@@ -15,18 +15,20 @@ const MILLISECOND_US = 1_000;
 const SECOND_US = 1_000_000;
 /** An ambushed machine crashes this soon after it did something: before or after the disk, before or after the wire. */
 const AMBUSH_US = 3 * MILLISECOND_US;
+/** An ambush on a transfer comes within so many completed writes. */
+const AMBUSH_WRITES = 12;
 const SKEW_MS = 12_000;
 
 export class Faults {
-  /** Correct replicas that can never come back. */
-  readonly lost = new Set<Machine>();
   readonly #world: World;
   readonly #plan: Plan;
   readonly #wires: WireFaults;
+  readonly #disks: DiskFaults;
   readonly #ambushed = new Set<Machine>();
+  /** Writes that a machine may still complete while it fetches a state. */
+  readonly #transferAmbushed = new Map<Machine, number>();
   /** Machines whose disk was told to refuse: halting is what they should do. */
   readonly #refusing = new Set<Machine>();
-  readonly #damaged = new Map<Machine, "journal" | "state" | "lost">();
   #dead: ReadonlySet<Machine> = new Set();
   #healed = false;
 
@@ -34,9 +36,12 @@ export class Faults {
     this.#world = world;
     this.#plan = plan;
     this.#wires = new WireFaults(world, plan.troubleUs);
+    this.#disks = new DiskFaults(world, (machine) => this.#crash(machine));
     world.onFailed = (machine, error) => this.#onFailed(machine, error);
-    world.onStarted = (machine) => this.#onStarted(machine);
     world.onEffects = (machine, effects) => this.#onEffects(machine, effects);
+    world.onWrote = (machine) => this.#onWrote(machine);
+    world.onStarted = (machine) => this.#disks.started(machine);
+    world.onSample = () => this.#disks.look();
   }
 
   start(): void {
@@ -48,14 +53,15 @@ export class Faults {
   }
 
   /**
-   * Ends all faults. Whoever is down comes back, but the lost and, of the rest of f, `deadAtLast` more that stay dead.
+   * Ends all faults. Whoever is down comes back, with whatever its disk holds, but for `deadAtLast` that stay dead: with
+   * those that lie or are recovering no more than f.
    * @returns the correct machines that live from now on
    */
   heal(): Machine[] {
     this.#healed = true;
     this.#ambushed.clear();
+    this.#transferAmbushed.clear();
     const world = this.#world;
-    const { random } = world.scheduler;
     this.#wires.heal();
     for (const client of world.clients) client.skewMs = 0;
     for (const machine of world.machines) {
@@ -64,66 +70,48 @@ export class Faults {
       machine.disk.mend();
       machine.resume();
     }
-    const dead = new Set(this.lost);
-    const left = this.#room;
-    for (let count = 0; count < Math.min(left, this.#plan.deadAtLast); count++) {
-      const candidates = this.#correct().filter((machine) => !dead.has(machine));
-      const victim = random.pick(candidates);
+    const correct = world.machines.filter((machine) => machine.trusted);
+    const dead = this.#deadAtLast(correct);
+    for (const machine of world.machines) if (!dead.has(machine)) machine.start();
+    this.#dead = dead;
+    return correct.filter((machine) => !dead.has(machine));
+  }
+
+  #deadAtLast(correct: readonly Machine[]): ReadonlySet<Machine> {
+    const { options, machines, scheduler } = this.#world;
+    const liars = new Set(machines.filter((machine) => !machine.trusted).map((machine) => machine.self));
+    const { recovering } = this.#disks;
+    const dead = new Set<Machine>();
+    for (let count = 0; count < this.#plan.deadAtLast; count++) {
+      const room = options.f - liars.size - new Set([...recovering, ...dead]).size;
+      const candidates = correct.filter((machine) => !dead.has(machine) && (room > 0 || recovering.has(machine)));
+      if (candidates.length === 0) break;
+      const victim = scheduler.random.pick(candidates);
       dead.add(victim);
       this.#count("dead at last", victim);
       victim.crash({ keep: "all", linger: true });
     }
-    for (const machine of world.machines) if (!dead.has(machine)) machine.start();
-    this.#dead = dead;
-    return this.#correct().filter((machine) => !dead.has(machine));
-  }
-
-  // ---- the atlas
-
-  /** How many more replicas may fail for good. */
-  get #room(): number {
-    const { machines, options } = this.#world;
-    const liars = new Set(machines.filter((machine) => !machine.trusted).map((machine) => machine.self));
-    return options.f - liars.size - this.lost.size;
-  }
-
-  #correct(): Machine[] {
-    return this.#world.machines.filter((machine) => machine.trusted && !this.lost.has(machine));
+    return dead;
   }
 
   #running(): Machine[] {
-    return this.#world.machines.filter((machine) => machine.state !== "down" && !this.lost.has(machine));
+    return this.#world.machines.filter((machine) => machine.state !== "down");
   }
 
   /** A process ended by itself. Whoever was told to fail comes back; of anybody else it is a bug. */
   #onFailed(machine: Machine, error: unknown): void {
     const code = error instanceof QuorateError ? error.code : null;
-    const damage = this.#damaged.get(machine);
-    if (damage === "state" && code === "STORAGE_DAMAGED") {
-      this.#damaged.delete(machine);
-      machine.disk.loseState();
-      this.#restartSoon(machine);
-    } else if (damage && (code === "STORAGE_DAMAGED" || code === "STORAGE_UNFOUNDED")) {
-      this.#damaged.delete(machine);
-    } else if (this.#refusing.has(machine) && (code === "STORAGE_FULL" || code === "STORAGE_FAILED")) {
+    if (this.#refusing.has(machine) && (code === "STORAGE_FULL" || code === "STORAGE_FAILED")) {
       this.#count("disk refused", machine);
       this.#restartSoon(machine);
     } else if (!machine.trusted) this.#restartSoon(machine);
     else this.#world.scheduler.fail(error);
   }
 
-  #onStarted(machine: Machine): void {
-    const damage = this.#damaged.get(machine);
-    if (damage)
-      this.#world.scheduler.fail(
-        new Violation("damage", `${machine.name} starts on a ${damage} store that was damaged`),
-      );
-  }
-
   #restartSoon(machine: Machine): void {
     const { scheduler } = this.#world;
     scheduler.after(scheduler.exponential(this.#plan.downUs), () => {
-      if (!this.lost.has(machine) && !this.#dead.has(machine)) machine.start();
+      if (!this.#dead.has(machine)) machine.start();
     });
   }
 
@@ -152,11 +140,13 @@ export class Faults {
     restart: () => this.#restart(),
     pause: () => this.#pause(),
     "slow-disk": () => this.#slowDisk(),
-    "full-disk": () => this.#refuse("full-disk"),
-    "disk-error": () => this.#refuse("disk-error"),
+    "full-disk": () => this.#fill(),
+    "disk-error": () => this.#refuse(),
     "state-damage": () => this.#damage("state-damage"),
     "journal-damage": () => this.#damage("journal-damage"),
     "lost-disk": () => this.#damage("lost-disk"),
+    rollback: () => this.#damage("rollback"),
+    "transfer-ambush": () => this.#ambushTransfer(),
     skew: () => this.#skew(),
     "client-restart": () => this.#restartClient(),
   };
@@ -184,7 +174,29 @@ export class Faults {
     if (running.length > 0) this.#ambushed.add(this.#world.scheduler.random.pick(running));
   }
 
+  /** The next time a machine fetches a state, it crashes after a few writes: between any two steps of it. */
+  #ambushTransfer(): void {
+    const { machines, scheduler } = this.#world;
+    const { random } = scheduler;
+    const transferring = machines.filter((machine) => machine.host?.stage.type === "transfer");
+    const machine = random.pick(transferring.length > 0 ? transferring : machines);
+    this.#transferAmbushed.set(machine, 1 + random.below(AMBUSH_WRITES));
+  }
+
+  #onWrote(machine: Machine): void {
+    const left = this.#transferAmbushed.get(machine);
+    const stage = machine.host?.stage.type;
+    if (left === undefined || (stage !== "transfer" && stage !== "opening")) return;
+    this.#transferAmbushed.set(machine, left - 1);
+    if (left > 1) return;
+    this.#transferAmbushed.delete(machine);
+    this.#count("transfer-ambush", machine);
+    this.#crash(machine);
+    this.#restartSoon(machine);
+  }
+
   #onEffects(machine: Machine, effects: readonly Effect[]): void {
+    if (effects.some((effect) => effect.type === "remembered")) this.#disks.noticed(machine);
     if (!this.#ambushed.has(machine) || !effects.some(matters)) return;
     this.#ambushed.delete(machine);
     const { scheduler } = this.#world;
@@ -224,7 +236,7 @@ export class Faults {
   #startOnceDown(machine: Machine): void {
     const { scheduler } = this.#world;
     scheduler.after(scheduler.exponential(this.#plan.downUs), () => {
-      if (this.lost.has(machine) || this.#dead.has(machine)) return;
+      if (this.#dead.has(machine)) return;
       if (machine.state === "stopping") this.#startOnceDown(machine);
       else machine.start();
     });
@@ -251,35 +263,34 @@ export class Faults {
   }
 
   /** One of the next writes fails: the replica has to halt. */
-  #refuse(kind: "full-disk" | "disk-error"): void {
+  #refuse(): void {
     const { random } = this.#world.scheduler;
     const machine = random.pick(this.#world.machines);
-    if (this.lost.has(machine)) return;
-    this.#count(kind, machine);
+    this.#count("disk-error", machine);
     this.#refusing.add(machine);
-    const code = kind === "full-disk" ? "ENOSPC" : "EIO";
-    machine.disk.failWrite({ nth: 1 + random.below(4), code, reachesDisk: random.chance(0.5) });
+    machine.disk.failWrite({ nth: 1 + random.below(4), code: "EIO", reachesDisk: random.chance(0.5) });
   }
 
-  /** Damage while the machine is down; that of a journal, and the loss of everything, is for good. */
-  #damage(kind: "state-damage" | "journal-damage" | "lost-disk"): void {
-    const { random } = this.#world.scheduler;
-    const candidates = this.#correct().filter((machine) => machine.state !== "starting" && !this.#damaged.has(machine));
-    if (candidates.length === 0 || (kind !== "state-damage" && this.#room <= 0)) return;
-    const machine = random.pick(candidates);
-    const store = kind === "state-damage" ? "state" : "journal";
-    if (machine.disk.records(store) === 0) return;
-    this.#count(kind, machine);
-    this.#crash(machine);
-    if (kind !== "state-damage") this.lost.add(machine);
-    if (kind === "lost-disk") machine.disk.lose();
-    else {
-      const record = random.below(machine.disk.records(store));
-      machine.disk.flipByte({ store, record, byte: random.below(1_000), mask: 1 << random.below(8) });
+  /** No room for one write, or for a while: the replica has to go on by itself. */
+  #fill(): void {
+    const { scheduler, machines } = this.#world;
+    const { random } = scheduler;
+    const machine = random.pick(machines);
+    this.#count("full-disk", machine);
+    this.#refusing.add(machine);
+    if (random.chance(0.4)) {
+      machine.disk.failWrite({ nth: 1 + random.below(4), code: "ENOSPC", reachesDisk: random.chance(0.5) });
+      return;
     }
-    this.#damaged.set(machine, kind === "lost-disk" ? "lost" : store);
-    // The supervisor tries once: what it finds must be refused.
-    this.#world.scheduler.after(100 * MILLISECOND_US, () => machine.start());
+    machine.disk.fill();
+    scheduler.after(scheduler.exponential(this.#plan.troubleUs), () => machine.disk.mend());
+  }
+
+  #damage(kind: DiskFault): void {
+    const machine = this.#disks.inject(kind);
+    if (!machine) return;
+    this.#count(kind, machine);
+    if (machine.state === "down") this.#restartSoon(machine);
   }
 
   #skew(): void {

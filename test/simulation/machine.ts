@@ -5,13 +5,14 @@
  */
 import type { Cluster } from "../../protocol/cluster.ts";
 import type { Crypto } from "../../protocol/crypto/contract.ts";
-import { isRejection, QuorateError } from "../../protocol/errors.ts";
+import { isRejection, QuorateError, type Rejection } from "../../protocol/errors.ts";
 import { decodeMessage, encodeMessage, type Message } from "../../protocol/messages.ts";
 import type { ReplicaId } from "../../protocol/view.ts";
 import type { ConsensusOptions, Effect, SignatureCheck } from "../../server/consensus/contract.ts";
-import type { Links } from "../../server/network/contract.ts";
-import { recover } from "../../server/recover.ts";
-import { type Clock, Replica } from "../../server/replica.ts";
+import type { Clock } from "../../server/driver-contract.ts";
+import { type GatewayListener, Host, type LinkListener } from "../../server/host.ts";
+import type { Gateway, Links } from "../../server/network/contract.ts";
+import type { Replica } from "../../server/replica.ts";
 import type { Executor } from "../../server/service/executor.ts";
 import type { Storage } from "../../storage/contract.ts";
 import type { Attacker, Outgoing } from "./contract.ts";
@@ -30,7 +31,9 @@ export interface MachineWatcher {
   executed(machine: Machine, event: Parameters<Executor["execute"]>[0], digest: string, root: string): void;
   voted(machine: Machine, message: Message): void;
   regency(machine: Machine, installed: { regency: number; leader: ReplicaId }): void;
-  started(machine: Machine, newestInstance: number): void;
+  started(machine: Machine, at: { newestInstance: number; executedInstance: number }): void;
+  /** A write of its disk was completed, or is about to be. */
+  wrote(machine: Machine): void;
   /** The process halted by itself, or could not start. */
   failed(machine: Machine, error: unknown): void;
 }
@@ -45,6 +48,7 @@ export interface MachineParts {
   readonly links: LinkHub;
   readonly gateways: GatewayHub;
   readonly options: ConsensusOptions;
+  readonly checkpointPeriod: number;
   readonly watcher: MachineWatcher;
 }
 
@@ -67,21 +71,20 @@ export class Machine {
   attacker: Attacker | null = null;
   /** Byzantine, or played by two machines: its own faults prove nothing. */
   trusted = true;
+  /** Its disk was rolled back and nobody has shown it so yet: what it says may contradict what it said. */
+  forgetful = false;
   /** Milliseconds its wall clock is ahead. */
   skewMs = 0;
   /** How fast its monotonic clock runs. */
   clockRate = 1;
   /** How long a write to disk takes. */
   diskUs = HEALTHY_DISK_US;
-  replica: Replica | null = null;
-  executor: Executor | null = null;
+  host: Host | null = null;
   #service: RootedService | null = null;
   #state: State = "down";
   /** Raised whenever a process ends: callbacks of earlier processes find nobody. */
   #process = 0;
   #pausedWork: (() => void)[] | null = null;
-  #gateway: SimulatedGateway | null = null;
-  #storage: Storage | null = null;
 
   constructor(parts: MachineParts) {
     this.parts = parts;
@@ -92,7 +95,12 @@ export class Machine {
       crypto,
       schedule: (complete) => {
         const process = this.#process;
-        scheduler.after(scheduler.between(this.diskUs.min, this.diskUs.max), () => this.#enter(process, complete));
+        scheduler.after(scheduler.between(this.diskUs.min, this.diskUs.max), () => {
+          this.#enter(process, () => {
+            parts.watcher.wrote(this);
+            if (process === this.#process) complete();
+          });
+        });
       },
     });
   }
@@ -101,9 +109,15 @@ export class Machine {
     return this.#state;
   }
 
+  /** While a replica runs in the process. */
+  get replica(): Replica | null {
+    return this.host?.replica ?? null;
+  }
+
   /** Open while a process runs. */
   get storage(): Storage | null {
-    return this.#storage;
+    const stage = this.host?.stage;
+    return stage?.type === "replica" || stage?.type === "transfer" ? stage.storage : null;
   }
 
   get paused(): boolean {
@@ -126,77 +140,90 @@ export class Machine {
   }
 
   async #boot(process: number): Promise<void> {
-    const { cluster, crypto, options, links, gateways, watcher } = this.parts;
+    const { cluster, crypto, options, checkpointPeriod, watcher, trace } = this.parts;
     const { self } = this;
-    const founding = { cluster: cluster.id, replica: self, genesis: cluster.genesis };
-    const storage = await this.disk.open({ founding });
-    if (process !== this.#process) return;
-    this.#storage = storage;
-    const service = { current: null as RootedService | null };
-    const { executor, start } = await recover({
-      crypto,
-      cluster,
-      storage,
-      service: (state) => {
-        service.current = new RootedService(state);
-        return service.current;
-      },
-    });
-    if (process !== this.#process) return;
-    const identity = identityOf(`replica ${self}`);
-    const clock = this.#clock(process);
-    const replica = new Replica({
+    const host = new Host({
       cluster,
       self,
-      identity,
+      identity: identityOf(`replica ${self}`),
       crypto,
-      storage,
-      executor,
-      start,
+      openStorage: (founding) => this.disk.open({ founding }),
+      openLinks: async (listener) => this.#links(process, listener),
+      openGateway: async (listener) => this.#openGateway(process, listener),
+      service: (state) => {
+        this.#service = new RootedService(state);
+        return this.#service;
+      },
       options,
-      clock,
+      checkpointPeriod,
+      clock: this.#clock(process),
       verifier: (checks, then) => this.#verify(process, checks, then),
-      logger: { info: () => undefined, warn: () => undefined, error: () => undefined },
-      halt: (error) => this.#failed(process, error),
+      logger: {
+        info: (detail, message) => this.#log(process, message, detail),
+        warn: (detail, message) => this.#log(process, message, detail),
+        error: (detail, message) => this.#log(process, message, detail),
+      },
+      hasSpace: async () => !this.disk.full,
+      fatal: (error) => this.#failed(process, error),
       observer: {
         decided: () => undefined,
         phase: () => undefined,
-        fault: (_source, from, code) =>
-          this.parts.trace.count(`rejected: ${code} of ${from === self ? "self" : "peer"}`),
-        suspected: (_leader, reason) => this.parts.trace.count(`suspected: ${reason.split(" ")[0]}`),
+        fault: (_source, from, code) => trace.count(`rejected: ${code} of ${from === self ? "self" : "peer"}`),
+        suspected: (_leader, reason) => trace.count(`suspected: ${reason.split(" ")[0]}`),
         regencyInstalled: (regency, leader) => watcher.regency(this, { regency, leader }),
-        fetched: (kind) => this.parts.trace.count(`fetched: ${kind}`),
+        fetched: (kind) => trace.count(`fetched: ${kind}`),
+        repaired: () => trace.count("repaired"),
+        checkpoint: () => trace.count("checkpoints"),
+        rootMismatch: () => trace.count("roots that differ"),
+      },
+      incarnated: (replica, executor) => {
+        if (process === this.#process) this.#listen(replica, executor);
       },
     });
-    this.#listen(replica, executor);
-    this.replica = replica;
-    this.executor = executor;
-    this.#service = service.current;
+    this.host = host;
+    await host.start();
+    if (process !== this.#process) return;
     this.#state = "up";
-    watcher.started(this, start.newest?.instance ?? start.lastDecided.instance);
-    this.#gateway = gateways.open({
+    if (this.attacker) this.#every(process, ATTACKER_IDLE_US, () => this.#post(this.#idle()));
+  }
+
+  #log(process: number, message: string, detail: Readonly<Record<string, unknown>>): void {
+    if (process !== this.#process) return;
+    this.parts.trace.count(`log: ${message.split(":")[0]}`);
+    const { trace } = this.parts;
+    trace.event(
+      "note",
+      this.number,
+      message.length,
+      0,
+      () => `${this.name} says: ${message} ${JSON.stringify(detail)}`,
+    );
+  }
+
+  #openGateway(process: number, listener: GatewayListener): Gateway {
+    const clock = this.#clock(process);
+    const { gateways } = this.parts;
+    const gateway: SimulatedGateway = gateways.open({
       machine: this.number,
-      replica: self,
-      identity,
+      replica: this.self,
+      identity: identityOf(`replica ${this.self}`),
       enter: (run) => this.#enter(process, run),
       time: {
         nowMs: () => clock.nowUs() / 1000,
         every: (periodMs, run) => this.#every(process, periodMs * 1000, run),
       },
-      onAuthenticated: (connection, keys) => replica.authenticity.learn(connection.client, keys),
+      onAuthenticated: (connection, keys) => listener.onAuthenticated(connection, keys),
       onRequest: (connection, envelope, request) => {
-        const rejection = replica.onRequest(connection, envelope, request);
+        const rejection: Rejection | null = listener.onRequest(connection, envelope, request);
         if (rejection?.action === "punish") connection.close(4400, rejection.code);
       },
     });
-    replica.run(this.#links(process), this.#gateway);
-    links.attach({
-      machine: this.number,
-      onMessages: (from, payloads) => this.#enter(process, () => this.#deliver(replica, from, payloads)),
-      onConnected: (peer) => this.#enter(process, () => replica.onConnected(peer)),
-      onDisconnected: () => undefined,
-    });
-    if (this.attacker) this.#every(process, ATTACKER_IDLE_US, () => this.#post(this.#idle()));
+    const close = gateway.close.bind(gateway);
+    gateway.close = async () => {
+      await close();
+      if (process === this.#process) gateways.kill(this.number, { linger: true });
+    };
+    return gateway;
   }
 
   /** Power is lost. `keep` says which of the writes not completed are on the disk. */
@@ -209,16 +236,13 @@ export class Machine {
 
   /** A clean stop: drains for `drainMs`, then the process ends by itself. */
   stop(drainMs: number): void {
-    const { replica } = this;
-    if (this.#state !== "up" || !replica) return;
+    const { host } = this;
+    if (this.#state !== "up" || !host) return;
     this.#state = "stopping";
     this.#note("stops");
     const process = this.#process;
     const closed = async (): Promise<void> => {
-      await replica.stop(drainMs);
-      if (process !== this.#process) return;
-      await this.#gateway?.close();
-      await this.#storage?.close();
+      await host.stop(drainMs);
       if (process !== this.#process) return;
       this.#end({ linger: true });
       this.disk.crash({ keep: "all" });
@@ -248,11 +272,8 @@ export class Machine {
     this.#pausedWork = null;
     this.parts.links.detach(this.number, options);
     this.parts.gateways.kill(this.number, options);
-    this.replica = null;
-    this.executor = null;
+    this.host = null;
     this.#service = null;
-    this.#gateway = null;
-    this.#storage = null;
   }
 
   #failed(process: number, error: unknown): void {
@@ -316,12 +337,15 @@ export class Machine {
 
   // ---- what enters and leaves
 
-  #links(process: number): Links {
+  #links(process: number, listener: LinkListener): Links {
     const { links } = this.parts;
     const queues = new Map<ReplicaId, Uint8Array[]>();
     let reported: Uint8Array | null = null;
+    let open = true;
+    const alive = (): boolean => open && process === this.#process;
+    const enter = (run: () => void): void => this.#enter(process, () => alive() && run());
     const send = (peer: ReplicaId, payload: Uint8Array): void => {
-      if (process !== this.#process) return;
+      if (!alive()) return;
       const queue = queues.get(peer);
       if (queue) queue.push(payload);
       else queues.set(peer, [payload]);
@@ -330,23 +354,33 @@ export class Machine {
       reported = payload;
       if (this.trusted) this.#report(payload);
     };
+    links.attach({
+      machine: this.number,
+      onMessages: (from, payloads) => enter(() => this.#deliver(listener, from, payloads)),
+      onConnected: (peer) => enter(() => listener.onConnected(peer)),
+      onDisconnected: (peer) => enter(() => listener.onDisconnected(peer)),
+    });
     return {
       send,
       flush: () => {
-        if (process !== this.#process) return;
+        if (!alive()) return;
         for (const [peer, payloads] of queues) this.#leave(peer, payloads);
         queues.clear();
       },
       punish: (peer) => links.punish(this.number, peer),
       connected: () => links.connected(this.number),
       queuedBytes: () => 0,
-      close: async () => links.detach(this.number, { linger: true }),
+      close: async () => {
+        if (alive()) links.detach(this.number, { linger: true });
+        open = false;
+      },
     };
   }
 
   #report(payload: Uint8Array): void {
     const message = decodeMessage(payload);
     if (isRejection(message)) throw new Error(`replica ${this.self} encodes what nobody can decode: ${message.code}`);
+    if (this.forgetful && !this.replica?.core.state.forgotten) return;
     this.parts.watcher.voted(this, message);
   }
 
@@ -381,7 +415,7 @@ export class Machine {
     }
   }
 
-  #deliver(replica: Replica, from: ReplicaId, payloads: readonly Uint8Array[]): void {
+  #deliver(listener: LinkListener, from: ReplicaId, payloads: readonly Uint8Array[]): void {
     const { trace } = this.parts;
     for (const payload of payloads) {
       trace.event(
@@ -395,7 +429,7 @@ export class Machine {
         const message = decodeMessage(payload);
         if (!isRejection(message)) this.attacker.observe(from, message);
       }
-      replica.onMessage(from, payload);
+      listener.onMessage(from, payload);
     }
   }
 
@@ -403,6 +437,9 @@ export class Machine {
   #listen(replica: Replica, executor: Executor): void {
     const { watcher, crypto } = this.parts;
     const { core } = replica;
+    const service = this.#service;
+    const { instance: executedInstance } = executor.applied;
+    watcher.started(this, { newestInstance: replica.newestAtStart, executedInstance });
     const step = core.step.bind(core);
     core.step = (input) => {
       const effects = step(input);
@@ -412,8 +449,8 @@ export class Machine {
     const execute = executor.execute.bind(executor);
     executor.execute = (batch, digest) => {
       const replies = execute(batch, digest);
-      if (this.trusted && this.#service) {
-        const root = rootOf(crypto, { digest, entries: this.#service.root, replies });
+      if (this.trusted && service) {
+        const root = rootOf(crypto, { digest, entries: service.root, replies });
         watcher.executed(this, batch, digest, root);
       }
       return replies;

@@ -27,6 +27,8 @@ export const RECURRING = [
   "state-damage",
   "journal-damage",
   "lost-disk",
+  "rollback",
+  "transfer-ambush",
   "skew",
   "client-restart",
 ] as const;
@@ -39,6 +41,8 @@ export interface Plan {
   readonly clients: number;
   readonly workload: Workload;
   readonly consensus: ConsensusOptions;
+  /** Instances between two checkpoints of a replica. */
+  readonly checkpointPeriod: number;
   readonly signedRequests: boolean;
   /** Length of the safety phase. */
   readonly safetyUs: number;
@@ -80,8 +84,9 @@ export function drawPlan(seed: number): Plan {
     clients,
     workload: drawWorkload(random, clients),
     consensus: drawConsensus(random),
+    checkpointPeriod: random.pick([3 * n, 40, 120, 100_000]),
     signedRequests: random.chance(0.2),
-    safetyUs: (4 + random.next() * 12) * SECOND_US,
+    safetyUs: (4 + random.next() * 12) * (random.chance(0.15) ? 3 : 1) * SECOND_US,
     profile: only && random.chance(0.5) ? CALM : drawProfile(random),
     everyUs,
     downUs: (0.1 + random.next() * 2) * SECOND_US,
@@ -93,8 +98,8 @@ export function drawPlan(seed: number): Plan {
   };
 }
 
-/** Kinds that cost a replica, or everybody at once. */
-const SELDOM: ReadonlySet<Recurring> = new Set(["power", "journal-damage", "lost-disk", "state-damage"]);
+/** Kinds that hit everybody at once, or take long to mend. */
+const SELDOM: ReadonlySet<Recurring> = new Set(["power", "full-disk"]);
 
 function drawWorkload(random: Random, clients: number): Workload {
   const callers = 1 + random.below(2);
@@ -119,6 +124,7 @@ function drawConsensus(random: Random): ConsensusOptions {
     requestTimeoutMs: random.pick([300, 500, 1_000]),
     statusIntervalMs: 250,
     executionLagMax: random.pick([2, 16]),
+    emptyLagMax: random.pick([0, 10, 1_000]),
   };
 }
 

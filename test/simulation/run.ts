@@ -20,8 +20,16 @@ const SETTLE_US = 2_000_000;
 /** Steps of the search before a history counts as undecided, which the report says. */
 const SEARCH_STEPS_MAX = 2_000_000;
 
-/** The most a replica may hold under the workloads drawn here. */
-const MEMORY_LIMITS = { pendingRequests: 2_000, bufferedMessages: 4_096, executionBacklog: 64 };
+/** The most a replica may hold under the workloads drawn here; of decided batches the lag it stops at, and one range of log. */
+const MEMORY_LIMITS = { pendingRequests: 2_000, bufferedMessages: 4_096, executionBacklog: 16 + 256 };
+/**
+ * The log reaches down to the second-newest checkpoint. What comes on top: the instance of a checkpoint may pass while the
+ * one before is still computed, or be skipped by a transfer, and a receiver holds the log for a minute.
+ */
+const LOG_PERIODS_MAX = 4;
+const LOG_RECORDS_ON_TOP_MAX = 64;
+/** A liar that fetches a little of every checkpoint holds the log all the time, each time for that minute. */
+const LOG_RECORDS_HELD_MAX = 300;
 
 export interface RunOptions {
   readonly seed: number;
@@ -58,7 +66,7 @@ export interface Report {
 export async function runSeed(options: RunOptions): Promise<Report> {
   const { seed, listener } = options;
   const plan = options.plan ?? drawPlan(seed);
-  const { n, f, clients, workload, consensus, signedRequests } = plan;
+  const { n, f, clients, workload, consensus, checkpointPeriod, signedRequests } = plan;
   const world = new World({
     seed: plan.seed,
     n,
@@ -66,10 +74,11 @@ export async function runSeed(options: RunOptions): Promise<Report> {
     clients,
     workload,
     consensus,
+    checkpointPeriod,
     signedRequests,
     extraEndpoints: plan.mallory ? MALLORY_ENDPOINTS : 0,
     ...(listener ? { listener } : {}),
-    observers: (made) => [checkersFor(made), ...(options.observers?.(made) ?? [])],
+    observers: (made) => [checkersFor(made, plan), ...(options.observers?.(made) ?? [])],
   });
   const { attackers = [liars()] } = options;
   for (let liar = 0; liar < plan.byzantine; liar++) {
@@ -141,7 +150,8 @@ async function settle(world: World, live: readonly Machine[], untilUs: number): 
   const settled = (): boolean =>
     world.converged(live) &&
     live.every(({ replica, storage }) => {
-      return replica !== null && storage?.state.applied.instance === replica.core.lastDecided;
+      if (!replica || replica.core.state.forgotten || !replica.core.state.heard) return false;
+      return storage?.state.applied.instance === replica.core.lastDecided;
     });
   while (world.nowUs < untilUs) {
     await world.run({ untilUs: world.nowUs + SETTLE_US });
@@ -158,15 +168,19 @@ function stall(world: World, live: readonly Machine[]): Stall {
   return new Stall(`${who}; ${live.map((machine) => world.standing(machine)).join("; ")}`);
 }
 
-function checkersFor(world: World): Checkers {
+function checkersFor(world: World, { checkpointPeriod, byzantine }: Plan): Checkers {
   const { crypto, cluster } = world;
+  const held = byzantine > 0 ? LOG_RECORDS_HELD_MAX : 0;
   return new Checkers({
     crypto,
     cluster: cluster.id,
     genesis: cluster.genesis,
     maxClients: cluster.maxClients,
     view: cluster.view,
-    memoryLimits: MEMORY_LIMITS,
+    memoryLimits: {
+      ...MEMORY_LIMITS,
+      logRecords: LOG_PERIODS_MAX * checkpointPeriod + LOG_RECORDS_ON_TOP_MAX + held,
+    },
     livenessUs: LIVENESS_US,
   });
 }

@@ -41,6 +41,7 @@ export interface WorldOptions {
   readonly clients: number;
   readonly workload: Workload;
   readonly consensus: ConsensusOptions;
+  readonly checkpointPeriod: number;
   readonly signedRequests: boolean;
   /** Members that are played by two machines each: the second ones are numbered from n on. */
   readonly twins?: readonly ReplicaId[];
@@ -72,8 +73,11 @@ export class World {
   regency = 0;
   /** What to do when the process of a machine ended by itself; by default that ends the run. */
   onFailed: (machine: Machine, error: unknown) => void = (_machine, error) => this.scheduler.fail(error);
+  /** A replica runs, and nobody was told yet with what. */
   onStarted: (machine: Machine) => void = () => undefined;
   onEffects: (machine: Machine, effects: readonly Effect[]) => void = () => undefined;
+  onWrote: (machine: Machine) => void = () => undefined;
+  onSample: () => void = () => undefined;
   /** Machines and clients on the wires. */
   readonly endpoints: number;
   readonly #observers: readonly RunObserver[];
@@ -97,7 +101,9 @@ export class World {
     this.gateways = new GatewayHub({ network: this.network, cluster, crypto, identities });
     const watcher = this.#watcher();
     const { gateways } = this;
-    const shared = { cluster, crypto, scheduler, trace, links, gateways, options: options.consensus, watcher };
+    const { consensus, checkpointPeriod } = options;
+    const parts = { cluster, crypto, scheduler, trace, links, gateways, watcher };
+    const shared = { ...parts, options: consensus, checkpointPeriod };
     this.machines = identities.map((self, number) => new Machine({ ...shared, number, self }));
     for (const machine of this.machines) if (twins.includes(machine.self)) machine.trusted = false;
     this.#observers = options.observers(this);
@@ -180,9 +186,14 @@ export class World {
   /** Where a machine stands, in words. */
   standing(machine: Machine): string {
     const { replica } = machine;
-    if (!replica) return `${machine.name} ${machine.state}`;
+    if (!replica) {
+      const stage = machine.host?.stage;
+      const transfer = stage?.type === "transfer" ? ` ${JSON.stringify(stage.transfer.progress)}` : "";
+      return `${machine.name} ${machine.state} ${stage?.type ?? ""}${transfer}`;
+    }
+    const { forgotten, heard } = replica.core.state;
     const { lastDecided, regency, leader, abstainingUntil, holding, catchingUp, pendingRequests } = replica.core.state;
-    const flags = `${holding ? " holding" : ""}${catchingUp ? " catching up" : ""}${machine.paused ? " paused" : ""}`;
+    const flags = `${holding ? " holding" : ""}${catchingUp ? " catching up" : ""}${machine.paused ? " paused" : ""}${forgotten ? " forgotten" : ""}${heard ? "" : " not heard"}`;
     return (
       `${machine.name} ${machine.state} decided ${lastDecided.instance} ${brief(lastDecided.digest)} executed ` +
       `${replica.executedInstance} regency ${regency} leader ${leader} abstains ${abstainingUntil} pending ${pendingRequests}${flags}`
@@ -196,8 +207,9 @@ export class World {
   async compareStates(machines: readonly Machine[]): Promise<void> {
     let expected: { name: string; instance: number; digest: string } | null = null;
     for (const machine of machines) {
-      const { storage } = machine;
-      if (!storage) continue;
+      const { storage, disk } = machine;
+      // What is damaged there cannot be compared, and was not met yet.
+      if (!storage || !disk.sound) continue;
       const parts: Uint8Array[] = [];
       for await (const [key, value] of storage.state.entries({ from: "", to: "\u00ff" }))
         parts.push(utf8(`${key.length} ${value.length} `), Buffer.from(key, "latin1"), value);
@@ -252,7 +264,9 @@ export class World {
         this.#told((observer) => observer.executed?.({ replica: machine.self, instance, digest, root }));
       },
       voted: (machine, message) => this.#told((observer) => observer.voted?.({ replica: machine.self, message })),
-      started: (machine, newestInstance) => {
+      wrote: (machine) => this.onWrote(machine),
+      started: (machine, at) => {
+        const { newestInstance } = at;
         this.onStarted(machine);
         this.trace.event(
           "machine",
@@ -261,7 +275,7 @@ export class World {
           1,
           () => `${machine.name} is up with ${newestInstance}`,
         );
-        if (machine.trusted) this.#told((observer) => observer.restarted?.({ replica: machine.self, newestInstance }));
+        if (machine.trusted) this.#told((observer) => observer.restarted?.({ replica: machine.self, ...at }));
       },
       regency: (machine, { regency, leader }) => {
         this.trace.event(
@@ -320,10 +334,13 @@ export class World {
 
   #sample(): void {
     this.scheduler.after(SAMPLE_US, () => {
-      for (const { replica, trusted, self } of this.machines) {
-        if (!replica || !trusted) continue;
+      this.onSample();
+      for (const { replica, storage, trusted, self } of this.machines) {
+        if (!replica || !storage || !trusted) continue;
         const { pendingRequests, pendingBytes, bufferedMessages } = replica.core.state;
-        const counts = { pendingRequests, pendingBytes, bufferedMessages, executionBacklog: replica.executionBacklog };
+        const { executionBacklog } = replica;
+        const logRecords = storage.journal.last - storage.journal.base.instance;
+        const counts = { pendingRequests, pendingBytes, bufferedMessages, executionBacklog, logRecords };
         this.#told((observer) => observer.memory?.({ replica: self, counts }));
       }
       this.#told((observer) => observer.advanced?.({ nowUs: this.nowUs }));

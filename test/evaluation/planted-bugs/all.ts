@@ -1,6 +1,7 @@
 /** All planted bugs, by the part of the protocol that they break. */
 import { LIVENESS_BUGS } from "./liveness.ts";
 import type { Mutation } from "./mutation.ts";
+import { RECOVERY_BUGS } from "./recovery.ts";
 import { RESTART_BUGS } from "./restart.ts";
 import { SERVICE_BUGS } from "./service.ts";
 import { SYNCHRONIZATION_BUGS } from "./synchronization.ts";
@@ -10,6 +11,7 @@ export const PLANTED_BUGS: readonly Mutation[] = [
   ...VOTING_BUGS,
   ...SYNCHRONIZATION_BUGS,
   ...RESTART_BUGS,
+  ...RECOVERY_BUGS,
   ...LIVENESS_BUGS,
   ...SERVICE_BUGS,
 ];

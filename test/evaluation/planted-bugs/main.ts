@@ -17,7 +17,7 @@ const USAGE = `npm run planted-bugs -- [options]
   --from S        the first of them (default 1)
   --workers W     bugs hunted at a time (default 2)
   --only A,B,...  these bugs alone
-  --suite NAME    core, targeted, scenario or world, whichever is expected to find a bug
+  --suite NAME    core, targeted, scenario, world or unit, whichever is expected to find a bug
   --no-control    skip the run without any bug`;
 
 /** A process that is silent for so long hangs in the seed it is at. */
@@ -28,6 +28,7 @@ interface Options {
   readonly seeds: number;
   readonly from: number;
   readonly suite: Suite | undefined;
+  readonly tests?: readonly string[];
 }
 
 interface Outcome {
@@ -37,15 +38,16 @@ interface Outcome {
   readonly seconds: number;
 }
 
-const SUITES: readonly Suite[] = ["core", "targeted", "scenario", "world"];
+const SUITES: readonly Suite[] = ["core", "targeted", "scenario", "world", "unit"];
 
 const running = new Set<ChildProcess>();
 const trees: Tree[] = [];
 
 /** Seeds of one suite in the tree at `directory`, in a process of their own. */
-function hunt(directory: string, suite: Suite, { from, seeds }: Options): Promise<Finding | null> {
+function hunt(directory: string, suite: Suite, { from, seeds, tests }: Options): Promise<Finding | null> {
   const script = join(directory, "test/evaluation/planted-bugs/hunt.ts");
   const args = ["--import", "tsx", script, "--suite", suite, "--from", `${from}`, "--seeds", `${seeds}`];
+  if (tests) args.push("--tests", tests.join(","));
   const child = spawn(process.execPath, args, { cwd: directory, stdio: ["ignore", "pipe", "pipe"] });
   running.add(child);
   /** Null until the tree is loaded: what does not even load shows nothing about its rules. */
@@ -85,7 +87,8 @@ async function control(tree: Tree, suites: readonly Suite[], options: Options): 
   let clean = true;
   for (const suite of suites) {
     const startedMs = performance.now();
-    const finding = await hunt(tree.directory, suite, options);
+    const tests = [...new Set(PLANTED_BUGS.flatMap((mutation) => mutation.tests ?? []))];
+    const finding = await hunt(tree.directory, suite, { ...options, tests });
     const seconds = (performance.now() - startedMs) / 1000;
     console.log(`without a bug: ${suite} ${finding ? describe(finding) : "passes all seeds"}, ${seconds.toFixed(0)} s`);
     if (finding) clean = false;
@@ -115,7 +118,9 @@ async function plant(mutations: readonly Mutation[], options: Options): Promise<
     for (let mutation = queue.shift(); mutation; mutation = queue.shift()) {
       const suite = options.suite ?? mutation.suite;
       const startedMs = performance.now();
-      const finding = await tree.during(mutation, () => hunt(tree.directory, suite, options));
+      const finding = await tree.during(mutation, () =>
+        hunt(tree.directory, suite, { ...options, tests: mutation.tests ?? [] }),
+      );
       const outcome = { mutation, suite, finding, seconds: (performance.now() - startedMs) / 1000 };
       outcomes.push(outcome);
       console.log(line(outcome));

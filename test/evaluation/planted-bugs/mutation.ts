@@ -4,7 +4,7 @@
  */
 
 /** What looks for a planted bug; `hunt.ts` runs it seed after seed. */
-export type Suite = "core" | "targeted" | "scenario" | "world";
+export type Suite = "core" | "targeted" | "scenario" | "world" | "unit";
 
 export interface Change {
   /** From the root of the repository. */
@@ -21,6 +21,8 @@ export interface Mutation {
   readonly changes: readonly Change[];
   /** Who is expected to find it. */
   readonly suite: Suite;
+  /** Of the suite "unit": the test files, from the root of the repository. */
+  readonly tests?: readonly string[];
   /**
    * Only for a rule that another one covers, so that nothing a run can show depends on it: which one, and why. Such a bug
    * is listed and need not be found.

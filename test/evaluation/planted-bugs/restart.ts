@@ -5,6 +5,7 @@ const CATCH_UP = "server/recovery/catch-up.ts";
 const ORDERING = "server/consensus/ordering.ts";
 const RECOVER = "server/recover.ts";
 const REPLICA = "server/replica.ts";
+const SEGMENTS = "server/recovery/segments.ts";
 const RESTART = "server/consensus/restart.ts";
 const SYNCHRONIZATION = "server/consensus/synchronization.ts";
 
@@ -27,8 +28,8 @@ export const RESTART_BUGS: readonly Mutation[] = [
     changes: [
       {
         file: RESTART,
-        find: "abstainUntil: durable.cleanStop ? newestInstance : newestInstance + 1,",
-        replace: "abstainUntil: newestInstance,",
+        find: "abstainUntil: durable.cleanStop ? journaledUpTo : journaledUpTo + 1,",
+        replace: "abstainUntil: journaledUpTo,",
       },
     ],
     suite: "core",
@@ -78,8 +79,8 @@ export const RESTART_BUGS: readonly Mutation[] = [
     changes: [
       {
         file: SYNCHRONIZATION,
-        find: "if (!gathering || this.#ownSync || this.#verified || forgetful || !started) return;",
-        replace: "if (!gathering || this.#ownSync || this.#verified || !started) return;",
+        find: "if (!gathering || this.#ownSync || this.#verified || forgetful || !started || !this.#port.testifies()) return;",
+        replace: "if (!gathering || this.#ownSync || this.#verified || !started || !this.#port.testifies()) return;",
       },
       {
         file: SYNCHRONIZATION,
@@ -95,8 +96,8 @@ export const RESTART_BUGS: readonly Mutation[] = [
     changes: [
       {
         file: SYNCHRONIZATION,
-        find: "if (!gathering || this.#ownSync || this.#verified || forgetful || !started) return;",
-        replace: "if (!gathering || this.#ownSync || this.#verified || forgetful) return;",
+        find: "if (!gathering || this.#ownSync || this.#verified || forgetful || !started || !this.#port.testifies()) return;",
+        replace: "if (!gathering || this.#ownSync || this.#verified || forgetful || !this.#port.testifies()) return;",
       },
     ],
     suite: "targeted",
@@ -137,8 +138,8 @@ export const RESTART_BUGS: readonly Mutation[] = [
     changes: [
       {
         file: CATCH_UP,
-        find: "if (!this.#proveByStatus(from, batches)) this.#avoid(from);",
-        replace: "this.#learn(batches);",
+        find: "if (!this.#proveByStatus(segment)) this.#avoid(source);",
+        replace: "this.#port.learn(segment.batches.slice(skipped));",
       },
     ],
     suite: "targeted",
@@ -160,14 +161,9 @@ export const RESTART_BUGS: readonly Mutation[] = [
     rule: "4.7: a certificate proves the history below its instance, not its own batch",
     changes: [
       {
-        file: CATCH_UP,
-        find: "const proven = Math.min(batches.length, certificate.instance - first.instance);",
-        replace: "const proven = Math.min(batches.length, certificate.instance - first.instance + 1);",
-      },
-      {
-        file: CATCH_UP,
-        find: "message.proof.certificate.instance > first ?",
-        replace: "message.proof.certificate.instance >= first ?",
+        file: SEGMENTS,
+        find: "return Math.min(batches.length, certificate.instance - from);",
+        replace: "return Math.min(batches.length, certificate.instance - from + 1);",
       },
     ],
     suite: "targeted",
@@ -183,8 +179,8 @@ export const RESTART_BUGS: readonly Mutation[] = [
       },
       {
         file: CATCH_UP,
-        find: "if (valid.filter((ok) => ok).length >= view.weakQuorum)",
-        replace: "if (valid.filter((ok) => ok).length >= 1)",
+        find: "if (valid.filter((ok) => ok).length < view.weakQuorum) {",
+        replace: "if (valid.filter((ok) => ok).length < 1) {",
       },
     ],
     suite: "targeted",
@@ -195,8 +191,8 @@ export const RESTART_BUGS: readonly Mutation[] = [
     changes: [
       {
         file: CATCH_UP,
-        find: "return over === anchor.digest ? batches.slice(0, index + 1) : [];",
-        replace: "return over ? batches.slice(0, index + 1) : [];",
+        find: "return over === anchor.digest ? index + 1 : 0;",
+        replace: "return over ? index + 1 : 0;",
       },
     ],
     suite: "targeted",
@@ -207,8 +203,8 @@ export const RESTART_BUGS: readonly Mutation[] = [
     changes: [
       {
         file: CATCH_UP,
-        find: "if (valid.filter((ok) => ok).length >= view.weakQuorum)",
-        replace: "if (valid.length >= view.weakQuorum)",
+        find: "if (valid.filter((ok) => ok).length < view.weakQuorum) {",
+        replace: "if (valid.length < view.weakQuorum) {",
       },
     ],
     suite: "targeted",

@@ -72,7 +72,7 @@ export const SERVICE_BUGS: readonly Mutation[] = [
     changes: [
       {
         file: REPLICA,
-        find: "answersReads: () => executor.applied.instance >= this.#readsFrom,",
+        find: "answersReads: () => executor.applied.instance >= this.#readsFrom && this.#core.current,",
         replace: "answersReads: () => true,",
       },
     ],

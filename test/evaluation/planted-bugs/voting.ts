@@ -165,8 +165,8 @@ export const VOTING_BUGS: readonly Mutation[] = [
     changes: [
       {
         file: ORDERING,
-        find: "return this.#started && !this.#stopped && this.#chain.settled;",
-        replace: "return this.#started && !this.#stopped;",
+        find: "return this.#started && !this.#stopped && this.#chain.settled && this.#port.recollection().heard;",
+        replace: "return this.#started && !this.#stopped && this.#port.recollection().heard;",
       },
     ],
     suite: "targeted",

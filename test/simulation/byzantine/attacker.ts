@@ -11,6 +11,7 @@ import { encodable } from "./mutate.ts";
 import type { Liar, Tactic } from "./tactic.ts";
 import { delaying, falseHistory, falseStatus, mutation, replaying, swapping, withholding } from "./tactics-general.ts";
 import { falseStopData, falseSyncs, stopStorm } from "./tactics-synchronization.ts";
+import { badDonor, falseImages, falseOffers, falsePrevious, falseRoots } from "./tactics-transfer.ts";
 import { equivocation, fabrication, favours, forgery, lateVotes } from "./tactics-voting.ts";
 
 export const TACTICS = {
@@ -28,6 +29,11 @@ export const TACTICS = {
   swapping,
   falseStatus,
   falseHistory,
+  falsePrevious,
+  falseOffers,
+  falseRoots,
+  falseImages,
+  badDonor,
   delaying,
 } as const;
 export type TacticName = keyof typeof TACTICS;
@@ -50,6 +56,9 @@ const SCHEMES: readonly (readonly TacticName[])[] = [
   ["falseStopData", "withholding", "favours"],
   ["fabrication", "favours", "withholding"],
   ["falseStatus", "falseHistory"],
+  ["falseImages", "falseRoots"],
+  ["falseOffers", "badDonor"],
+  ["falseOffers", "falseRoots", "falsePrevious", "badDonor"],
 ];
 
 export function drawCharacter(random: Random): Character {

@@ -6,16 +6,19 @@ import { decodeBatch, historyDigest } from "../../../protocol/batch.ts";
 import type { Digest } from "../../../protocol/bytes.ts";
 import type { Crypto } from "../../../protocol/crypto/contract.ts";
 import { decoded, isRejection } from "../../../protocol/errors.ts";
+import { rootStatement } from "../../../protocol/image.ts";
 import {
   type Certificate,
   type Message,
   type MessageOf,
+  type SignedRoot,
   type StopData,
   statusStatement,
   stopDataStatement,
   writeStatement,
 } from "../../../protocol/messages.ts";
 import type { ReplicaId, View } from "../../../protocol/view.ts";
+import type { Random } from "../random.ts";
 
 export type Sign = (data: Uint8Array) => Uint8Array;
 
@@ -109,6 +112,9 @@ export class Guild {
       case "HISTORY":
         for (const batch of message.batches) this.learnBatch(batch, []);
         if (message.proof) this.#keep(message.proof.certificate);
+        return;
+      case "OFFER":
+        if (message.newest) this.#keep(message.newest);
         return;
       case "STOPDATA":
         this.#report(message.regency, { replica: from, record: message.record, signature: message.signature });
@@ -207,6 +213,18 @@ export class Guild {
     }));
   }
 
+  /** The WRITEs that a member signed, as far as they are known. */
+  writesOf(id: ReplicaId): NonNullable<MessageOf<"OFFER">["yourWrite"]>[] {
+    return [...this.#supports.values()].flatMap(({ regency, instance, digest, signatures }) => {
+      const signature = signatures.get(id);
+      return signature ? [{ regency, instance, digest, signature }] : [];
+    });
+  }
+
+  anyCertificate(random: Random): Certificate {
+    return random.pick(this.certificates);
+  }
+
   /** What each member said for this regency, colleagues included. */
   stopDataOf(regency: number): ReadonlyMap<ReplicaId, readonly StopData[]> {
     return this.#stopData.get(regency) ?? new Map();
@@ -236,6 +254,11 @@ export class Guild {
     return { replica: id, record, signature: this.signer(id)(statement) };
   }
 
+  root(id: ReplicaId, instance: number, root: Digest): SignedRoot {
+    const statement = rootStatement(this.view.cluster, { view: this.view.id, instance, root });
+    return { instance, root, signature: this.signer(id)(statement) };
+  }
+
   /** The signature of `from` on what it says is its own: a changed field does not show. */
   resigned(from: ReplicaId, message: Message): Message {
     if (message.type === "WRITE") return { ...this.write(from, message, message.digest), view: message.view };
@@ -247,6 +270,7 @@ export class Guild {
       const { signature } = this.stopData(from, message.regency, message.record);
       return { ...message, signature };
     }
+    if (message.type === "ROOT") return { ...message, ...this.root(from, message.instance, message.root) };
     return message;
   }
 

@@ -18,6 +18,10 @@ const ALL: readonly MessageType[] = [
   "BATCH",
   "FETCH_HISTORY",
   "HISTORY",
+  "OFFER",
+  "MANIFEST",
+  "CHUNK",
+  "ROOT",
 ];
 
 /** Keeps some kinds of messages from some replicas; now and then others. */

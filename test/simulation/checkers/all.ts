@@ -10,6 +10,7 @@ import { AgreementChecker } from "./agreement.ts";
 import { DurabilityChecker } from "./durability.ts";
 import type { Acknowledged, Pending, RunObserver } from "./events.ts";
 import { ExactlyOnceChecker } from "./exactly-once.ts";
+import { ImagesChecker } from "./images.ts";
 import { LivenessChecker } from "./liveness.ts";
 import { MemoryChecker } from "./memory.ts";
 import { MultiKeyChecker } from "./multi-key.ts";
@@ -47,6 +48,7 @@ export class Checkers implements RunObserver {
       this.agreement,
       new ValidityChecker(),
       new StateRootsChecker(),
+      new ImagesChecker(options),
       new VotesChecker(crypto),
       exactlyOnce,
       durability,
@@ -82,8 +84,20 @@ export class Checkers implements RunObserver {
     for (const checker of this.#all) checker.memory?.(event);
   }
 
-  restarted(event: { readonly replica: ReplicaId; readonly newestInstance?: number }): void {
+  restarted(event: {
+    readonly replica: ReplicaId;
+    readonly newestInstance?: number;
+    readonly executedInstance?: number;
+  }): void {
     for (const checker of this.#all) checker.restarted?.(event);
+  }
+
+  lost(event: { readonly replica: ReplicaId }): void {
+    for (const checker of this.#all) checker.lost?.(event);
+  }
+
+  unnoticed(event: { readonly replica: ReplicaId }): void {
+    for (const checker of this.#all) checker.unnoticed?.(event);
   }
 
   acknowledged(event: Acknowledged): void {

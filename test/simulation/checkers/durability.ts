@@ -1,7 +1,8 @@
 /**
  * Durability of acknowledged writes (docs/protocol.md sections 3 and 4). When a client's write is acknowledged, the decided
  * log holds that very write at that very revision, and Q-f correct replicas have executed it; from then on so many hold it.
- * A replica that comes back holds, in journal or state, at least what it had executed: execution waits for the journal.
+ * A replica that comes back holds, in journal or state, at least what it had executed: execution waits for the journal. One
+ * that lost its disk holds nothing until it has fetched or executed it again.
  */
 import { type Digest, hex, sameBytes } from "../../../protocol/bytes.ts";
 import type { ReplicaId, View } from "../../../protocol/view.ts";
@@ -47,8 +48,16 @@ export class DurabilityChecker implements RunObserver, ReplayListener {
     this.#acknowledged = Math.max(this.#acknowledged, decided.instance);
   }
 
-  restarted(event: { readonly replica: ReplicaId; readonly newestInstance?: number }): void {
-    const { replica, newestInstance } = event;
+  lost({ replica }: { readonly replica: ReplicaId }): void {
+    this.#held.delete(replica);
+  }
+
+  restarted(event: {
+    readonly replica: ReplicaId;
+    readonly newestInstance?: number;
+    readonly executedInstance?: number;
+  }): void {
+    const { replica, newestInstance, executedInstance } = event;
     if (newestInstance === undefined) return;
     const held = this.#held.get(replica) ?? 0;
     if (newestInstance < held) {
@@ -57,6 +66,7 @@ export class DurabilityChecker implements RunObserver, ReplayListener {
         `replica ${replica} had executed instance ${held} and came back with ${newestInstance} as its newest`,
       );
     }
+    if (executedInstance !== undefined) this.#held.set(replica, Math.max(held, executedInstance));
   }
 
   ended(): void {

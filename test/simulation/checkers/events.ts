@@ -26,10 +26,18 @@ export interface Pending {
 
 export interface RunObserver extends SimulationObserver {
   /**
-   * A correct replica runs again after a crash or a clean stop. `newestInstance`: the newest instance that its journal or
-   * state holds; left out when faults of its disk may have taken some.
+   * A correct replica runs again, after a crash, a clean stop or a transfer. `newestInstance`: the newest instance that its
+   * journal or state holds; `executedInstance`: where its state stands.
    */
-  restarted?(event: { readonly replica: ReplicaId; readonly newestInstance?: number }): void;
+  restarted?(event: {
+    readonly replica: ReplicaId;
+    readonly newestInstance?: number;
+    readonly executedInstance?: number;
+  }): void;
+  /** The disk of a correct replica is gone, damaged, or as it was some time ago: it holds nothing for certain. */
+  lost?(event: { readonly replica: ReplicaId }): void;
+  /** An older disk was put back, nobody could show the replica so, and by now nothing it had said matters any more. */
+  unnoticed?(event: { readonly replica: ReplicaId }): void;
   /** Reported before anything else happens in the run: what a client knows, the replicas have done already. */
   acknowledged?(event: Acknowledged): void;
   pending?(event: Pending): void;

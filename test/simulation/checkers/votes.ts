@@ -6,7 +6,8 @@
  * 4. STOPDATA names an accept record at least as new as the newest ACCEPT of a lower regency that ever left.
  *
  * What was sent once may be sent again: the network could have delayed it as well. Envelopes of a proposal lie outside its
- * digest and may differ, and so may the STOPDATAs that prove a SYNC.
+ * digest and may differ, and so may the STOPDATAs that prove a SYNC. A lost disk changes nothing: whoever forgot what it
+ * said is silent until that cannot matter.
  */
 import { type Digest, hex } from "../../../protocol/bytes.ts";
 import type { Crypto } from "../../../protocol/crypto/contract.ts";
@@ -96,6 +97,10 @@ export class VotesChecker implements RunObserver {
         if (accept.instance === instance && accept.digest !== digest) accepted.delete(regency);
       }
     }
+  }
+
+  unnoticed({ replica }: { readonly replica: ReplicaId }): void {
+    for (const [name, { accepted }] of this.#said) if (name.startsWith(`${replica} `)) accepted.clear();
   }
 
   #of(replica: ReplicaId, view: number): Said {

@@ -146,7 +146,15 @@ export function falseHistory(seed: number): void {
   const place = { view: cluster.view.id, regency: 0 };
   const last = batches.at(-1) as Known;
   const claim = { ...place, decided: last.instance, digest: last.digest, abstainingUntil: 0 };
-  const answer: Message = { type: "HISTORY", ...place, from: 1, batches: batches.map(({ bytes }) => bytes), proof };
+  const previous = GENESIS;
+  const answer: Message = {
+    type: "HISTORY",
+    ...place,
+    from: 1,
+    previous,
+    batches: batches.map(({ bytes }) => bytes),
+    proof,
+  };
   for (let round = 0; round < ROUNDS; round++) {
     for (const id of liars) stage.lie(id, [victim], guild.status(id, claim));
     cluster.tick(100_000);

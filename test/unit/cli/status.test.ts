@@ -3,11 +3,11 @@
 import { writeFileSync } from "node:fs";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { statusJson, statusTable } from "../../../cli/commands/status.ts";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { addressesOf, firstTaken } from "../../../cli/local/ports.ts";
 import { writeCluster } from "../../../cli/local/write-cluster.ts";
 import { adminUrl, askReplicas } from "../../../cli/replica-status.ts";
+import { statusJson, statusTable } from "../../../cli/status-text.ts";
 import { type ClusterFile, clusterFileText } from "../../../protocol/cluster.ts";
 import { kv, temporaryFolder } from "./streams.ts";
 
@@ -124,6 +124,98 @@ describe("kv status", () => {
     expect(out).toMatch(/0 +no .*answers something else/);
     expect(out).toMatch(/2 +no .*answers too much/);
     expect(out).toContain("\\x1b[2Jgone\\n");
+  });
+});
+
+describe("a replica that recovers", () => {
+  const recovering = {
+    state: "transferring",
+    recovery: {
+      phase: "checkpoint",
+      donor: 1,
+      sources: [0, 2],
+      instance: 500,
+      bytes: 43 * 1024 * 1024,
+      bytesTotal: 100 * 1024 * 1024,
+      bytesPerSecond: 3.5 * 1024 * 1024,
+      secondsLeft: 16.3,
+      startedMs: 1,
+    },
+    alarms: [{ code: "ROOT_MISMATCH", detail: "replica 2\u001b[2J", sinceMs: Date.now() }],
+    checkpoints: {
+      newest: { instance: 480, root: "ab".repeat(32), bytes: 9, chunks: 1 },
+      computing: true,
+      period: 100,
+    },
+    log: { first: 401, last: 512, bytes: 1_000 },
+    disk: { journalBytes: 1024 * 1024, stateBytes: 1024 * 1024, low: true, asideBytes: 0 },
+  };
+  const progress =
+    "replica 3: checkpoint · 43% · 43.0 MiB of 100.0 MiB · 3.5 MiB/s · 16.3 s left · instance 500 · checkpoint from 1 · log from 0,2";
+
+  beforeEach(() => {
+    answer = (replica) => good(replica, replica === 3 ? recovering : {});
+  });
+
+  test("its state, progress and alarms; more columns with -o table", async () => {
+    const { out } = await status();
+    expect(out).toMatch(/\n3 .* transferring 43%\n/);
+    expect(out).toContain(`\n${progress}\n`);
+    expect(out).toMatch(/\nreplica 3: ALARM ROOT_MISMATCH: replica 2\\x1b\[2J \(for [^)]+\)\n$/);
+    const wide = (await status("-o", "table")).out.split("\n");
+    expect(wide[1]).toMatch(/LAG +CHECKPOINT +LOG +DISK +STATE$/);
+    expect(wide[5]).toMatch(/ 480\+ +401-512 +2\.0 MiB low +transferring 43%$/);
+    expect(wide[2]).toMatch(/ - +- +- +voting$/);
+    const { replicas } = JSON.parse((await status("-o", "json")).out);
+    expect(replicas[3]).toMatchObject(recovering);
+    expect(replicas[0]).not.toHaveProperty("recovery");
+  });
+
+  test("--watch: lines in a log, a redrawn table on a terminal, then an end", async () => {
+    const watch = [
+      "status",
+      "--cluster",
+      folder.in("c/cluster.json"),
+      "--watch",
+      "--interval",
+      "100ms",
+      "--count",
+      "2",
+    ];
+    const log = await kv(watch);
+    expect(log).toMatchObject({ code: 0, err: "" });
+    const lines = log.out.trimEnd().split("\n");
+    expect(lines).toHaveLength(10);
+    expect(lines[0]).toMatch(/^\d{4}-\S+Z replica 0: voting · executed 12 · lag 0$/);
+    expect(lines[8]).toContain(progress.replace("replica 3: ", " · "));
+    const drawn = await kv(watch, { terminal: true });
+    expect(drawn.out.split("\x1b[H\x1b[J")).toHaveLength(3);
+    expect(
+      (await kv([...watch, "-o", "json"])).out
+        .trimEnd()
+        .split("\n")
+        .map((line) => JSON.parse(line).n),
+    ).toEqual([4, 4]);
+    answer = () => "silence";
+    const dead = await kv([...watch, "--timeout", "50ms"]);
+    expect(dead).toMatchObject({ code: 3, err: "kv: no quorum: 0 of 4 replicas answer, 3 are needed\n" });
+  });
+
+  test("--watch ends with 0 on Ctrl-C, and leaves no listener", async () => {
+    const before = process.listenerCount("SIGINT");
+    const running = status("--watch", "--interval", "1h");
+    await vi.waitFor(() => expect(process.listenerCount("SIGINT")).toBe(before + 1));
+    process.emit("SIGINT");
+    expect((await running).code).toBe(0);
+    expect(process.listenerCount("SIGINT")).toBe(before);
+  });
+
+  test("what belongs to --watch is refused without it", async () => {
+    expect(await status("--count", "2")).toMatchObject({ code: 2, out: "" });
+    expect(await status("--watch", "--interval", "10ms")).toMatchObject({
+      code: 2,
+      err: expect.stringContaining("at least 100ms"),
+    });
   });
 });
 

@@ -78,6 +78,41 @@ export function adminContract(implementation: "uws" | "ws"): void {
       }
     });
 
+    test("snapshots: bytes as they are, with their status; nothing without the route", async () => {
+      expect((await get("/snapshot/offer")).status).toBe(404);
+      await admin.close();
+      const body = Uint8Array.from({ length: 3_000_000 }, (_, index) => index);
+      const asked: object[] = [];
+      let status: 200 | 401 | 503 = 200;
+      const routes: AdminRoutes = {
+        livez: () => GOOD,
+        readyz: () => GOOD,
+        metrics,
+        status: async () => ({}),
+        async snapshot(request) {
+          const { path, query, authorization } = request;
+          asked.push({ path, query, authorization });
+          return { status, body };
+        },
+      };
+      admin = await openAdmin({ listen: { host: "127.0.0.1", port: 0 }, implementation, routes });
+      const url = `http://127.0.0.1:${admin.port}/snapshot/chunk`;
+      const response = await fetch(`${url}?instance=1&root=00&index=2`, { headers: { authorization: "Quorate x" } });
+      expect(response.headers.get("content-type")).toBe("application/octet-stream");
+      expect(Buffer.compare(Buffer.from(await response.arrayBuffer()), body)).toBe(0);
+      await get("/snapshot/offer");
+      expect(asked).toEqual([
+        { path: "/snapshot/chunk", query: "instance=1&root=00&index=2", authorization: "Quorate x" },
+        { path: "/snapshot/offer", query: "", authorization: "" },
+      ]);
+      status = 401;
+      expect((await get("/snapshot/log")).response.headers.get("www-authenticate")).toBe("Quorate");
+      status = 503;
+      expect((await get("/snapshot/manifest")).response.headers.get("retry-after")).toBe("1");
+      for (const path of ["/snapshot", "/snapshot/", "/snapshot/other"]) expect((await get(path)).status).toBe(404);
+      expect((await get("/snapshot/offer", "POST")).status).toBe(405);
+    });
+
     test("a route that throws is a 500 without the reason, which goes to onError", async () => {
       metrics = () => Promise.reject(new Error("secret detail"));
       const answer = await get("/metrics");

@@ -71,6 +71,7 @@ describe("a leader that is", () => {
       clients: CLIENTS,
       workload: { ...drawn.workload, commands: 40, callers: 2, thinkUs: 20_000, readShare: 0.1, timeoutMs: 20_000 },
       consensus: { ...drawn.consensus, requestTimeoutMs: T_US / 1000 },
+      checkpointPeriod: 1_000,
       signedRequests: false,
       observers: ({ crypto, cluster, ...made }) => [
         new Checkers({

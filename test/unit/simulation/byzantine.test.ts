@@ -108,6 +108,25 @@ describe("what liars do", () => {
     expect(checks?.every((check) => fastCrypto.verify(check.publicKey, check.statement, check.signature))).toBe(true);
   });
 
+  const recoveryMessages: readonly Message[] = [
+    {
+      type: "OFFER",
+      view: 0,
+      regency: 0,
+      wanted: 0,
+      decided: 9,
+      newest: { ...place, digest, votes: [] },
+      yourWrite: { regency: 0, instance: 1, digest, signature },
+      logFirst: 1,
+      logBytes: 1_000,
+      checkpoints: [{ instance: 5, digest, timestampMs: 1, chunks: 1, bytes: 100, manifest: digest }],
+      roots: [{ instance: 5, root: digest, signature }],
+    },
+    { type: "MANIFEST", view: 0, regency: 0, instance: 5, root: digest, manifest: new Uint8Array(36) },
+    { type: "CHUNK", view: 0, regency: 0, instance: 5, root: digest, index: 0, chunk: new Uint8Array(40) },
+    { type: "ROOT", view: 0, regency: 0, instance: 5, root: digest, signature },
+  ];
+
   it("each lie leaves its mark: something else leaves, or something leaves unasked", () => {
     for (const name of Object.keys(TACTICS) as TacticName[]) {
       let marks = 0;
@@ -121,7 +140,8 @@ describe("what liars do", () => {
           { type: "WRITE", ...place, instance: 2, digest, signature },
           guild.status(3, { view: 0, regency: 1, decided: 2, digest, abstainingUntil: 0 }),
           { type: "STOPDATA", view: 0, regency: 2, record: { ...place, digest, votes: [] }, signature },
-          { type: "HISTORY", view: 0, regency: 0, from: 1, batches: [batch], proof: null },
+          { type: "HISTORY", view: 0, regency: 0, from: 1, previous: digest, batches: [batch], proof: null },
+          ...recoveryMessages,
         ];
         for (const from of [0, 1, 2]) attacker.observe(from, { type: "WRITE", ...place, digest, signature });
         for (const data of [0, 1])

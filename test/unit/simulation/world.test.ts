@@ -20,7 +20,7 @@ function worldOf(options: { twins?: readonly ReplicaId[]; observer?: RunObserver
   const { seed, n, f, clients, workload, consensus } = calmPlan(9);
   const { twins = [], observer = {} } = options;
   const sizes = { seed, n, f, clients, workload, consensus, twins };
-  return new World({ ...sizes, signedRequests: false, observers: () => [observer] });
+  return new World({ ...sizes, checkpointPeriod: 1_000, signedRequests: false, observers: () => [observer] });
 }
 
 const MUTE: Attacker = { rewrite: () => [], observe: () => undefined, idle: () => [] };

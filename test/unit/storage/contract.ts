@@ -1,8 +1,10 @@
 /** The contract of `Storage` as a suite (storage/contract.ts): every implementation must pass it. */
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { InvariantViolation, type QuorateError } from "../../../protocol/errors.ts";
-import type { Founding, InstanceRecord, Storage } from "../../../storage/contract.ts";
-import { asAppend, FOUNDING, historyOf, plain } from "./history.ts";
+import type { Founding, InstanceRecord, Repair, Storage } from "../../../storage/contract.ts";
+import { appendAll, asAppend, at, codeOf, FOUNDING, historyOf, plain } from "./history.ts";
+import { stateContract } from "./state-contract.ts";
+import { truncationContract } from "./truncation-contract.ts";
 
 export interface StorageHarness {
   /** Opens the same directory every time. It is prepared, so the first opening founds it. */
@@ -10,25 +12,6 @@ export interface StorageHarness {
   /** Everything is gone, the permission to found too. */
   lose(): Promise<void>;
   dispose(): Promise<void>;
-}
-
-async function appendAll(storage: Storage, records: readonly InstanceRecord[]): Promise<void> {
-  await Promise.all(records.map((record) => storage.journal.append([asAppend(record)])));
-}
-
-function at(records: readonly InstanceRecord[], instance: number): InstanceRecord {
-  const record = records[instance - 1];
-  if (!record) throw new RangeError(`no instance ${instance} in this history`);
-  return record;
-}
-
-export async function codeOf(promise: Promise<unknown>): Promise<QuorateError> {
-  try {
-    await promise;
-  } catch (error) {
-    return error as QuorateError;
-  }
-  throw new Error("expected a rejection");
 }
 
 async function entriesOf(storage: Storage, from = "", to = "\xff"): Promise<[string, string][]> {
@@ -63,6 +46,10 @@ export function storageContract(name: string, makeHarness: () => Promise<Storage
       return storage;
     }
 
+    async function repairsOfReopening(): Promise<readonly Repair[]> {
+      return (await reopen()).repairs;
+    }
+
     async function refusalOfReopening(founding?: Founding): Promise<QuorateError> {
       await storage.close();
       return codeOf(harness.open(founding));
@@ -72,9 +59,12 @@ export function storageContract(name: string, makeHarness: () => Promise<Storage
       it("is empty when founded, and still when opened again", async () => {
         const empty = {
           founding: FOUNDING,
+          base: { instance: 0, digest: FOUNDING.genesis },
           first: 0,
           last: 0,
           newestAccepted: null,
+          keptCertificate: null,
+          forgotten: null,
           regency: { view: 0, regency: 0 },
           cleanStop: [],
         };
@@ -352,14 +342,25 @@ export function storageContract(name: string, makeHarness: () => Promise<Storage
         storage = await harness.open();
       });
 
-      it("refuses a directory that lost its journal, again and again", async () => {
+      it("begins as forgotten when everything is lost, and stays so until it remembers", async () => {
         await storage.close();
         await harness.lose();
+        storage = await harness.open();
+        expect(storage.repairs).toMatchObject([{ store: "journal", setAside: null }]);
         for (let attempt = 0; attempt < 2; attempt++) {
-          const refusal = await codeOf(harness.open());
-          expect(refusal).toMatchObject({ code: "STORAGE_UNFOUNDED", detail: { replica: 2 } });
-          expect(refusal.message).toContain("the journal of replica 2 is gone");
+          expect(storage.journal.summary).toMatchObject({
+            base: { instance: 0, digest: FOUNDING.genesis },
+            forgotten: { until: null, regency: 0 },
+            cleanStop: null,
+          });
+          await reopen();
+          expect(storage.repairs).toEqual([]);
         }
+        await storage.journal.append([{ type: "forgotten", until: 7, regency: 3 }]);
+        await appendAll(storage, historyOf({ count: 7 }));
+        expect((await reopen()).journal.summary).toMatchObject({ forgotten: { until: 7, regency: 3 }, last: 7 });
+        await storage.journal.append([{ type: "remembered" }]);
+        expect((await reopen()).journal.summary).toMatchObject({ forgotten: null, last: 7 });
       });
 
       it("notices a batch that is not the one its digest says", async () => {
@@ -368,22 +369,21 @@ export function storageContract(name: string, makeHarness: () => Promise<Storage
         await appendAll(storage, [at(records, 1), wrong, at(records, 3)]);
         const detail = { store: "journal", instance: 2 };
         expect(await codeOf(storage.journal.read(2))).toMatchObject({ code: "STORAGE_DAMAGED", detail });
-        expect(await refusalOfReopening()).toMatchObject({ code: "STORAGE_DAMAGED", detail });
+        expect(await repairsOfReopening()).toMatchObject([{ store: "journal", setAside: "aside/journal-1" }]);
       });
 
       it("notices a history that does not continue", async () => {
         const records = historyOf({ count: 4 });
         const [, other] = historyOf({ count: 2, bytes: 7 });
         await appendAll(storage, [at(records, 1), other as InstanceRecord, at(records, 3), at(records, 4)]);
-        const detail = { store: "journal", instance: 2 };
-        expect(await refusalOfReopening()).toMatchObject({ code: "STORAGE_DAMAGED", detail });
+        expect(await repairsOfReopening()).toMatchObject([{ store: "journal", setAside: "aside/journal-1" }]);
       });
 
       it("notices a history that starts from another genesis", async () => {
         const [, second] = historyOf({ count: 2 });
         await appendAll(storage, [{ ...(second as InstanceRecord), instance: 1 }]);
-        const detail = { store: "journal", instance: 1 };
-        expect(await refusalOfReopening()).toMatchObject({ code: "STORAGE_DAMAGED", detail });
+        expect(await repairsOfReopening()).toMatchObject([{ store: "journal", setAside: "aside/journal-1" }]);
+        expect(storage.journal.summary).toMatchObject({ last: 0, forgotten: { until: null, regency: 0 } });
       });
 
       it("notices a state ahead of its journal: the journal lost its end", async () => {
@@ -391,18 +391,34 @@ export function storageContract(name: string, makeHarness: () => Promise<Storage
         await appendAll(storage, records.slice(0, 3));
         const applied = { instance: 5, digest: at(records, 5).digest, timestampMs: 1 };
         await storage.state.write({ changes: new Map(), applied });
-        const detail = { store: "journal", instance: 4 };
-        expect(await refusalOfReopening()).toMatchObject({ code: "STORAGE_DAMAGED", detail });
+        expect(await repairsOfReopening()).toMatchObject([{ store: "journal", setAside: "aside/journal-1" }]);
+        expect(storage.repairs[0]?.reason).toContain("its end is lost");
+        expect(storage.state.applied).toEqual(applied);
+        expect(storage.journal.summary).toMatchObject({
+          base: { instance: 5, digest: applied.digest },
+          first: 0,
+          last: 0,
+          forgotten: { until: null, regency: 0 },
+        });
+        expect([storage.journal.base.instance, storage.journal.last]).toEqual([5, 5]);
+        expect(() => storage.journal.append([asAppend(at(records, 5))])).toThrow(InvariantViolation);
+        // And once more: the first was set aside for ever.
+        await storage.state.write({ changes: new Map(), applied: { ...applied, instance: 9 } });
+        expect(await repairsOfReopening()).toMatchObject([{ store: "journal", setAside: "aside/journal-2" }]);
       });
 
       it("notices a state of another history", async () => {
         await appendAll(storage, historyOf({ count: 5 }));
         const applied = { instance: 3, digest: "z".repeat(32), timestampMs: 1 };
         await storage.state.write({ changes: new Map(), applied });
-        const detail = { store: "state", instance: 3 };
-        expect(await refusalOfReopening()).toMatchObject({ code: "STORAGE_DAMAGED", detail });
+        expect(await repairsOfReopening()).toMatchObject([{ store: "state", setAside: "aside/state-1" }]);
+        expect(storage.state.applied).toEqual({ instance: 0, digest: FOUNDING.genesis, timestampMs: 0 });
+        expect(storage.journal.summary).toMatchObject({ last: 5, forgotten: null });
       });
     });
+
+    truncationContract({ storage: () => storage, reopen });
+    stateContract({ storage: () => storage, reopen });
 
     it("says how much disk it uses", async () => {
       const before = await storage.diskUse();

@@ -2,7 +2,8 @@
 import { encodeBatch, historyDigest } from "../../../protocol/batch.ts";
 import type { Digest } from "../../../protocol/bytes.ts";
 import { nodeCrypto } from "../../../protocol/crypto/node.ts";
-import type { Founding, InstanceRecord, JournalRecord } from "../../../storage/contract.ts";
+import type { QuorateError } from "../../../protocol/errors.ts";
+import type { Founding, InstanceRecord, JournalRecord, Storage } from "../../../storage/contract.ts";
 
 export const FOUNDING: Founding = { cluster: "c".repeat(32), replica: 2, genesis: "g".repeat(32) };
 
@@ -38,4 +39,24 @@ export function plain(record: InstanceRecord | null | undefined): unknown {
   const votes = record.certificate?.votes.map((vote) => [vote.replica, Buffer.from(vote.signature).toString("hex")]);
   const certificate = record.certificate && { ...record.certificate, votes };
   return { ...record, batch: Buffer.from(record.batch).toString("hex"), certificate };
+}
+
+export async function appendAll(storage: Storage, records: readonly InstanceRecord[]): Promise<void> {
+  await Promise.all(records.map((record) => storage.journal.append([asAppend(record)])));
+}
+
+/** The record of an instance in `historyOf`. */
+export function at(records: readonly InstanceRecord[], instance: number): InstanceRecord {
+  const record = records[instance - 1];
+  if (!record) throw new RangeError(`no instance ${instance} in this history`);
+  return record;
+}
+
+export async function codeOf(promise: Promise<unknown>): Promise<QuorateError> {
+  try {
+    await promise;
+  } catch (error) {
+    return error as QuorateError;
+  }
+  throw new Error("expected a rejection");
 }

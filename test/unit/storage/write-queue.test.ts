@@ -1,7 +1,7 @@
 /** Group commit: order, joining, and what a failure does to everything after it. */
 import { describe, expect, it } from "vitest";
 import { WriteQueue } from "../../../storage/write-queue.ts";
-import { codeOf } from "./contract.ts";
+import { codeOf } from "./history.ts";
 
 function heldQueue(bytesMax: number) {
   const groups: { items: readonly string[]; resolve: () => void; reject: (error: unknown) => void }[] = [];

@@ -1,0 +1,154 @@
+/**
+ * `kv recover`: on the machine of a replica whose data is damaged or doubtful, sets it aside and has the replica fetch
+ * everything from the others. Meanwhile that replica does not vote: it counts among the f.
+ */
+import { existsSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { createInterface } from "node:readline/promises";
+import { setTimeout as pause } from "node:timers/promises";
+import { Command, Option } from "commander";
+import { loadServerConfig, type ServerConfig } from "../../server/config.ts";
+import { CommandExit, EXIT, usageError } from "../exit.ts";
+import { chooseCluster, globalsOf, helpTail, requireFormat } from "../globals.ts";
+import { type Io, writeOut } from "../io.ts";
+import { refuseLocked, type SetAside, setStoresAside, storesIn } from "../local/set-aside.ts";
+import { integerIn } from "../numbers.ts";
+import { lineOn } from "../progress.ts";
+import { type AdminAddress, askReplica, type ReplicaStatus } from "../replica-status.ts";
+import { recoveryText } from "../status-text.ts";
+import { printableText } from "../text.ts";
+
+const STATUS_TIMEOUT_MS = 1_000;
+const ASK_MS = 500;
+const VOTING = "voting";
+/** Bound to every interface, asked on this machine. */
+const ANY_HOST: Readonly<Record<string, string>> = { "0.0.0.0": "127.0.0.1", "::": "::1" };
+
+interface RecoverOptions {
+  readonly replica: number;
+  readonly config?: string;
+  readonly yes?: true;
+  readonly wait?: true;
+}
+
+export function recoverCommand(io: Io): Command {
+  return new Command("recover")
+    .description("set the data of a stopped replica aside, so that it fetches everything from the others")
+    .addOption(
+      new Option("--replica <id>", "which replica; its data is on this machine")
+        .argParser(integerIn({ min: 0, max: 65_535 }))
+        .makeOptionMandatory(),
+    )
+    .option("--config <file>", "its node.yaml (default: replica-N/node.yaml beside the cluster file)")
+    .option("--yes", "do not ask")
+    .option("--wait", "then wait until the replica, once started, votes again")
+    .addHelpText(
+      "after",
+      helpTail({
+        notes:
+          "Stop the replica first. Its journal, state and staging move to aside/recover-N in its data directory; nothing is\n" +
+          "deleted. The next start of kv-server fetches state and log from the others and proves them. Do this to one replica\n" +
+          "at a time: until it votes again it counts among the f. --timeout bounds --wait (exit code 3).",
+        json: '{"replica":3,"dataDir","aside":"…/aside/recover-1","moved":["journal","state"]}',
+        examples: [
+          "kv recover --replica 3",
+          "kv recover --replica 3 --yes --wait --timeout 1h",
+          "kv recover --replica 3 --config /etc/quorate/node.yaml",
+        ],
+      }),
+    )
+    .action(async (options: RecoverOptions, command: Command) => {
+      const globals = globalsOf(command);
+      const format = requireFormat(globals, ["simple", "json"]);
+      const file =
+        options.config ?? join(dirname(chooseCluster(globals, io).path), `replica-${options.replica}`, "node.yaml");
+      const config = loadServerConfig(file, { env: io.env });
+      if (config.replica !== options.replica) {
+        throw usageError(`${file} is of replica ${config.replica}, not of replica ${options.replica}`);
+      }
+      await refuseRunning(config);
+      if (storesIn(config.dataDir).length === 0) {
+        throw usageError(`${config.dataDir} holds no data; start kv-server --config ${file}: it fetches everything`);
+      }
+      await confirm(io, config, options.yes === true);
+      // It may have been started while the question stood there.
+      await refuseRunning(config);
+      const aside = setStoresAside(config.dataDir);
+      const { replica, dataDir } = config;
+      const text =
+        format === "json"
+          ? `${JSON.stringify({ replica, dataDir, aside: aside.path, moved: aside.moved })}\n`
+          : asideText(config, aside);
+      await writeOut(io, text);
+      if (options.wait) await untilVoting(io, config, globals.timeout ?? Number.POSITIVE_INFINITY);
+    });
+}
+
+/** Where its admin port listens on this machine. */
+function adminOf({ replica, listen }: ServerConfig): AdminAddress {
+  const host = ANY_HOST[listen.adminHost] ?? listen.adminHost;
+  return { id: replica, host, adminPort: listen.adminPort };
+}
+
+/** @throws CommandExit, QuorateError STORAGE_LOCKED */
+async function refuseRunning(config: ServerConfig): Promise<void> {
+  const { status } = await askReplica(adminOf(config), STATUS_TIMEOUT_MS);
+  if (status) {
+    const pid = status.pid === undefined ? "" : ` (pid ${status.pid})`;
+    throw usageError(`replica ${config.replica} is running${pid}; stop it first, then run this again`);
+  }
+  if (!existsSync(config.dataDir))
+    throw usageError(`the data directory ${config.dataDir} does not exist; look at dataDir`);
+  await refuseLocked(config.dataDir);
+}
+
+/** @throws CommandExit unless the answer is yes */
+async function confirm(io: Io, config: ServerConfig, yes: boolean): Promise<void> {
+  if (yes) return;
+  if (!io.stdin.isTTY)
+    throw usageError("there is no terminal to ask on; add --yes to set the data aside without asking");
+  const question = createInterface({ input: io.stdin, output: io.stderr });
+  try {
+    const what = `Set the data of replica ${config.replica} in ${config.dataDir} aside and fetch everything anew? (y/N) `;
+    const answer = (await question.question(what)).trim().toLowerCase();
+    if (answer !== "y" && answer !== "yes") throw new CommandExit(EXIT.USAGE, "nothing was changed");
+  } finally {
+    question.close();
+  }
+}
+
+function asideText({ replica, file }: ServerConfig, { path, moved }: SetAside): string {
+  return [
+    `replica ${replica}: ${moved.join(", ")} moved to ${path}`,
+    "start it now; it fetches everything from the others (kv status --watch shows how far it is):",
+    `  kv-server --config ${file}`,
+    "when it votes again and nothing in the old data is needed:",
+    `  rm -r ${path}`,
+    "",
+  ].join("\n");
+}
+
+/** @throws CommandExit when `waitMs` have passed */
+async function untilVoting(io: Io, config: ServerConfig, waitMs: number): Promise<void> {
+  const untilMs = performance.now() + waitMs;
+  const line = lineOn(io);
+  try {
+    for (;;) {
+      const { status, problem } = await askReplica(adminOf(config), STATUS_TIMEOUT_MS);
+      if (status?.state === VOTING) break;
+      const text = status ? progressOf(status) : `waiting for replica ${config.replica}: ${problem}`;
+      line.draw(() => text);
+      if (performance.now() >= untilMs) {
+        throw new CommandExit(EXIT.UNAVAILABLE, `replica ${config.replica} does not vote yet: ${text}`);
+      }
+      await pause(ASK_MS);
+    }
+  } finally {
+    line.erase();
+  }
+  io.stderr.write(`kv: replica ${config.replica} votes again\n`);
+}
+
+function progressOf(status: ReplicaStatus): string {
+  return status.recovery ? recoveryText(status.recovery) : printableText(status.state ?? "running");
+}

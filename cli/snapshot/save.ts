@@ -1,0 +1,258 @@
+/**
+ * Saves a snapshot of a running cluster into one file (docs/snapshot-format.md). Guarantees: the file appears under its name
+ * only when it is complete and was verified as `kv snapshot verify` does; memory stays bounded, whatever its size.
+ */
+import { rename, rm } from "node:fs/promises";
+import { dirname, resolve } from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
+import { hex, utf8 } from "../../protocol/bytes.ts";
+import { type Cluster, type ClusterFile, clusterFileText } from "../../protocol/cluster.ts";
+import { encode } from "../../protocol/codec.ts";
+import type { Crypto } from "../../protocol/crypto/contract.ts";
+import { decoded, isRejection, QuorateError } from "../../protocol/errors.ts";
+import { type ChunkSummary, decodeManifest } from "../../protocol/image.ts";
+import { encodeMessage, imageHeaderSchema, type MessageOf } from "../../protocol/messages.ts";
+import { SnapshotWriter } from "../../server/snapshot/file.ts";
+import { provenBatches, provenPrefix } from "../../server/snapshot/history-proof.ts";
+import { type SnapshotSummary, verifySnapshot } from "../../server/snapshot/verify.ts";
+import type { Member } from "../replica-status.ts";
+import type { AdminClient } from "./admin-client.ts";
+import { type CheckedOffer, checkedOffer, credibleDecided, holdsLog, type Plan, plansOf } from "./plan.ts";
+
+const ASK_AGAIN_MS = 500;
+
+export interface SavePhase {
+  readonly phase: "asking" | "chunks" | "log" | "verifying";
+  /** 0 to 1, or null while it is not known. */
+  readonly share: number | null;
+  readonly bytes: number;
+  readonly donor: number | null;
+}
+
+export interface SaveOptions {
+  readonly crypto: Crypto;
+  readonly clusterFile: ClusterFile;
+  readonly cluster: Cluster;
+  readonly client: AdminClient;
+  readonly path: string;
+  /** Must it hold what was decided before? Else the first checkpoint that can be proven will do. */
+  readonly fresh: boolean;
+  /** How long to wait until enough replicas offer what is needed. */
+  readonly waitMs: number;
+  readonly onPhase: (phase: SavePhase) => void;
+  /** A donor or source that failed: the next one is tried. */
+  readonly onTrouble: (line: string) => void;
+}
+
+/** Why one plan came to nothing. */
+class PlanFailed extends Error {}
+
+/** @throws QuorateError QUORUM_UNAVAILABLE, SNAPSHOT_INVALID */
+export async function saveSnapshot(options: SaveOptions): Promise<SnapshotSummary> {
+  const { crypto, path, clusterFile, onTrouble } = options;
+  const temporary = `${path}.tmp`;
+  const tried = new Set<string>();
+  try {
+    for (;;) {
+      const { plan, offers } = await choosePlan(options, tried);
+      tried.add(nameOf(plan));
+      try {
+        await new Download(options, plan, offers).into(temporary);
+        options.onPhase({ phase: "verifying", share: null, bytes: plan.header.bytes, donor: plan.donor });
+        const scratchParent = dirname(resolve(path));
+        const { summary, state } = await verifySnapshot({ file: temporary, crypto, clusterFile, scratchParent });
+        await state.close();
+        await rename(temporary, path);
+        return summary;
+      } catch (error) {
+        const invalid = error instanceof QuorateError && error.code === "SNAPSHOT_INVALID";
+        if (!invalid && !(error instanceof PlanFailed)) throw error;
+        onTrouble(`with replica ${plan.donor} as the donor: ${(error as Error).message}`);
+      }
+    }
+  } finally {
+    await rm(temporary, { force: true });
+  }
+}
+
+function nameOf({ donor, root, end, roots }: Plan): string {
+  return [donor, hex(root), end, roots.length].join(":");
+}
+
+/**
+ * Asks until there is a plan that was not tried. What was decided when the command began is in it: fresh checkpoints are asked
+ * for, as there is seldom one so young.
+ */
+async function choosePlan(
+  options: SaveOptions,
+  tried: ReadonlySet<string>,
+): Promise<{ plan: Plan; offers: CheckedOffer[] }> {
+  const { crypto, cluster, waitMs } = options;
+  const { view } = cluster;
+  const untilMs = performance.now() + waitMs;
+  let least: number | null = null;
+  let rootsFrom = 0;
+  let decidedBefore = -1;
+  for (;;) {
+    options.onPhase({ phase: "asking", share: null, bytes: 0, donor: null });
+    const { offers, problems } = await askAll(options, rootsFrom);
+    const decided = credibleDecided(view, offers);
+    if (offers.length >= view.weakQuorum) least ??= decided;
+    const fresh = (candidate: Plan): boolean => !options.fresh || (least !== null && candidate.end >= least);
+    const plan = plansOf(crypto, view, offers).find((candidate) => fresh(candidate) && !tried.has(nameOf(candidate)));
+    if (plan) return { plan, offers };
+    // Nobody decides any more: only roots at the last instance of all can be proven.
+    if (rootsFrom === 0 || decided === decidedBefore) rootsFrom = decided;
+    decidedBefore = decided;
+    if (performance.now() >= untilMs || (offers.length < view.weakQuorum && problems.every(isRefusal))) {
+      throw noPlan(options, offers, problems);
+    }
+    await pause(ASK_AGAIN_MS);
+  }
+}
+
+function isRefusal(problem: string): boolean {
+  return /HTTP 40\d/.test(problem);
+}
+
+function noPlan({ cluster }: SaveOptions, offers: readonly CheckedOffer[], problems: readonly string[]): QuorateError {
+  const { weakQuorum, n } = cluster.view;
+  const enough = offers.length >= weakQuorum;
+  const why = enough
+    ? `no checkpoint of ${offers.length} replicas is vouched for by ${weakQuorum} of them yet; try again, with a longer --timeout`
+    : `${offers.length} of ${n} replicas offer anything and ${weakQuorum} are needed`;
+  const said = problems.length === 0 ? "" : ` (${problems.join("; ")})`;
+  return new QuorateError("QUORUM_UNAVAILABLE", `${why}${said}`);
+}
+
+async function askAll(
+  options: SaveOptions,
+  rootsFrom: number,
+): Promise<{ offers: CheckedOffer[]; problems: string[] }> {
+  const { clusterFile, client, crypto, cluster } = options;
+  const problems: string[] = [];
+  const answers = await Promise.all(
+    clusterFile.members.map(async (member) => {
+      const { value, problem } = await client.offer(member, rootsFrom);
+      if (value) return [checkedOffer(crypto, cluster.view, member.id, value)];
+      problems.push(`replica ${member.id}: ${problem}`);
+      return [];
+    }),
+  );
+  return { offers: answers.flat(), problems };
+}
+
+/** One plan carried out. */
+class Download {
+  readonly #options: SaveOptions;
+  readonly #plan: Plan;
+  readonly #offers: readonly CheckedOffer[];
+
+  constructor(options: SaveOptions, plan: Plan, offers: readonly CheckedOffer[]) {
+    this.#options = options;
+    this.#plan = plan;
+    this.#offers = offers;
+  }
+
+  async into(path: string): Promise<void> {
+    const manifest = await this.#manifest();
+    const writer = await SnapshotWriter.create(path);
+    try {
+      await writer.add("cluster", utf8(clusterFileText(this.#options.clusterFile)));
+      await writer.add("header", encode(imageHeaderSchema, this.#plan.header));
+      await writer.add("manifest", manifest.bytes);
+      await this.#chunks(writer, manifest.chunks);
+      await this.#log(writer);
+      await writer.addRoots(this.#plan.roots);
+      await writer.finish();
+    } catch (error) {
+      await writer.abort();
+      throw error;
+    }
+  }
+
+  #member(replica: number): Member {
+    return this.#options.clusterFile.members.find(({ id }) => id === replica) as Member;
+  }
+
+  async #manifest(): Promise<{ bytes: Uint8Array; chunks: readonly ChunkSummary[] }> {
+    const { donor, header, root } = this.#plan;
+    const { value, problem } = await this.#options.client.manifest(this.#member(donor), {
+      instance: header.instance,
+      root,
+    });
+    if (!value) throw new PlanFailed(`its manifest: ${problem}`);
+    const chunks = decoded(() => decodeManifest(value.manifest));
+    if (isRejection(chunks) || this.#options.crypto.sha256(value.manifest) !== header.manifest) {
+      throw new PlanFailed("its manifest is wrong");
+    }
+    return { bytes: value.manifest, chunks };
+  }
+
+  /** One is written while the next is on its way. */
+  async #chunks(writer: SnapshotWriter, chunks: readonly ChunkSummary[]): Promise<void> {
+    const { donor, header } = this.#plan;
+    let next = chunks.length > 0 ? this.#chunk(0, chunks) : null;
+    let bytes = 0;
+    for (let index = 0; next; index++) {
+      const chunk: Uint8Array = await next;
+      next = index + 1 < chunks.length ? this.#chunk(index + 1, chunks) : null;
+      // It is awaited in the next round, if that comes.
+      next?.catch(() => {});
+      await writer.add("chunk", chunk);
+      bytes += chunk.length;
+      this.#options.onPhase({ phase: "chunks", share: bytes / header.bytes, bytes, donor });
+    }
+  }
+
+  async #chunk(index: number, chunks: readonly ChunkSummary[]): Promise<Uint8Array> {
+    const { donor, header, root } = this.#plan;
+    const checkpoint = { instance: header.instance, root };
+    const { value, problem } = await this.#options.client.chunk(this.#member(donor), checkpoint, index);
+    if (!value) throw new PlanFailed(`chunk ${index + 1} of ${chunks.length}: ${problem}`);
+    if (this.#options.crypto.sha256(value.chunk) !== chunks[index]?.digest) {
+      throw new PlanFailed(`chunk ${index + 1} of ${chunks.length} is wrong`);
+    }
+    return value.chunk;
+  }
+
+  async #log(writer: SnapshotWriter): Promise<void> {
+    const { header, end } = this.#plan;
+    let at = { instance: header.instance, digest: header.digest };
+    while (at.instance < end) {
+      const segment = await this.#segment(at.instance + 1, at.digest);
+      await writer.add("history", encodeMessage(segment.message));
+      at = segment.last;
+      const share = (at.instance - header.instance) / (end - header.instance);
+      this.#options.onPhase({ phase: "log", share, bytes: writer.bytes, donor: segment.source });
+    }
+  }
+
+  /** From whoever has it and tells the truth; the donor last, as it has the most to do. */
+  async #segment(from: number, previous: string) {
+    const { crypto, cluster, client } = this.#options;
+    const { donor, end } = this.#plan;
+    const sources = this.#offers.filter((offer) => holdsLog(offer, from)).map(({ replica }) => replica);
+    let trouble = "nobody has it";
+    for (const source of sources.sort((a, b) => Number(a === donor) - Number(b === donor))) {
+      const { value, problem } = await client.history(this.#member(source), { from, to: end });
+      if (!value) {
+        trouble = `replica ${source} ${problem}`;
+        continue;
+      }
+      if (value.from !== from || value.previous !== previous) {
+        trouble = `replica ${source} has another history below`;
+        continue;
+      }
+      const proven = provenBatches(crypto, cluster.view, value);
+      const last = proven[Math.min(proven.length, end - from + 1) - 1];
+      if (last) return { source, last, message: this.#provenUpTo(value, last.instance) };
+      trouble = `replica ${source} does not prove it`;
+    }
+    throw new PlanFailed(`the log from instance ${from} on: ${trouble}`);
+  }
+
+  #provenUpTo(history: MessageOf<"HISTORY">, instance: number): MessageOf<"HISTORY"> {
+    return provenPrefix(this.#options.crypto, history, instance - history.from + 1);
+  }
+}

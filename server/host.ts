@@ -1,0 +1,412 @@
+/**
+ * Runs one replica for as long as its process lives, over whatever happens to its disk: opens the directory, fetches a
+ * checkpoint when the state does not reach the log, runs the replica, and begins again when that ends for a reason that can be
+ * mended here (docs/protocol.md section 6). Each turn is like a crash and a start: nothing is carried over but what is on disk.
+ *
+ * Invariants: 1. at most one of replica and transfer runs, and the directory is open for it alone. 2. a damaged store is set
+ * aside before it is begun anew. 3. what cannot be mended ends the process: a failed sync, a broken invariant, damage again
+ * and again.
+ */
+import { copyOf } from "../protocol/bytes.ts";
+import type { Cluster } from "../protocol/cluster.ts";
+import type { Crypto } from "../protocol/crypto/contract.ts";
+import { assertNever, isRejection, QuorateError, type Rejection } from "../protocol/errors.ts";
+import type { Identity } from "../protocol/identity.ts";
+import { decodeMessage, encodeMessage, type Message } from "../protocol/messages.ts";
+import type { ReplicaId } from "../protocol/view.ts";
+import type { DiskUse, OpenStorage, Repair, Storage } from "../storage/contract.ts";
+import type { ConsensusOptions } from "./consensus/contract.ts";
+import type { Alarm, Clock, DriverLogger, DriverObserver, Ending } from "./driver-contract.ts";
+import type { ClientConnection, Gateway, Links } from "./network/contract.ts";
+import { recover } from "./recover.ts";
+import { Replica } from "./replica.ts";
+import type { Service, ServiceState } from "./service/contract.ts";
+import type { Executor } from "./service/executor.ts";
+import { memoryOf } from "./transfer/memory.ts";
+import { Transfer, type TransferProgress } from "./transfer/transfer.ts";
+import type { Verifier } from "./verifier.ts";
+
+/** Stores set aside in one process before it gives up: a disk that damages everything is no disk. */
+const REPAIRS_MAX = 4;
+/** A full disk is looked at this often. */
+const SPACE_INTERVAL_US = 1_000_000;
+
+/** What a replica hears from the other replicas. */
+export interface LinkListener {
+  onMessage(from: ReplicaId, payload: Uint8Array): void;
+  onConnected(peer: ReplicaId): void;
+  onDisconnected(peer: ReplicaId): void;
+}
+
+export interface GatewayListener {
+  onAuthenticated(connection: ClientConnection, keys: Uint8Array): void;
+  onRequest(connection: ClientConnection, envelope: Uint8Array, request: Uint8Array): Rejection | null;
+}
+
+export interface HostParts {
+  readonly cluster: Cluster;
+  readonly self: ReplicaId;
+  readonly identity: Identity;
+  readonly crypto: Crypto;
+  readonly openStorage: (options: Parameters<OpenStorage>[0]["founding"]) => Promise<Storage>;
+  readonly openLinks: (listener: LinkListener) => Promise<Links>;
+  readonly openGateway: (listener: GatewayListener) => Promise<Gateway>;
+  readonly service: (state: ServiceState) => Service;
+  readonly options: ConsensusOptions;
+  readonly checkpointPeriod: number;
+  readonly clock: Clock;
+  readonly verifier: Verifier;
+  readonly logger: DriverLogger;
+  readonly observer: DriverObserver;
+  /** Is there room again on a disk that was full? */
+  readonly hasSpace: () => Promise<boolean>;
+  /**
+   * Gives an empty state what its cluster begins with, if it begins with anything: "installed" when that took the place of
+   * the state, "gone" when it is not to be had any more, so that the state must come from the others.
+   */
+  readonly found?: (storage: Storage) => Promise<"ready" | "installed" | "gone">;
+  /** The process must end: this replica can no longer keep its promises. */
+  readonly fatal: (error: unknown) => void;
+  /** A replica is about to run: for whoever listens in. */
+  readonly incarnated?: (replica: Replica, executor: Executor) => void;
+}
+
+const NO_DISK_USE: DiskUse = { journalBytes: 0, stateBytes: 0, asideBytes: 0, stagingBytes: 0 };
+
+/** What runs at the moment. */
+export type Stage =
+  | { readonly type: "opening" }
+  | { readonly type: "transfer"; readonly transfer: Transfer; readonly storage: Storage; readonly links: Links }
+  | {
+      readonly type: "replica";
+      readonly replica: Replica;
+      readonly executor: Executor;
+      readonly storage: Storage;
+      readonly links: Links;
+      readonly gateway: Gateway;
+    }
+  | { readonly type: "full"; readonly sinceMs: number }
+  | { readonly type: "ended" };
+
+export class Host {
+  readonly #parts: HostParts;
+  #stage: Stage = { type: "opening" };
+  #repairs = 0;
+  #lastRepair: Alarm | null = null;
+  #stopping = false;
+  /** The log of nobody reaches down to the state. */
+  #transferDue = false;
+  /** An empty state is not worth a transfer again: there was none to be had. */
+  #logMustDo = false;
+  #diskLow = false;
+  /** Ends what runs now: set while a transfer or a wait for space can be interrupted. */
+  #interrupt: (() => void) | null = null;
+  #loop: Promise<void> | null = null;
+
+  constructor(parts: HostParts) {
+    this.#parts = parts;
+  }
+
+  get stage(): Stage {
+    return this.#stage;
+  }
+
+  get replica(): Replica | null {
+    return this.#stage.type === "replica" ? this.#stage.replica : null;
+  }
+
+  get transferProgress(): TransferProgress | null {
+    return this.#stage.type === "transfer" ? this.#stage.transfer.progress : null;
+  }
+
+  /** Less free disk than the reserve. */
+  set diskLow(low: boolean) {
+    this.#diskLow = low;
+    if (this.replica) this.replica.diskLow = low;
+  }
+
+  get diskLow(): boolean {
+    return this.#diskLow;
+  }
+
+  /** What an operator should look at. */
+  get alarms(): readonly Alarm[] {
+    const stage = this.#stage;
+    const alarms: Alarm[] = stage.type === "replica" ? [...stage.replica.alarms] : [];
+    if (stage.type === "full")
+      alarms.push({ code: "DISK_FULL", detail: "nothing is acknowledged", sinceMs: stage.sinceMs });
+    if (this.#lastRepair) alarms.push(this.#lastRepair);
+    return alarms;
+  }
+
+  async diskUse(): Promise<DiskUse> {
+    const stage = this.#stage;
+    const open = stage.type === "replica" || stage.type === "transfer";
+    return open ? await stage.storage.diskUse() : NO_DISK_USE;
+  }
+
+  /**
+   * Opens the directory, then runs in the background; resolves when the first stage stands.
+   * @throws QuorateError what an operator must mend: STORAGE_LOCKED, CLUSTER_MISMATCH, STORAGE_FORMAT, STORAGE_UNFOUNDED,
+   *   PORT_IN_USE, STORAGE_FAILED
+   */
+  async start(): Promise<void> {
+    const storage = await this.#open();
+    await new Promise<void>((resolve, reject) => {
+      this.#loop = this.#run(storage, resolve).catch((error: unknown) => {
+        this.#stage = { type: "ended" };
+        reject(error);
+        if (!this.#stopping) this.#parts.fatal(error);
+      });
+    });
+  }
+
+  /** A clean stop. */
+  async stop(drainMs: number): Promise<void> {
+    this.#stopping = true;
+    this.#interrupt?.();
+    if (this.#stage.type === "replica") await this.#stage.replica.stop(drainMs);
+    await this.#loop;
+  }
+
+  // ---- one stage after the other
+
+  async #open(): Promise<Storage> {
+    const { cluster, self, openStorage, found } = this.#parts;
+    const storage = await openStorage({ cluster: cluster.id, replica: self, genesis: cluster.genesis });
+    for (const repair of storage.repairs) this.#report(repair);
+    const founded = await found?.(storage);
+    if (founded === "installed") return await this.#open();
+    if (founded === "gone") this.#transferDue = true;
+    if (cluster.view.n > 1 || storage.journal.summary.forgotten === null) return storage;
+    await storage.close();
+    const why =
+      "the journal of the only replica is gone, and nobody else has its data; put the directory back as it was";
+    throw new QuorateError("STORAGE_UNFOUNDED", why, { replica: self });
+  }
+
+  #report({ store, reason, setAside }: Repair): void {
+    const where = setAside === null ? "" : `; what was there lies in ${setAside}`;
+    const sinceMs = this.#parts.clock.wallMs();
+    this.#lastRepair = { code: "REPAIRED", detail: `the ${store} store was begun anew: ${reason}${where}`, sinceMs };
+    this.#parts.logger.warn({ store, reason, setAside }, `the ${store} store is begun anew: ${reason}${where}`);
+  }
+
+  async #run(first: Storage, stands: () => void): Promise<void> {
+    let storage: Storage | null = first;
+    while (!this.#stopping) {
+      let ending: Ending;
+      try {
+        storage ??= await this.#open();
+        ending = await this.#runStage(storage, stands);
+      } catch (error) {
+        ending = { type: "failed", error };
+      }
+      // Nothing holds on to what ran, or the next stage would need room for a second state.
+      this.#stage = { type: "opening" };
+      storage = await this.#after(ending, storage);
+    }
+    this.#stage = { type: "ended" };
+    await storage?.close();
+  }
+
+  /** What comes after a stage: the directory, if it can stay open. */
+  async #after(ending: Ending, storage: Storage | null): Promise<Storage | null> {
+    switch (ending.type) {
+      case "stopped":
+        return storage;
+      case "transfer":
+        this.#transferDue = true;
+        this.#parts.logger.info({ reason: ending.reason }, "a checkpoint has to be fetched from the other replicas");
+        return storage;
+      case "installed":
+        return null;
+      case "needless":
+        this.#logMustDo = true;
+        await closed(storage);
+        return null;
+      case "repair":
+        await this.#condemn(storage, ending.store, ending.reason);
+        return null;
+      case "failed":
+        await this.#recoverFrom(ending.error, storage);
+        return null;
+      default:
+        return assertNever(ending);
+    }
+  }
+
+  /** @throws what cannot be mended here */
+  async #recoverFrom(error: unknown, storage: Storage | null): Promise<void> {
+    const code = error instanceof QuorateError ? error.code : null;
+    const store = error instanceof QuorateError ? error.detail.store : null;
+    if (code === "STORAGE_DAMAGED" && (store === "journal" || store === "state")) {
+      await this.#condemn(storage, store, (error as Error).message);
+    } else if (code === "STORAGE_DAMAGED" && store === "staging" && storage) {
+      this.#countRepair(error);
+      await storage.unstage();
+      await storage.close();
+    } else if (code === "STORAGE_FULL") {
+      await closed(storage);
+      await this.#waitForSpace(error);
+    } else {
+      await closed(storage);
+      throw error;
+    }
+  }
+
+  async #condemn(storage: Storage | null, store: "journal" | "state", reason: string): Promise<void> {
+    this.#countRepair(new QuorateError("STORAGE_DAMAGED", reason, { store }));
+    this.#parts.logger.error({ store, reason }, `the ${store} store is set aside and begun anew`);
+    await storage?.condemn(store);
+  }
+
+  #countRepair(error: unknown): void {
+    this.#repairs++;
+    this.#parts.observer.repaired();
+    if (this.#repairs > REPAIRS_MAX) throw error;
+  }
+
+  /** Acknowledges nothing while the disk is full. */
+  async #waitForSpace(error: unknown): Promise<void> {
+    const { clock, logger, hasSpace } = this.#parts;
+    this.#stage = { type: "full", sinceMs: clock.wallMs() };
+    logger.error({ error: String(error) }, "the disk is full: this replica acknowledges nothing until there is room");
+    while (!this.#stopping && !(await hasSpace())) {
+      await new Promise<void>((resolve) => {
+        const cancel = clock.at(clock.nowUs() + SPACE_INTERVAL_US, resolve);
+        this.#interrupt = () => {
+          cancel();
+          resolve();
+        };
+      });
+      this.#interrupt = null;
+    }
+    if (!this.#stopping) logger.info({}, "there is room on the disk again");
+  }
+
+  #runStage(storage: Storage, stands: () => void): Promise<Ending> {
+    const { journal, state } = storage;
+    const due = this.#transferDue || state.applied.instance < journal.base.instance;
+    this.#transferDue = false;
+    return due ? this.#transfer(storage, stands) : this.#replicate(storage, stands);
+  }
+
+  // ---- the stages
+
+  async #transfer(storage: Storage, stands: () => void): Promise<Ending> {
+    const { openLinks, cluster, self, crypto, service, clock, verifier, logger, observer } = this.#parts;
+    const memory = await memoryOf({ crypto, cluster, storage });
+    let links: Links | null = null;
+    let flushing = false;
+    const send = (to: ReplicaId, message: Message): void => {
+      links?.send(to, encodeMessage(message));
+      if (flushing) return;
+      flushing = true;
+      clock.defer(() => {
+        flushing = false;
+        links?.flush();
+      });
+    };
+    const transfer = new Transfer({
+      cluster,
+      self,
+      crypto,
+      storage,
+      service,
+      clock,
+      verifier,
+      logger,
+      send,
+      fault: (from, code) => observer.fault("message", from, code),
+    });
+    links = await openLinks({
+      onMessage: (from, payload) => {
+        const message = decodeMessage(copyOf(payload));
+        if (!isRejection(message)) {
+          if (message.type === "FETCH_OFFER" && memory) send(from, memory(from));
+          transfer.onMessage(from, message);
+        } else {
+          observer.fault("message", from, message.code);
+          links?.punish(from, message.code);
+        }
+      },
+      onConnected: (peer) => transfer.onConnected(peer),
+      onDisconnected: (peer) => transfer.onDisconnected(peer),
+    });
+    this.#stage = { type: "transfer", transfer, storage, links };
+    stands();
+    let installed = false;
+    try {
+      const interrupted = new Promise<null>((resolve) => {
+        this.#interrupt = () => resolve(null);
+      });
+      for (const peer of links.connected()) transfer.onConnected(peer);
+      const accepted = await Promise.race([transfer.start(), interrupted]);
+      if (!accepted) return { type: transfer.needless ? "needless" : "stopped" };
+      // Installing closes the staged state, complete as it is.
+      await storage.install(accepted.certificate);
+      installed = true;
+      return { type: "installed" };
+    } finally {
+      this.#interrupt = null;
+      if (!installed) await transfer.stop();
+      await links.close();
+    }
+  }
+
+  async #replicate(storage: Storage, stands: () => void): Promise<Ending> {
+    const { cluster, self, identity, crypto, service, options, clock, verifier, logger, observer } = this.#parts;
+    const { executor, start, replayed } = await recover({ crypto, cluster, storage, service });
+    const at = { instance: start.lastDecided.instance, replayed, clean: start.eraseCleanStop };
+    logger.info(at, "recovered from the data directory");
+    if (start.forgotten)
+      logger.warn({ ...start.forgotten }, "the journal was lost: this replica votes when it knows how far");
+    const { checkpointPeriod } = this.#parts;
+    const replica = new Replica({
+      cluster,
+      self,
+      identity,
+      crypto,
+      storage,
+      executor,
+      start,
+      options: this.#logMustDo ? { ...options, emptyLagMax: Number.POSITIVE_INFINITY } : options,
+      checkpointPeriod,
+      clock,
+      verifier,
+      logger,
+      observer,
+    });
+    this.#parts.incarnated?.(replica, executor);
+    replica.diskLow = this.#diskLow;
+    const links = await this.#parts.openLinks({
+      onMessage: (from, payload) => replica.onMessage(from, payload),
+      onConnected: (peer) => replica.onConnected(peer),
+      onDisconnected: () => undefined,
+    });
+    let gateway: Gateway | null = null;
+    try {
+      gateway = await this.#parts.openGateway({
+        onAuthenticated: (connection, keys) => replica.authenticity.learn(connection.client, keys),
+        onRequest: (connection, envelope, request) => replica.onRequest(connection, envelope, request),
+      });
+      this.#stage = { type: "replica", replica, executor, storage, links, gateway };
+      replica.run(links, gateway);
+      stands();
+      return await replica.ended;
+    } finally {
+      await gateway?.close();
+      await links.close();
+    }
+  }
+}
+
+/** Closing what has failed may fail as well; what matters has been said. */
+async function closed(storage: Storage | null): Promise<void> {
+  try {
+    await storage?.close();
+  } catch {
+    // The directory is opened anew, or the process ends.
+  }
+}

@@ -1,0 +1,486 @@
+/**
+ * Collaborative state transfer (docs/protocol.md section 6, "Large gap or empty disk"): a checkpoint from one donor, the
+ * log above it from the others, side by side, and the roots of f others to compare with. Decides everything and touches
+ * nothing: `step(input)` returns effects.
+ *
+ * Invariants: 1. `accepted` comes only once f members beside the donor have roots, at instances at or above its checkpoint,
+ * that the staged state reproduces by executing proven log. 2. before that nothing is executed beyond the next root to
+ * compare: whoever is asked for a root is passed by nobody. 3. a donor is dropped for good only by proof: its own bytes
+ * contradict each other or the proven history, or W others contradict its state.
+ */
+import type { Digest } from "../../protocol/bytes.ts";
+import type { SignatureCheck } from "../../protocol/certificate.ts";
+import type { Crypto } from "../../protocol/crypto/contract.ts";
+import { assertNever } from "../../protocol/errors.ts";
+import { rootOf } from "../../protocol/image.ts";
+import type { Message } from "../../protocol/messages.ts";
+import { memberOf, type ReplicaId, type View } from "../../protocol/view.ts";
+import { type Attempt, historyFault, timestampMsOf } from "./attempt.ts";
+import { CheckpointFetch, type Verdict } from "./checkpoint-fetch.ts";
+import { chooseDonor, type DonorChoice, isStale } from "./donor-choice.ts";
+import { LogFetch } from "./log-fetch.ts";
+import { Offers } from "./offers.ts";
+import { ProvenLog } from "./proven-log.ts";
+import type { TransferEffect, TransferInput, TransferPhase, TransferPort, TransferState } from "./transfer-contract.ts";
+import { Witnesses } from "./witnesses.ts";
+
+const OFFER_INTERVAL_US = 1_000_000;
+/** So long all others are waited for before a donor is chosen among those that answered. */
+const OFFERS_PATIENCE_US = 1_000_000;
+/** With no usable checkpoint for so long, one at the present height is asked for. */
+const NO_DONOR_US = 5_000_000;
+/** So long a donor is looked for while log may do. */
+const OPTIONAL_US = 20_000_000;
+/** So long a younger checkpoint is waited for. */
+const YOUNGER_PATIENCE_US = 10_000_000;
+/** Without log to execute, or without a root to compare, for so long, another donor is tried if there is one. */
+const LOG_STALL_US = 10_000_000;
+const ROOT_STALL_US = 60_000_000;
+const LOG_BUFFER_BYTES_MAX = 64 * 1024 * 1024;
+const REPLAY_BYTES = 4 * 1024 * 1024;
+
+export interface StateTransferOptions {
+  readonly view: View;
+  readonly self: ReplicaId;
+  readonly crypto: Crypto;
+  readonly logBufferBytesMax?: number;
+}
+
+export class StateTransfer {
+  readonly #options: StateTransferOptions;
+  readonly #offers: Offers;
+  readonly #log: ProvenLog;
+  readonly #logFetch: LogFetch;
+  readonly #port: TransferPort;
+  #effects: TransferEffect[] = [];
+  readonly #verifications = new Map<number, (valid: readonly boolean[]) => void>();
+  #lastTicket = 0;
+  #nowUs = 0;
+  #startedUs = 0;
+  #position = 0;
+  #optional = false;
+  #held = new Map<Digest, number>();
+  #offersAskedUs = Number.NEGATIVE_INFINITY;
+  /** Since when no donor was found. */
+  #searchingUs = 0;
+  /** A root from here on is asked for, so that there is a younger checkpoint than those offered; 0: they are young enough. */
+  #youngerFrom = 0;
+  #attempt: Attempt | null = null;
+  #discarding = false;
+  #finished = false;
+  readonly #liars = new Set<ReplicaId>();
+  readonly #tried = new Set<ReplicaId>();
+  /** Roots of checkpoints that are not offered any more. */
+  readonly #gone = new Set<Digest>();
+  readonly #sources = new Set<ReplicaId>();
+
+  constructor(options: StateTransferOptions) {
+    this.#options = options;
+    const { view, self, crypto } = options;
+    this.#port = {
+      nowUs: () => this.#nowUs,
+      send: (to, message) => this.#effects.push({ type: "send", to, message }),
+      verify: (checks, then) => this.#verify(checks, then),
+      blame: (replica, code, final) => this.#effects.push({ type: "blame", replica, code, final }),
+    };
+    this.#offers = new Offers(view, this.#port);
+    this.#log = new ProvenLog(options.logBufferBytesMax ?? LOG_BUFFER_BYTES_MAX);
+    this.#logFetch = new LogFetch({
+      view,
+      self,
+      crypto,
+      port: this.#port,
+      offers: this.#offers,
+      log: this.#log,
+      proven: (from) => {
+        this.#sources.add(from);
+        this.#progressed();
+      },
+    });
+  }
+
+  get state(): TransferState {
+    const attempt = this.#attempt;
+    const sources = this.#options.view.members.map(({ id }) => id).filter((id) => this.#sources.has(id));
+    return {
+      phase: this.#phase(attempt),
+      donor: attempt?.donor ?? null,
+      sources,
+      instance: attempt?.executed.instance ?? 0,
+      target: this.#offers.target,
+      bytes: attempt?.fetch.bytes ?? 0,
+      bytesTotal: attempt?.header.bytes ?? 0,
+    };
+  }
+
+  #phase(attempt: Attempt | null): TransferPhase {
+    if (!attempt) return "offers";
+    if (this.#finished) return "install";
+    if (attempt.stage !== "executing") return "checkpoint";
+    return attempt.believed || attempt.busy || this.#log.through > this.#log.base ? "log" : "verify";
+  }
+
+  /** Effects to perform in order. Synchronous, never re-entrant. */
+  step(input: TransferInput): readonly TransferEffect[] {
+    this.#effects = [];
+    if (!this.#finished) {
+      this.#take(input);
+      this.#advance();
+    }
+    return this.#effects;
+  }
+
+  #take(input: TransferInput): void {
+    switch (input.type) {
+      case "started":
+        this.#nowUs = input.nowUs;
+        this.#startedUs = input.nowUs;
+        this.#searchingUs = input.nowUs;
+        this.#position = input.instance;
+        this.#optional = input.optional;
+        this.#held = new Map(input.held);
+        this.#offers.forgetRootsBelow(input.instance);
+        return;
+      case "tick":
+        this.#nowUs = Math.max(this.#nowUs, input.nowUs);
+        return;
+      case "message":
+        this.#onMessage(input.from, input.message);
+        return;
+      case "connected":
+        this.#logFetch.connected(input.peer);
+        if (this.#attempt?.donor === input.peer) this.#attempt.fetch.reconnected();
+        this.#askOffer(input.peer);
+        return;
+      case "disconnected":
+        this.#logFetch.disconnected(input.peer);
+        return;
+      case "verified": {
+        const then = this.#verifications.get(input.ticket);
+        this.#verifications.delete(input.ticket);
+        then?.(input.valid);
+        return;
+      }
+      case "discarded":
+        this.#discarding = false;
+        this.#held = new Map(input.held);
+        return;
+      default:
+        this.#onReport(input);
+    }
+  }
+
+  /** What the shell did with the staged state; of a donor dropped meanwhile only what is on disk counts. */
+  #onReport(input: Extract<TransferInput, { type: "staged" | "completed" | "replayed" | "root" | "unusable" }>): void {
+    if (this.#discarding) return;
+    const attempt = this.#attempt;
+    if (!attempt) return;
+    this.#progressed();
+    switch (input.type) {
+      case "staged":
+        for (const digest of input.digests) if (attempt.fetch.wants(digest)) this.#held.set(digest, 0);
+        attempt.fetch.onStaged(input.digests);
+        return;
+      case "completed":
+        attempt.stage = "executing";
+        return;
+      case "replayed":
+        attempt.busy = false;
+        return;
+      case "root":
+        attempt.busy = false;
+        attempt.witnesses.add(input.instance, input.root);
+        return;
+      case "unusable":
+        this.#lied("CHECKPOINT_UNUSABLE");
+        return;
+      default:
+        assertNever(input);
+    }
+  }
+
+  #onMessage(from: ReplicaId, message: Message): void {
+    const { view, self } = this.#options;
+    if (from === self || message.view !== view.id || !memberOf(view, from)) return;
+    const attempt = this.#attempt;
+    switch (message.type) {
+      case "OFFER":
+        this.#offers.onOffer(from, message);
+        return;
+      case "ROOT":
+        this.#offers.onRoot(from, message);
+        return;
+      case "STATUS":
+        this.#offers.onStatus(from, message);
+        return;
+      case "HISTORY":
+        this.#logFetch.onHistory(from, message);
+        return;
+      case "MANIFEST":
+        if (attempt?.donor === from) this.#judge(attempt, attempt.fetch.onManifest(message));
+        return;
+      case "CHUNK":
+        if (attempt?.donor === from) this.#judge(attempt, attempt.fetch.onChunk(message));
+        return;
+      default:
+      // Of no use here: votes and requests are for a replica that has a state.
+    }
+  }
+
+  #judge(attempt: Attempt, verdict: Verdict): void {
+    if (verdict?.type === "lie") this.#lied(verdict.code);
+    if (verdict?.type === "gone") {
+      this.#gone.add(rootOf(this.#options.crypto, this.#options.view, attempt.header));
+      this.#drop("CHECKPOINT_GONE");
+    }
+  }
+
+  // ---- offers and donors
+
+  #askOffer(to: ReplicaId): void {
+    const { view, self } = this.#options;
+    if (to === self) return;
+    const message = { type: "FETCH_OFFER", view: view.id, regency: 0, rootsFrom: this.#rootsFrom() } as const;
+    this.#port.send(to, message);
+  }
+
+  /** From where on roots are needed that nobody is known to have; 0: none are. */
+  #rootsFrom(): number {
+    const attempt = this.#attempt;
+    if (!attempt) {
+      if (this.#youngerFrom > 0) return this.#youngerFrom;
+      const waitedUs = this.#nowUs - this.#searchingUs;
+      if (waitedUs < OFFERS_PATIENCE_US) return 0;
+      return waitedUs < NO_DONOR_US ? this.#position + 1 : Math.max(this.#position + 1, this.#offers.target);
+    }
+    const { instance } = attempt.executed;
+    if (attempt.believed || attempt.witnesses.enough(instance, this.#reachable(attempt))) return 0;
+    return Math.max(1, instance);
+  }
+
+  #reachable(attempt: Attempt): number {
+    return Math.max(this.#offers.target, attempt.executed.instance);
+  }
+
+  #choose(withoutThis: ReplicaId | null = null): DonorChoice | null {
+    const { view, self, crypto } = this.#options;
+    return chooseDonor({
+      view,
+      self,
+      offers: this.#offers.all,
+      rootsOf: (member) => this.#offers.rootsOf(member),
+      position: this.#position,
+      target: this.#offers.target,
+      servesLog: (member, from) => this.#logFetch.serves(member, from),
+      excluded: (member, header) =>
+        member === withoutThis || this.#liars.has(member) || this.#gone.has(rootOf(crypto, view, header)),
+      tried: this.#tried,
+    });
+  }
+
+  #begin({ donor, header }: DonorChoice): void {
+    const { view, self, crypto } = this.#options;
+    if (this.#tried.has(donor)) this.#tried.clear();
+    const root = rootOf(crypto, view, header);
+    const { instance, digest, timestampMs } = header;
+    this.#attempt = {
+      donor,
+      header,
+      fetch: new CheckpointFetch({
+        crypto,
+        view: view.id,
+        port: this.#port,
+        donor,
+        header,
+        root,
+        held: this.#held,
+        retain: (digests) => this.#retain(digests),
+        stage: (chunks) => this.#effects.push({ type: "stage", chunks }),
+      }),
+      witnesses: new Witnesses({
+        view,
+        self,
+        donor,
+        rootsOf: (member) => this.#offers.rootsOf(member),
+        contradictsItself: (member) => this.#port.blame(member, "ROOTS_CONTRADICT", true),
+      }),
+      stage: "fetching",
+      executed: { instance, digest, timestampMs },
+      busy: false,
+      believed: false,
+      progressUs: this.#nowUs,
+    };
+    this.#youngerFrom = 0;
+    this.#log.rebase(instance);
+    this.#effects.push({ type: "chosen", donor, header });
+  }
+
+  #retain(digests: ReadonlySet<Digest>): void {
+    for (const digest of [...this.#held.keys()]) if (!digests.has(digest)) this.#held.delete(digest);
+    this.#effects.push({ type: "retain", digests });
+  }
+
+  #lied(code: string): void {
+    const donor = this.#attempt?.donor;
+    if (donor === undefined) return;
+    this.#liars.add(donor);
+    this.#port.blame(donor, code, true);
+    this.#drop(code);
+  }
+
+  #drop(code: string): void {
+    const attempt = this.#attempt;
+    if (!attempt) return;
+    attempt.fetch.flush();
+    this.#tried.add(attempt.donor);
+    this.#attempt = null;
+    this.#discarding = true;
+    this.#searchingUs = this.#nowUs;
+    this.#offers.forgetRootsBelow(this.#position);
+    this.#effects.push({ type: "dropped", donor: attempt.donor, code }, { type: "discard" });
+  }
+
+  // ---- one thing after the other
+
+  #advance(): void {
+    if (this.#nowUs - this.#offersAskedUs >= OFFER_INTERVAL_US) {
+      this.#offersAskedUs = this.#nowUs;
+      for (const member of this.#options.view.members) this.#askOffer(member.id);
+    }
+    if (this.#discarding) return;
+    if (!this.#attempt && this.#offersAreIn()) {
+      const choice = this.#choose();
+      if (choice && !this.#awaitsYounger(choice)) this.#begin(choice);
+      else if (this.#isNeedless()) {
+        this.#finished = true;
+        this.#effects.push({ type: "needless" });
+      }
+    }
+    const attempt = this.#attempt;
+    if (!attempt) return;
+    if (!attempt.believed) this.#logFetch.ask(this.#offers.target, attempt.donor);
+    const fault = historyFault(attempt, this.#log);
+    if (fault) this.#lied(fault);
+    if (this.#attempt) this.#advanceAttempt(attempt);
+    if (this.#attempt) this.#watch(attempt);
+  }
+
+  /** Others may wait for this replica's votes to have anything newer: it must not wait for them in turn. */
+  #isNeedless(): boolean {
+    const late = this.#nowUs - this.#searchingUs >= OPTIONAL_US;
+    return this.#optional && (late || this.#offers.target <= this.#position);
+  }
+
+  /** To execute the log above it would take longer than to fetch a younger one, which all are asked to take. */
+  #awaitsYounger({ donor, header }: DonorChoice): boolean {
+    if (this.#nowUs - this.#searchingUs >= YOUNGER_PATIENCE_US) return false;
+    const { target } = this.#offers;
+    const offer = this.#offers.of(donor);
+    if (!offer || !isStale(header, offer, target)) return false;
+    if (this.#youngerFrom === 0) this.#youngerFrom = target;
+    return true;
+  }
+
+  /** All others answered, or had their time. */
+  #offersAreIn(): boolean {
+    const { view } = this.#options;
+    if (this.#nowUs - this.#startedUs >= OFFERS_PATIENCE_US) return !this.#offers.checking || this.#late();
+    return this.#offers.all.size >= view.n - 1 && !this.#offers.checking;
+  }
+
+  #late(): boolean {
+    return this.#nowUs - this.#searchingUs >= 2 * OFFERS_PATIENCE_US;
+  }
+
+  #advanceAttempt(attempt: Attempt): void {
+    if (attempt.stage === "fetching") {
+      if (!attempt.fetch.complete) {
+        attempt.fetch.ask();
+        return;
+      }
+      attempt.stage = "loading";
+      this.#effects.push({ type: "complete", place: attempt.executed });
+    }
+    if (attempt.stage !== "executing" || attempt.busy) return;
+    if (!attempt.believed) this.#judgeRoots(attempt);
+    if (!this.#attempt) return;
+    if (attempt.believed) {
+      if (!this.#replay(attempt, Number.POSITIVE_INFINITY)) this.#finish(attempt);
+      return;
+    }
+    const { instance } = attempt.executed;
+    const next = attempt.witnesses.next(instance, this.#reachable(attempt));
+    if (next === null) return;
+    if (next > instance) {
+      this.#replay(attempt, next);
+      return;
+    }
+    attempt.busy = true;
+    attempt.witnesses.computing(instance);
+    this.#effects.push({ type: "computeRoot", instance });
+  }
+
+  #judgeRoots(attempt: Attempt): void {
+    const { witnesses, executed, header } = attempt;
+    witnesses.judge();
+    if (witnesses.refuted) {
+      this.#lied("CHECKPOINT_ROOT");
+      return;
+    }
+    // Without faults to stand (f = 0) it is the proven history that speaks for the checkpoint, where there is any.
+    const grounded =
+      this.#options.view.f > 0 || this.#log.baseDigest !== null || header.instance >= this.#offers.target;
+    if (!witnesses.believed || !grounded) return;
+    attempt.believed = true;
+    this.#effects.push({ type: "believed", instance: executed.instance });
+    for (const member of witnesses.contradicting) this.#port.blame(member, "ROOT_CONTRADICTS", false);
+  }
+
+  /** False when there is nothing to execute. */
+  #replay(attempt: Attempt, to: number): boolean {
+    const batches = this.#log.take(to, REPLAY_BYTES);
+    const last = batches.at(-1);
+    if (!last) return false;
+    attempt.busy = true;
+    attempt.executed = { instance: last.instance, digest: last.digest, timestampMs: timestampMsOf(last) };
+    this.#offers.forgetRootsBelow(last.instance);
+    this.#effects.push({ type: "replay", batches });
+    return true;
+  }
+
+  #finish(attempt: Attempt): void {
+    this.#finished = true;
+    this.#effects.push({ type: "accepted", certificate: this.#offers.newest, place: attempt.executed });
+  }
+
+  #progressed(): void {
+    if (this.#attempt) this.#attempt.progressUs = this.#nowUs;
+  }
+
+  /** Tries another donor when nothing goes on with this one, be it its fault or not. */
+  #watch(attempt: Attempt): void {
+    if (attempt.stage === "fetching") {
+      if (attempt.fetch.stalled) this.#drop("STALLED");
+      else if (attempt.fetch.slow && this.#hasOther(attempt)) this.#drop("SLOW");
+      return;
+    }
+    if (attempt.stage === "loading" || attempt.busy || attempt.believed || this.#finished) return;
+    const { instance } = attempt.executed;
+    const forLog = attempt.witnesses.next(instance, this.#reachable(attempt)) !== null;
+    if (this.#nowUs - attempt.progressUs < (forLog ? LOG_STALL_US : ROOT_STALL_US)) return;
+    if (this.#hasOther(attempt)) this.#drop(forLog ? "LOG_MISSING" : "ROOTS_MISSING");
+    else attempt.progressUs = this.#nowUs;
+  }
+
+  /** Is there a donor that was not tried yet? */
+  #hasOther({ donor }: Attempt): boolean {
+    const other = this.#choose(donor);
+    return other !== null && !this.#tried.has(other.donor);
+  }
+
+  #verify(checks: readonly SignatureCheck[], then: (valid: readonly boolean[]) => void): void {
+    const ticket = ++this.#lastTicket;
+    this.#verifications.set(ticket, then);
+    this.#effects.push({ type: "verify", ticket, checks });
+  }
+}

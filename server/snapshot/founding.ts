@@ -1,0 +1,98 @@
+/**
+ * Founding a replica of a cluster that begins with a snapshot of another one (docs/snapshot-format.md, "Founding"). Guarantees:
+ * every founder verifies the file in full against what cluster.json names; the store's entries are kept as they are, its
+ * revision rises by the origin's offset, clients and sessions begin anew; after a crash it starts over.
+ */
+import { join } from "node:path";
+import { type Digest, fromHex, hex, sameBytes } from "../../protocol/bytes.ts";
+import type { Cluster, ClusterOrigin } from "../../protocol/cluster.ts";
+import type { Crypto } from "../../protocol/crypto/contract.ts";
+import { assert, QuorateError } from "../../protocol/errors.ts";
+import { ChunkBuilder } from "../../protocol/image.ts";
+import { Reader, Writer } from "../../protocol/layout.ts";
+import type { StagedChunk, StagedState, StateStore } from "../../storage/contract.ts";
+import { SNAPSHOT_FILE } from "./file.ts";
+import type { ScratchState } from "./scratch-state.ts";
+import { isEntryKey, isOrigin, REVISION_KEY, verifySnapshot } from "./verify.ts";
+
+/** The state's note of the snapshot it began with. */
+const ORIGIN_NOTE = "origin";
+const CHUNKS_AT_ONCE = 8;
+
+/** Must this state be founded from the snapshot before anything is executed on it? */
+export function needsFounding(cluster: Cluster, state: Pick<StateStore, "applied" | "note">): boolean {
+  if (!cluster.origin || state.applied.instance > 0) return false;
+  const note = state.note(ORIGIN_NOTE);
+  return !note || !sameBytes(note, fromHex(cluster.origin.snapshot));
+}
+
+/**
+ * Fills `staged`, which must be empty, and completes it at instance 0: `Storage.install` then makes it the state.
+ * @throws QuorateError SNAPSHOT_INVALID, and like `StagedState`
+ */
+export async function foundFromSnapshot(options: {
+  readonly directory: string;
+  readonly cluster: Cluster;
+  readonly crypto: Crypto;
+  readonly staged: StagedState;
+}): Promise<void> {
+  const { directory, cluster, crypto, staged } = options;
+  const { origin } = cluster;
+  if (!origin)
+    throw new QuorateError("CONFIG_INVALID", "the cluster file names no origin; there is nothing to found from");
+  const file = join(directory, SNAPSHOT_FILE);
+  const { summary, state } = await verifySnapshot({ file, crypto, clusterFile: null, scratchParent: directory });
+  try {
+    if (!isOrigin(summary, origin)) {
+      const why = `is not the snapshot ${origin.snapshot.slice(0, 8)}… of cluster ${origin.clusterId.slice(0, 8)} that`;
+      const found = `it has SHA-256 ${hex(summary.sha256)}`;
+      throw new QuorateError("SNAPSHOT_INVALID", `${file} ${why} cluster.json names: ${found}`);
+    }
+    await staged.retain(new Set());
+    for await (const chunks of chunkGroups(crypto, foundingEntries(state, origin))) {
+      assert(await staged.add(chunks), "entries in key order make chunks that do not overlap");
+    }
+    const store = await staged.complete({ instance: 0, digest: cluster.genesis, timestampMs: 0 });
+    await store.writeNote(ORIGIN_NOTE, fromHex(origin.snapshot));
+  } finally {
+    await state.close();
+  }
+}
+
+/** The entries a cluster with this origin begins with, in key order. */
+async function* foundingEntries(
+  state: ScratchState,
+  origin: ClusterOrigin,
+): AsyncGenerator<readonly [key: string, value: Uint8Array]> {
+  const stored = state.get(REVISION_KEY);
+  const revision = stored ? new Reader(stored).u53() : 0;
+  yield [REVISION_KEY, new Writer(8).u53(revision + origin.revisionOffset).finish()];
+  for await (const entry of state.entries()) if (isEntryKey(entry[0])) yield entry;
+}
+
+/** The entries as chunks, a few at a time. */
+async function* chunkGroups(
+  crypto: Crypto,
+  entries: AsyncIterable<readonly [key: string, value: Uint8Array]>,
+): AsyncGenerator<StagedChunk[]> {
+  const builder = new ChunkBuilder();
+  let group: StagedChunk[] = [];
+  let held: (readonly [string, Uint8Array])[] = [];
+  const end = (): void => {
+    const chunk = builder.take();
+    if (!chunk) return;
+    const digest: Digest = crypto.sha256(chunk);
+    group.push({ digest, bytes: chunk.length, entries: held });
+    held = [];
+  };
+  for await (const entry of entries) {
+    held.push(entry);
+    if (!builder.add(...entry)) continue;
+    end();
+    if (group.length < CHUNKS_AT_ONCE) continue;
+    yield group;
+    group = [];
+  }
+  end();
+  if (group.length > 0) yield group;
+}

@@ -1,0 +1,371 @@
+/**
+ * Planted bugs in what a replica may have forgotten, in checkpoints, in fetching a state and in the stores beneath (docs/protocol.md
+ * sections 4 and 6).
+ */
+import type { Mutation } from "./mutation.ts";
+
+const ATTEMPT = "server/recovery/attempt.ts";
+const CHECKPOINTS = "server/archive/checkpoints.ts";
+const CONTEXT = "server/consensus/context.ts";
+const CORE = "server/core.ts";
+const FETCH = "server/recovery/checkpoint-fetch.ts";
+const JOURNAL = "storage/journal.ts";
+const LOG_FETCH = "server/recovery/log-fetch.ts";
+const OFFERS = "server/recovery/offers.ts";
+const ORDERING = "server/consensus/ordering.ts";
+const RECOLLECTION = "server/consensus/recollection.ts";
+const ROOTS = "server/archive/roots.ts";
+const TRANSFER = "server/recovery/state-transfer.ts";
+const WITNESSES = "server/recovery/witnesses.ts";
+
+const RECOLLECTION_TEST = ["test/unit/consensus/recollection.test.ts"];
+const TRANSFER_TESTS = ["test/unit/recovery"];
+const ARCHIVE_TESTS = ["test/unit/server"];
+const STORAGE_TESTS = ["test/unit/storage/disk.test.ts"];
+
+const FORGETTING_BUGS: readonly Mutation[] = [
+  {
+    name: "votes-before-heard",
+    rule: "4, lost journal: no vote before n-Q+f others said what they remember",
+    changes: [
+      { file: RECOLLECTION, find: "if (!this.#heard) return true;", replace: "" },
+      {
+        file: ORDERING,
+        find: "this.#chain.settled && this.#port.recollection().heard;",
+        replace: "this.#chain.settled;",
+      },
+    ],
+    suite: "unit",
+    tests: RECOLLECTION_TEST,
+    redundant:
+      "nothing but what was said before is sent before it is journaled, or its regency is, and before the others were heard nothing is journaled; the restart rules cover the instance above the journal",
+  },
+  {
+    name: "until-one-short",
+    rule: "4, lost journal: we may have voted in the instance above the newest certificate",
+    changes: [
+      {
+        file: RECOLLECTION,
+        find: "const until = this.#certifiedBy(testimonies) + 1;",
+        replace: "const until = this.#certifiedBy(testimonies);",
+      },
+    ],
+    suite: "unit",
+    tests: RECOLLECTION_TEST,
+  },
+  {
+    name: "forgetful-testimony",
+    rule: "4, lost journal: no STOPDATA before a certificate above what was forgotten is held",
+    changes: [
+      {
+        file: RECOLLECTION,
+        find: "return this.#forgotten === null || (until !== null && (this.#port.newestAccepted()?.instance ?? 0) > until);",
+        replace: "return this.#forgotten === null || until !== null;",
+      },
+    ],
+    suite: "unit",
+    tests: RECOLLECTION_TEST,
+  },
+  {
+    name: "floor-ignored",
+    rule: "4, lost journal: no vote in a regency below the one that others may have heard of",
+    changes: [{ file: RECOLLECTION, find: " || regency < forgotten.regency;", replace: ";" }],
+    suite: "unit",
+    tests: RECOLLECTION_TEST,
+  },
+  {
+    name: "accept-while-silent",
+    rule: "4, lost journal: no ACCEPT either up to what was forgotten",
+    changes: [
+      {
+        file: "server/consensus/voting.ts",
+        find: "this.#port.stopped() || this.#port.silent(running)) return;",
+        replace: "this.#port.stopped()) return;",
+      },
+    ],
+    suite: "unit",
+    tests: RECOLLECTION_TEST,
+  },
+  {
+    name: "rollback-evidence-ignored",
+    rule: "4, lost journal: a vote newer than the journal shows that the disk is older than we were",
+    changes: [
+      {
+        file: RECOLLECTION,
+        find: "return write.instance > this.#horizon.instance || write.regency > this.#horizon.regency;",
+        replace: "return write.instance < 0;",
+      },
+    ],
+    suite: "unit",
+    tests: RECOLLECTION_TEST,
+  },
+  {
+    name: "own-votes-are-evidence",
+    rule: "4, lost journal: a vote of this run proves nothing, whoever shows it",
+    changes: [{ file: ORDERING, find: "this.#port.recollection().voted(place)", replace: "void place" }],
+    suite: "unit",
+    tests: RECOLLECTION_TEST,
+  },
+  {
+    name: "journal-outgrows-evidence",
+    rule: "4, lost journal: before the others were heard the journal does not grow past what they could show",
+    changes: [
+      { file: CORE, find: "context.holdJournal();", replace: "" },
+      {
+        file: RECOLLECTION,
+        find: `      this.#context.holdJournal();
+      this.#context.journalNow([{ type: "forgotten", ...forgotten }], () => undefined);`,
+        replace: "",
+      },
+    ],
+    suite: "unit",
+    tests: RECOLLECTION_TEST,
+  },
+  {
+    name: "clean-stop-while-held",
+    rule: "4, restart rules: a stop before the others were heard leaves the record of an earlier one as it is",
+    changes: [{ file: CORE, find: "messages: votes && !this.#context.holdsJournal ?", replace: "messages: votes ?" }],
+    suite: "unit",
+    tests: RECOLLECTION_TEST,
+  },
+  {
+    name: "held-journal-lost",
+    rule: "4, lost journal: what waited for the others is journaled once they were heard",
+    changes: [{ file: CONTEXT, find: "for (const journal of held) journal();", replace: "void held;" }],
+    suite: "core",
+  },
+  {
+    name: "forgetful-remembers-for-others",
+    rule: "4, lost journal: the silence of one that forgot is no memory",
+    changes: [
+      {
+        file: RECOLLECTION,
+        find: "if (until !== undefined && (until === null || this.#port.executedUpTo() < until)) return null;",
+        replace: "void until;",
+      },
+    ],
+    suite: "unit",
+    tests: RECOLLECTION_TEST,
+  },
+];
+
+const TRANSFER_BUGS: readonly Mutation[] = [
+  {
+    name: "no-witnesses",
+    rule: "6: a checkpoint is accepted only when f others have the same roots",
+    changes: [{ file: WITNESSES, find: "return this.#matched.size >= this.#options.view.f;", replace: "return true;" }],
+    suite: "unit",
+    tests: TRANSFER_TESTS,
+  },
+  {
+    name: "donor-is-witness",
+    rule: "6: the donor is no witness of its own checkpoint",
+    changes: [{ file: WITNESSES, find: "id !== self && id !== donor", replace: "id !== self && donor >= 0" }],
+    suite: "unit",
+    tests: TRANSFER_TESTS,
+  },
+  {
+    name: "contradiction-ignored",
+    rule: "6: W others against a state prove that its donor lied",
+    changes: [
+      {
+        file: WITNESSES,
+        find: "return this.#contradicting.size >= this.#options.view.weakQuorum;",
+        replace: "return this.#contradicting.size < 0;",
+      },
+    ],
+    suite: "unit",
+    tests: TRANSFER_TESTS,
+  },
+  {
+    name: "one-contradiction-suffices",
+    rule: "6: one root against a state proves nothing",
+    changes: [
+      {
+        file: WITNESSES,
+        find: "return this.#contradicting.size >= this.#options.view.weakQuorum;",
+        replace: "return this.#contradicting.size >= 1;",
+      },
+    ],
+    suite: "unit",
+    tests: TRANSFER_TESTS,
+  },
+  {
+    name: "chunk-unchecked",
+    rule: "6: each chunk is checked against the manifest before it is used",
+    changes: [
+      {
+        file: FETCH,
+        find: "if (chunk.length !== bytes || crypto.sha256(chunk) !== digest)",
+        replace: 'if (crypto.sha256(chunk) === "")',
+      },
+    ],
+    suite: "unit",
+    tests: TRANSFER_TESTS,
+  },
+  {
+    name: "manifest-unchecked",
+    rule: "6: the manifest is the one that the offered root commits to",
+    changes: [
+      {
+        file: FETCH,
+        find: "if (crypto.sha256(manifest) !== header.manifest)",
+        replace: 'if (crypto.sha256(manifest) === "")',
+      },
+    ],
+    suite: "unit",
+    tests: TRANSFER_TESTS,
+  },
+  {
+    name: "segment-certificate-unverified",
+    rule: "6: log is proven by a certificate whose signatures were verified",
+    changes: [
+      {
+        file: LOG_FETCH,
+        find: `      this.#checking.delete(from);
+      if (!valid.every((ok) => ok)) {`,
+        replace: `      this.#checking.delete(from);
+      if (valid.length === 0) {`,
+      },
+    ],
+    suite: "unit",
+    tests: TRANSFER_TESTS,
+  },
+  {
+    name: "history-below-log-unchecked",
+    rule: "6: the checkpoint stands at the digest that the log above it begins with",
+    changes: [
+      {
+        file: ATTEMPT,
+        find: "base === executed.instance && baseDigest !== executed.digest",
+        replace: "base < 0 && baseDigest !== executed.digest",
+      },
+    ],
+    suite: "unit",
+    tests: TRANSFER_TESTS,
+  },
+  {
+    name: "root-of-another-instance",
+    rule: "6: roots are compared at the very instance they were signed for",
+    changes: [
+      {
+        file: TRANSFER,
+        find: 'this.#effects.push({ type: "computeRoot", instance });',
+        replace: 'this.#effects.push({ type: "computeRoot", instance: instance + 1 });',
+      },
+    ],
+    suite: "unit",
+    tests: TRANSFER_TESTS,
+  },
+  {
+    name: "offered-root-unverified",
+    rule: "6: the roots of others count once their signatures are verified",
+    changes: [
+      {
+        file: OFFERS,
+        find: "if (valid.every((ok) => ok)) for (const root of fresh)",
+        replace: "if (valid.length > 0) for (const root of fresh)",
+      },
+    ],
+    suite: "unit",
+    tests: TRANSFER_TESTS,
+  },
+  {
+    name: "certificate-decides-itself",
+    rule: "4.7: a certificate proves what lies below it, which is no height that anybody has reached",
+    changes: [{ file: OFFERS, find: "(this.newest?.instance ?? 1) - 1", replace: "(this.newest?.instance ?? 1)" }],
+    suite: "unit",
+    tests: TRANSFER_TESTS,
+  },
+  {
+    name: "needless-transfer",
+    rule: "6: who could go on by log does not wait for a checkpoint that nobody has",
+    changes: [
+      { file: TRANSFER, find: "return this.#optional && (late ||", replace: "return this.#position < 0 && (late ||" },
+    ],
+    suite: "unit",
+    tests: TRANSFER_TESTS,
+  },
+];
+
+const STORE_BUGS: readonly Mutation[] = [
+  {
+    name: "truncation-drops-certificate",
+    rule: "6: the newest certificate outlives the record it was in",
+    changes: [
+      {
+        file: JOURNAL,
+        find: "keptCertificate: newerCertificate(this.#control.keptCertificate, certificate),",
+        replace: "keptCertificate: this.#control.keptCertificate,",
+      },
+    ],
+    suite: "unit",
+    tests: STORAGE_TESTS,
+  },
+  {
+    name: "rebase-remembers",
+    rule: "6: what was forgotten stays forgotten when the journal begins above a fetched state",
+    changes: [
+      {
+        file: JOURNAL,
+        find: `    bared: [],
+    keptCertificate: newerCertificate(own, certificate),`,
+        replace: `    bared: [],
+    forgotten: null,
+    keptCertificate: newerCertificate(own, certificate),`,
+      },
+    ],
+    suite: "unit",
+    tests: STORAGE_TESTS,
+  },
+  {
+    name: "install-before-flush",
+    rule: "6: a fetched state is installed with everything that was executed on it",
+    changes: [{ file: "server/transfer/transfer.ts", find: "    await this.#staging.flush();\n", replace: "" }],
+    suite: "world",
+  },
+  {
+    name: "cut-without-its-group",
+    rule: "6: a checkpoint is the state at exactly its instance",
+    changes: [
+      { file: "server/write-behind.ts", find: "if (cut.group) await this.#group(cut.group);", replace: "" },
+      {
+        file: "server/write-behind.ts",
+        find: 'assert(this.#store.applied.instance === cut.instance, "a cut group leaves the state store where it was cut");',
+        replace: "",
+      },
+    ],
+    suite: "unit",
+    tests: ARCHIVE_TESTS,
+  },
+  {
+    name: "truncation-above-state",
+    rule: "6: the log stays at least until the state is on disk past it",
+    changes: [
+      {
+        file: CHECKPOINTS,
+        find: "return Math.min(neededFrom, state.applied.instance, journal.last,",
+        replace: "return Math.min(neededFrom, journal.last,",
+      },
+    ],
+    suite: "unit",
+    tests: ARCHIVE_TESTS,
+    redundant:
+      "a checkpoint begins with a snapshot of what is on disk, so the state stands above the second-newest one; the bound holds whatever becomes of that",
+  },
+  {
+    name: "repair-on-f-others",
+    rule: "6: a replica takes itself for wrong only against a quorum of others",
+    changes: [
+      {
+        file: ROOTS,
+        find: "if (replicas.length < this.#view.quorum) continue;",
+        replace: "if (replicas.length < this.#view.f) continue;",
+      },
+    ],
+    suite: "unit",
+    tests: ARCHIVE_TESTS,
+  },
+];
+
+export const RECOVERY_BUGS: readonly Mutation[] = [...FORGETTING_BUGS, ...TRANSFER_BUGS, ...STORE_BUGS];

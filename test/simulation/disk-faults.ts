@@ -1,0 +1,180 @@
+/**
+ * What happens to disks, and the atlas of what that costs: at any time at most f replicas lie or are *recovering*, which
+ * means that they may not know what they said; and at most f are without a sound state. A replica that has recovered counts no
+ * longer, so losses move on from one to the next (docs/protocol.md section 4, "Lost journal", and section 6).
+ *
+ * A disk that was rolled back is recovering like one that was lost. Whether anybody can show the replica that it is older
+ * than its votes depends on who was told of them: until it knows, nothing it says is held against it.
+ */
+import type { DiskCopy } from "./disk.ts";
+import type { Machine } from "./machine.ts";
+import type { World } from "./world.ts";
+
+/** When a replica that lost something has recovered. */
+interface Mark {
+  /** It has executed this instance. */
+  readonly instance: number;
+  /** It is in this regency, or above; counts while nothing made it ask. */
+  readonly regency: number;
+}
+
+export type DiskFault = "state-damage" | "journal-damage" | "lost-disk" | "rollback";
+
+export class DiskFaults {
+  readonly #world: World;
+  readonly #crash: (machine: Machine) => void;
+  readonly #recovering = new Map<Machine, Mark>();
+  /** Until it has executed this instance. */
+  readonly #stateless = new Map<Machine, number>();
+  readonly #copies = new Map<Machine, DiskCopy>();
+  /** Whose journal was damaged under it: it went on for a while. */
+  readonly #latent = new Set<Machine>();
+
+  constructor(world: World, crash: (machine: Machine) => void) {
+    this.#world = world;
+    this.#crash = crash;
+  }
+
+  /** Who has recovered by now? */
+  look(): void {
+    for (const [machine, mark] of [...this.#recovering]) if (this.#recovered(machine, mark)) this.#forgive(machine);
+  }
+
+  /** Replicas that may have said what they do not know any more. */
+  get recovering(): ReadonlySet<Machine> {
+    this.look();
+    return new Set(this.#recovering.keys());
+  }
+
+  /** Damages a disk within the atlas. @returns the victim, which has to be started again when it is down; null: none fits */
+  inject(kind: DiskFault): Machine | null {
+    if (kind === "state-damage") return this.#damageState();
+    const candidates = this.#mayForget();
+    if (candidates.length === 0) return null;
+    const machine = this.#world.scheduler.random.pick(candidates);
+    if (kind === "rollback") return this.#rollBack(machine);
+    return kind === "lost-disk" ? this.#lose(machine) : this.#damageJournal(machine);
+  }
+
+  // ---- the atlas
+
+  get #trusted(): Machine[] {
+    return this.#world.machines.filter((machine) => machine.trusted && machine.state !== "stopping");
+  }
+
+  /** Whose disk may go: whoever is recovering anyhow, or anybody while there is room. */
+  #mayForget(): Machine[] {
+    const { recovering } = this;
+    const { machines, options } = this.#world;
+    const liars = new Set(machines.filter((machine) => !machine.trusted).map((machine) => machine.self));
+    const room = options.f - liars.size - recovering.size;
+    const stateless = this.#withoutState();
+    return this.#trusted.filter((machine) => {
+      const mayForget = room > 0 || recovering.has(machine);
+      return mayForget && (stateless.size < options.f || stateless.has(machine));
+    });
+  }
+
+  #withoutState(): ReadonlySet<Machine> {
+    for (const [machine, instance] of [...this.#stateless]) {
+      const { replica } = machine;
+      if (replica && machine.disk.sound && replica.executedInstance >= instance) this.#stateless.delete(machine);
+    }
+    return new Set([...this.#stateless.keys(), ...this.recovering]);
+  }
+
+  /** By what we know and the replica does not: nothing it may have said is open any more. */
+  #recovered(machine: Machine, { instance, regency }: Mark): boolean {
+    const { replica, disk, forgetful } = machine;
+    if (!replica || machine.state !== "up" || !disk.sound || replica.executedInstance < instance) return false;
+    const { state } = replica.core;
+    if (state.forgotten || !state.heard) return false;
+    return !forgetful || (replica.executedInstance > instance && state.regency >= regency);
+  }
+
+  #forgive(machine: Machine): void {
+    this.#recovering.delete(machine);
+    this.#world.trace.count("recovered from a loss");
+    if (!machine.forgetful) return;
+    machine.forgetful = false;
+    this.#world.trace.count("rolled back unnoticed");
+    this.#world.tell((observer) => observer.unnoticed?.({ replica: machine.self }));
+  }
+
+  #forgets(machine: Machine): void {
+    const { decided, regency } = this.#world;
+    // Whoever voted in an instance had decided the one before.
+    this.#recovering.set(machine, { instance: decided + 1, regency });
+    this.#world.tell((observer) => observer.lost?.({ replica: machine.self }));
+  }
+
+  /** A replica is about to say what its disk holds. */
+  started(machine: Machine): void {
+    if (this.#latent.delete(machine)) this.#world.tell((observer) => observer.lost?.({ replica: machine.self }));
+  }
+
+  /** The replica knows by now that its disk is older than what it said. */
+  noticed(machine: Machine): void {
+    machine.forgetful = false;
+  }
+
+  // ---- what happens
+
+  #lose(machine: Machine): Machine {
+    this.#crash(machine);
+    machine.disk.lose();
+    this.noticed(machine);
+    this.#forgets(machine);
+    return machine;
+  }
+
+  /** Half of the time the disk of a running replica: it finds out by reading, or by its scrub. */
+  #damageJournal(machine: Machine): Machine | null {
+    const { random } = this.#world.scheduler;
+    const { disk } = machine;
+    const records = disk.records("journal");
+    if (records === 0 || machine.state === "starting") return null;
+    const drop = random.chance(0.3);
+    if (drop || random.chance(0.5)) this.#crash(machine);
+    if (machine.state !== "down") this.#latent.add(machine);
+    const record = random.below(disk.records("journal"));
+    if (drop) disk.dropRecord({ store: "journal", record });
+    else disk.flipByte({ store: "journal", record, byte: random.below(1_000), mask: 1 << random.below(8) });
+    // The newest record alone leaves no trace: that is a disk rolled back by one write.
+    machine.forgetful ||= drop;
+    this.#forgets(machine);
+    return machine;
+  }
+
+  #damageState(): Machine | null {
+    const stateless = this.#withoutState();
+    const { options, scheduler, decided } = this.#world;
+    const { random } = scheduler;
+    const candidates = this.#trusted.filter((machine) => {
+      const fits = stateless.size < options.f || stateless.has(machine);
+      return fits && machine.state !== "starting" && machine.disk.records("state") > 0;
+    });
+    if (candidates.length === 0) return null;
+    const machine = random.pick(candidates);
+    if (random.chance(0.5)) this.#crash(machine);
+    const record = random.below(machine.disk.records("state"));
+    machine.disk.flipByte({ store: "state", record, byte: random.below(1_000), mask: 1 << random.below(8) });
+    this.#stateless.set(machine, decided);
+    return machine;
+  }
+
+  /** Takes a copy, or puts back one that was taken earlier. */
+  #rollBack(machine: Machine): Machine | null {
+    const copy = this.#copies.get(machine);
+    const { random } = this.#world.scheduler;
+    if (!copy || random.chance(0.3)) {
+      if (machine.disk.sound) this.#copies.set(machine, machine.disk.copy());
+      return null;
+    }
+    this.#crash(machine);
+    machine.disk.restore(copy);
+    machine.forgetful = true;
+    this.#forgets(machine);
+    return machine;
+  }
+}

@@ -1,0 +1,416 @@
+/**
+ * What a replica may have said and does not know any more (docs/protocol.md section 4, "Lost journal"): a lost disk, one
+ * rolled back to an older copy, and liars about either. Agreement and "nobody votes twice" are checked at every step.
+ */
+import { describe, expect, it } from "vitest";
+import type { Message, MessageOf } from "../../../protocol/messages.ts";
+import { type ContextOptions, CoreContext } from "../../../server/consensus/context.ts";
+import { Recollection } from "../../../server/consensus/recollection.ts";
+import { type Start, startOf } from "../../../server/consensus/restart.ts";
+import { Core } from "../../../server/core.ts";
+import { CoreCluster, copyOfDisk, type SimulatedReplica } from "../../simulation/core-cluster.ts";
+import { GENESIS, signerOf } from "../../simulation/core-replica.ts";
+import { fastCrypto } from "../../simulation/fast-crypto.ts";
+
+function replica(cluster: CoreCluster, id: number): SimulatedReplica {
+  return cluster.replicas[id] as SimulatedReplica;
+}
+
+function run(cluster: CoreCluster, requests: number): void {
+  for (let request = 0; request < requests; request++) {
+    cluster.request();
+    cluster.settle(2);
+  }
+}
+
+function started(options: { n: number; seed?: number; liar?: CoreClusterLiar }): CoreCluster {
+  const { n, seed = 1, liar } = options;
+  const cluster = new CoreCluster({ n, seed, recollect: true, ...(liar ? { liar } : {}) });
+  for (const a of cluster.replicas) for (const b of cluster.replicas) if (a.id < b.id) reconnect(cluster, a.id, b.id);
+  cluster.settle(10);
+  return cluster;
+}
+
+type CoreClusterLiar = NonNullable<ConstructorParameters<typeof CoreCluster>[0]["liar"]>;
+
+function reconnect(cluster: CoreCluster, a: number, b: number): void {
+  cluster.cut(a, b);
+  cluster.mend(a, b);
+}
+
+const OTHERS = [0, 1, 2] as const;
+const PLACE = { view: 0, regency: 0 } as const;
+
+describe("section 4: what a replica may have forgotten", () => {
+  it("nobody votes before enough others said what they remember of it", () => {
+    const cluster = new CoreCluster({ n: 4, seed: 1, recollect: true });
+    for (const id of OTHERS) cluster.cut(3, id);
+    for (const id of [0, 1]) cluster.cut(2, id);
+    cluster.settle(6);
+    expect(cluster.replicas.map(({ core }) => core.state.heard)).toEqual([false, false, false, false]);
+    for (const id of [0, 1]) cluster.mend(2, id);
+    cluster.settle(10);
+    expect(cluster.replicas.map(({ core }) => core.state.heard)).toEqual([true, true, true, false]);
+    run(cluster, 1);
+    expect(cluster.heights().slice(0, 3)).toEqual([1, 1, 1]);
+  });
+
+  it.each([4, 7, 10])("n = %i: a lost disk is caught up, and votes again above what it may have voted", (n) => {
+    const cluster = started({ n });
+    run(cluster, 6);
+    const height = cluster.heights()[0] as number;
+    cluster.crash(3);
+    cluster.replaceDisk(3, null);
+    const sent: MessageOf<"WRITE" | "ACCEPT" | "PROPOSE">[] = [];
+    const original = replica(cluster, 3).core;
+    cluster.restart(3);
+    expect(replica(cluster, 3).core).not.toBe(original);
+    expect(replica(cluster, 3).core.state.forgotten).toBe(true);
+    const step = replica(cluster, 3).core.step.bind(replica(cluster, 3).core);
+    replica(cluster, 3).core.step = (input) => {
+      const effects = step(input);
+      for (const effect of effects) {
+        if (effect.type !== "broadcast") continue;
+        const { message } = effect;
+        if (message.type === "WRITE" || message.type === "ACCEPT" || message.type === "PROPOSE") sent.push(message);
+      }
+      return effects;
+    };
+    cluster.settle(20);
+    run(cluster, 4);
+    cluster.settle(20);
+    const { core } = replica(cluster, 3);
+    expect(core.state.forgotten).toBe(false);
+    expect(core.lastDecided).toBe(cluster.heights()[0]);
+    expect(core.lastDecided).toBeGreaterThan(height + 4);
+    expect(sent.length).toBeGreaterThan(0);
+    // The others show a certificate for the last instance: the one after it may have been voted on, too.
+    expect(Math.min(...sent.map(({ instance }) => instance))).toBeGreaterThan(height + 1);
+  });
+
+  it("an idle cluster orders empty batches until the lost replica is back", () => {
+    const cluster = started({ n: 4 });
+    run(cluster, 3);
+    cluster.crash(3);
+    cluster.replaceDisk(3, null);
+    cluster.restart(3);
+    cluster.settle(40);
+    expect(replica(cluster, 3).core.state.forgotten).toBe(false);
+    const height = cluster.heights()[0] as number;
+    cluster.settle(20);
+    expect(cluster.heights()[0]).toBe(height);
+  });
+
+  it("a crash in the middle of it changes nothing", () => {
+    for (let seed = 1; seed <= 20; seed++) {
+      const cluster = started({ n: 4, seed });
+      run(cluster, 3);
+      cluster.crash(3);
+      cluster.replaceDisk(3, null);
+      cluster.restart(3);
+      for (let crash = 0; crash < 3; crash++) {
+        for (let step = 0; step < 30 * seed; step++) cluster.randomStep();
+        cluster.crash(3);
+        cluster.restart(3);
+      }
+      cluster.settle(40);
+      run(cluster, 2);
+      expect(replica(cluster, 3).core.state.forgotten, `seed ${seed}`).toBe(false);
+      expect(new Set(cluster.heights()).size, `seed ${seed}`).toBe(1);
+    }
+  });
+
+  it("a disk rolled back to an older copy is noticed, whoever shows the vote", () => {
+    const cluster = started({ n: 4 });
+    run(cluster, 2);
+    const old = copyOfDisk(replica(cluster, 3).disk);
+    run(cluster, 4);
+    cluster.crash(3);
+    cluster.replaceDisk(3, old);
+    cluster.restart(3);
+    cluster.settle(2);
+    expect(replica(cluster, 3).core.state.forgotten).toBe(true);
+    cluster.settle(40);
+    run(cluster, 3);
+    expect(replica(cluster, 3).core.state.forgotten).toBe(false);
+    expect(new Set(cluster.heights()).size).toBe(1);
+  });
+
+  it("a replica on the disk that it left is not taken for one rolled back", () => {
+    for (let seed = 1; seed <= 30; seed++) {
+      const cluster = started({ n: 4, seed });
+      run(cluster, 2);
+      for (let round = 0; round < 4; round++) {
+        cluster.request();
+        for (let step = 0; step < 40; step++) cluster.randomStep();
+        const victim = cluster.random.below(4);
+        cluster.crash(victim);
+        cluster.restart(victim);
+        cluster.settle(10);
+        expect(replica(cluster, victim).core.state.forgotten, `seed ${seed}`).toBe(false);
+      }
+    }
+  });
+
+  it("nothing that could be said twice leaves before that", () => {
+    const said: string[] = [];
+    const watch = (_from: number, _to: number, message: Message): Message[] => {
+      if (["PROPOSE", "WRITE", "ACCEPT", "SYNC", "STOPDATA"].includes(message.type)) said.push(message.type);
+      return [message];
+    };
+    const cluster = new CoreCluster({ n: 4, seed: 1, recollect: true, liar: watch });
+    for (const id of OTHERS) cluster.cut(3, id);
+    for (const id of [0, 1]) cluster.cut(2, id);
+    cluster.request();
+    cluster.settle(40);
+    expect(said).toEqual([]);
+  });
+
+  it("a replica that forgot remembers nothing for others before it knows how far", () => {
+    const offered: number[] = [];
+    const watch = (from: number, _to: number, message: Message): Message[] => {
+      if (message.type === "OFFER") offered.push(from);
+      return [message];
+    };
+    const cluster = started({ n: 4, liar: watch });
+    run(cluster, 3);
+    cluster.crash(3);
+    cluster.replaceDisk(3, null);
+    cluster.restart(3);
+    cluster.cut(3, 1);
+    cluster.cut(3, 2);
+    cluster.crash(0);
+    cluster.restart(0);
+    offered.length = 0;
+    cluster.settle(20);
+    expect(offered).toContain(1);
+    expect(offered).not.toContain(3);
+  });
+
+  it("a disk too old is noticed after another crash as well: before the others were heard the journal does not grow", () => {
+    const cluster = started({ n: 4 });
+    run(cluster, 2);
+    const old = copyOfDisk(replica(cluster, 3).disk);
+    run(cluster, 4);
+    cluster.crash(3);
+    cluster.replaceDisk(3, old);
+    cluster.restart(3);
+    for (const id of [1, 2]) cluster.cut(3, id);
+    const held = replica(cluster, 3).disk.instances.size;
+    cluster.settle(40);
+    expect(replica(cluster, 3).disk.instances.size).toBe(held);
+    cluster.crash(3);
+    cluster.restart(3);
+    for (const id of OTHERS) cluster.cut(3, id);
+    for (const id of OTHERS) cluster.mend(3, id);
+    cluster.settle(2);
+    expect(replica(cluster, 3).core.state.forgotten).toBe(true);
+    expect(replica(cluster, 3).disk.forgotten).not.toBeNull();
+    cluster.settle(40);
+    run(cluster, 3);
+    expect(replica(cluster, 3).core.state.forgotten).toBe(false);
+  });
+
+  it("a stop before the others were heard leaves the record of the stop before it alone", () => {
+    const start = startOf({ ...NOTHING, hear: 2 }, { instance: 0, digest: GENESIS, timestampMs: 0 });
+    const core = coreOf(start);
+    core.step({ type: "tick", nowUs: 1_000_000, wallMs: 1_000 });
+    const effects = core.step({ type: "stop" });
+    expect(effects.filter(({ type }) => type === "journal")).toEqual([]);
+    expect(effects.find(({ type }) => type === "stopping")).toEqual({ type: "stopping", messages: null });
+  });
+
+  it("is silent up to what it may have voted in, and in every regency below what others know of", () => {
+    const forgotten = { until: 5, regency: 3 };
+    const start = startOf({ ...NOTHING, forgotten, hear: 0 }, { instance: 0, digest: GENESIS, timestampMs: 0 });
+    const recollection = new Recollection(new CoreContext(optionsOf()), start, {
+      executedUpTo: () => 9,
+      regency: () => 2,
+      newestAccepted: () => null,
+      changed: () => undefined,
+      wanted: () => undefined,
+    });
+    const silent = (instance: number, regency: number) => recollection.silent(instance, regency);
+    expect([silent(5, 3), silent(6, 2), silent(6, 3)]).toEqual([true, true, false]);
+  });
+
+  it("a vote of this very run proves nothing, whoever shows it and when", () => {
+    let write: MessageOf<"WRITE"> | null = null;
+    const watch = (from: number, _to: number, message: Message): Message[] => {
+      if (from === 3 && message.type === "WRITE") write = message;
+      return [message];
+    };
+    const cluster = started({ n: 4, liar: watch });
+    run(cluster, 3);
+    for (const id of OTHERS) cluster.input(replica(cluster, id), { type: "message", from: 3, message: stop(1) });
+    cluster.input(replica(cluster, 0), { type: "draining" });
+    cluster.settle(40);
+    run(cluster, 3);
+    expect(write).not.toBeNull();
+    const { regency, instance, digest, signature } = write as unknown as MessageOf<"WRITE">;
+    expect(regency).toBeGreaterThan(0);
+    const place = { view: 0, regency, wanted: regency, decided: instance, newest: null };
+    const nothing = { logFirst: 0, logBytes: 0, checkpoints: [], roots: [] };
+    const yourWrite = { regency, instance, digest, signature };
+    const offer: Message = { type: "OFFER", ...place, ...nothing, yourWrite };
+    for (const id of OTHERS) cluster.input(replica(cluster, 3), { type: "message", from: id, message: offer });
+    cluster.settle(4);
+    expect(replica(cluster, 3).core.state).toMatchObject({ forgotten: false, heard: true });
+  });
+
+  it("nobody can make up a vote of somebody else", () => {
+    const liar = (from: number, _to: number, message: Message): Message[] => {
+      if (from !== 0 || message.type !== "OFFER" || !message.newest) return [message];
+      const { regency, instance, digest } = message.newest;
+      const yourWrite = { regency, instance: instance + 50, digest, signature: new Uint8Array(64) };
+      return [{ ...message, yourWrite, wanted: 1_000_000, newest: { ...message.newest, instance: instance + 50 } }];
+    };
+    const cluster = started({ n: 4, liar });
+    run(cluster, 3);
+    cluster.crash(3);
+    cluster.replaceDisk(3, null);
+    cluster.restart(3);
+    cluster.settle(40);
+    run(cluster, 2);
+    expect(replica(cluster, 3).core.state.forgotten).toBe(false);
+    expect(replica(cluster, 3).core.state.regency).toBeLessThan(10);
+    expect(cluster.misbehaviour.some(({ code }) => code === "OFFER_WRITE" || code === "OFFER_CERTIFICATE")).toBe(true);
+  });
+
+  it.each(["lost", "rolled back"])("a replica whose disk was %s answers no read below what it had executed", (how) => {
+    const cluster = started({ n: 4 });
+    run(cluster, 2);
+    const old = how === "lost" ? null : copyOfDisk(replica(cluster, 3).disk);
+    run(cluster, 4);
+    const before = replica(cluster, 3).executedUpTo;
+    cluster.crash(3);
+    cluster.replaceDisk(3, old);
+    cluster.restart(3);
+    expect(replica(cluster, 3).core.current).toBe(false);
+    for (let step = 0; step < 4_000; step++) {
+      cluster.randomStep();
+      if (replica(cluster, 3).core.current) expect(replica(cluster, 3).executedUpTo).toBeGreaterThanOrEqual(before);
+    }
+    cluster.settle(40);
+    expect(replica(cluster, 3).core.current).toBe(true);
+  });
+
+  it("a vote of this run shown to its voter is no proof that its disk is older", () => {
+    const cluster = started({ n: 4 });
+    run(cluster, 4);
+    cluster.settle(4);
+    const [shower] = cluster.replicas as [SimulatedReplica];
+    for (const id of [1, 2, 3]) {
+      cluster.input(shower, { type: "message", from: id, message: { type: "FETCH_OFFER", ...PLACE, rootsFrom: 0 } });
+    }
+    cluster.settle(4);
+    expect(cluster.replicas.map(({ core }) => core.state.forgotten)).toEqual([false, false, false, false]);
+    expect(cluster.replicas.map(({ core }) => core.state.heard)).toEqual([true, true, true, true]);
+    run(cluster, 1);
+    expect(new Set(cluster.heights()).size).toBe(1);
+  });
+
+  it("whoever asks very often is not answered as often", () => {
+    const cluster = started({ n: 4 });
+    cluster.tick(1_000_000);
+    const { core } = replica(cluster, 0);
+    const ask = { type: "FETCH_OFFER", ...PLACE, rootsFrom: 0 } as const;
+    const answers = (from: number) => core.step({ type: "message", from, message: ask }).length;
+    expect([answers(1), answers(1), answers(1), answers(2)]).toEqual([1, 0, 0, 1]);
+    cluster.tick(200_000);
+    expect(answers(1)).toBe(1);
+  });
+
+  it("a false claim of a regency is believed only until those that were slow have answered", () => {
+    let slow = true;
+    const liar = (from: number, to: number, message: Message): Message[] => {
+      if (message.type !== "OFFER" || to !== 6) return [message];
+      if (from === 0) return [{ ...message, wanted: 4_000_000_000 }];
+      return slow && from > 3 ? [] : [message];
+    };
+    const cluster = started({ n: 7, liar });
+    run(cluster, 3);
+    cluster.crash(6);
+    cluster.replaceDisk(6, null);
+    cluster.restart(6);
+    cluster.settle(80);
+    const { state } = replica(cluster, 6).core;
+    expect(state).toMatchObject({ heard: true, forgotten: true });
+    expect(state.wantedRegency, "nobody is asked for a regency that a liar may have made up").toBeLessThan(10);
+    slow = false;
+    cluster.settle(40);
+    run(cluster, 2);
+    expect(replica(cluster, 6).core.state).toMatchObject({ forgotten: false });
+    expect(replica(cluster, 6).core.state.regency).toBeLessThan(10);
+  });
+
+  it("a lost replica says nothing about what it accepted before it holds a newer certificate", () => {
+    const cluster = started({ n: 4 });
+    run(cluster, 3);
+    cluster.crash(3);
+    cluster.replaceDisk(3, null);
+    cluster.restart(3);
+    const { core } = replica(cluster, 3);
+    let reported = false;
+    const step = core.step.bind(core);
+    core.step = (input) => {
+      const effects = step(input);
+      for (const effect of effects) {
+        if (effect.type !== "send" || effect.message.type !== "STOPDATA") continue;
+        reported = true;
+        expect(effect.message.record, "nothing is a lie of a replica that forgot").not.toBeNull();
+      }
+      return effects;
+    };
+    cluster.tick(60_000);
+    for (const id of OTHERS) cluster.input(replica(cluster, id), { type: "message", from: 0, message: stop(1) });
+    cluster.settle(60);
+    run(cluster, 3);
+    cluster.input(replica(cluster, cluster.replicas[0]?.core.state.leader ?? 0), { type: "draining" });
+    cluster.settle(40);
+    run(cluster, 2);
+    expect(reported).toBe(true);
+    expect(new Set(cluster.heights()).size).toBe(1);
+  });
+});
+
+const NOTHING = {
+  regency: 0,
+  base: 0,
+  forgotten: null,
+  keptCertificate: null,
+  newest: null,
+  newestAccepted: null,
+  lastRecord: null,
+  cleanStop: [],
+};
+
+function optionsOf(): ContextOptions {
+  const { view } = new CoreCluster({ n: 4, seed: 1 });
+  return {
+    view,
+    self: 3,
+    crypto: fastCrypto,
+    signer: signerOf(3),
+    authenticate: () => "authentic",
+    settled: () => false,
+    options: {
+      batchRequestsMax: 8,
+      batchBytesMax: 1_000_000,
+      batchWaitUs: 1_000,
+      clockDriftMs: 5_000,
+      requestTimeoutMs: 300,
+      statusIntervalMs: 250,
+      executionLagMax: 16,
+      emptyLagMax: 10,
+    },
+  };
+}
+
+function coreOf(start: Start): Core {
+  return new Core(optionsOf(), start);
+}
+
+function stop(regency: number): Message {
+  return { type: "STOP", view: 0, regency, named: [] };
+}
