@@ -1,0 +1,169 @@
+/**
+ * Recovering among liars: clusters of real processes with as many lying donors as they must stand, each lying in its own way to
+ * whoever fetches the state. One honest replica loses its data directory and must come back with the right state: the history of
+ * the others, and every record in a read that needs its answer. Its log must name the liars and nobody else.
+ *
+ *   npm run bench:lying-donors -- --records 3000
+ */
+import { existsSync } from "node:fs";
+import { bytes, connect, type Kv } from "../../client/index.ts";
+import type { DonorWay } from "../integration/lying-donor.ts";
+import { programsIn } from "./demo-debian.ts";
+import { conclude, evaluate, Findings, numbersFrom } from "./findings.ts";
+import { LocalCluster } from "./local-cluster.ts";
+import { Records } from "./records.ts";
+import { phasesText, watchRecovery } from "./recovery-watch.ts";
+
+const MINUTES_MAX = 20;
+const REQUEST_TIMEOUT_MS = 1_000;
+const RECOVERY_MS_MAX = 120_000;
+/** So many that an empty replica fetches a checkpoint, not the whole log. */
+const PUTS_MIN = 600;
+const PUTS_MAX = 3_000;
+const CHECKPOINT_PERIOD = 128;
+const LIAR = new URL("../integration/lying-replica.ts", import.meta.url);
+
+interface Case {
+  readonly replicas: number;
+  /** Who loses its data. */
+  readonly victim: number;
+  readonly liars: readonly { readonly id: number; readonly way: DonorWay }[];
+}
+
+/**
+ * The newest checkpoint that f others can speak for is fetched first: with replica n-2 the last that took one, that is of
+ * replica n-2-f. Who lies about roots must be one of those that speak.
+ */
+const CASES: readonly Case[] = [
+  { replicas: 4, victim: 3, liars: [{ id: 1, way: "state" }] },
+  { replicas: 4, victim: 3, liars: [{ id: 1, way: "chunk" }] },
+  { replicas: 4, victim: 3, liars: [{ id: 1, way: "manifest" }] },
+  { replicas: 4, victim: 3, liars: [{ id: 1, way: "history" }] },
+  { replicas: 4, victim: 3, liars: [{ id: 2, way: "root" }] },
+  { replicas: 4, victim: 3, liars: [{ id: 1, way: "offer" }] },
+  {
+    replicas: 7,
+    victim: 6,
+    liars: [
+      { id: 3, way: "state" },
+      { id: 2, way: "chunk" },
+    ],
+  },
+  {
+    replicas: 7,
+    victim: 6,
+    liars: [
+      { id: 3, way: "manifest" },
+      { id: 4, way: "root" },
+    ],
+  },
+];
+
+async function main(): Promise<void> {
+  const options = numbersFrom({ records: 3_000, "value-bytes": 1_024, case: -1 });
+  const say = (text: string): void => void process.stderr.write(text);
+  const findings = new Findings();
+  const records = new Records(options.records, options["value-bytes"]);
+  const cases = options.case < 0 ? CASES : CASES.slice(options.case, options.case + 1);
+  for (const one of cases) {
+    say(`${nameOf(one)}\n`);
+    await recover(one, { records, findings, say });
+  }
+  conclude(findings, options.json);
+}
+
+async function recover(
+  { replicas, victim, liars }: Case,
+  parts: { records: Records; findings: Findings; say: (text: string) => void },
+): Promise<void> {
+  const { records, findings, say } = parts;
+  const { server } = programsIn("dist");
+  if (!existsSync(server)) throw new Error("the compiled programs are missing; run: npm run build");
+  const programs = new Map(
+    liars.map(({ id, way }) => [id, { program: LIAR, args: ["--lies", "donor", "--donor-way", way] }] as const),
+  );
+  const settings = { checkpointPeriod: CHECKPOINT_PERIOD };
+  const cluster = await LocalCluster.start({
+    replicas,
+    requestTimeoutMs: REQUEST_TIMEOUT_MS,
+    server,
+    settings,
+    programs,
+  });
+  const kv = await connect({ cluster: cluster.path, timeoutMs: 60_000, codec: bytes });
+  try {
+    await records.fill([kv], () => {});
+    await takeTurns(cluster, kv, victim);
+    await cluster.rob(victim);
+    const recovery = await watchRecovery(cluster, victim, RECOVERY_MS_MAX);
+    const name = nameOf({ replicas, victim, liars });
+    const blamed = blamedBy(cluster, victim);
+    say(`${phasesText(recovery.phases)}; blamed: ${blamed.map(({ id, code }) => `${id} for ${code}`).join(", ")}\n`);
+    const others = cluster.ids.filter((id) => !liars.some((liar) => liar.id === id));
+    const [first] = await cluster.agreement(others);
+    findings.note(`${name}: votes again`, `${(recovery.totalMs / 1_000).toFixed(1)} s, instance ${first?.executed}`);
+    // As many honest ones as may fail: from now on no read succeeds without the one that recovered.
+    const spare = others.filter((id) => id !== victim).slice(0, liars.length);
+    await Promise.all(spare.map((id) => cluster.kill(id)));
+    const wrong = await wrongRecords(kv, records);
+    findings.require(`${name}: records that are wrong`, `0 of ${records.count}`, String(wrong), wrong === 0);
+    judgeBlame(findings, name, { blamed, liars });
+  } finally {
+    await kv.close();
+    await cluster.close();
+  }
+}
+
+function judgeBlame(
+  findings: Findings,
+  name: string,
+  { blamed, liars }: { blamed: readonly { id: number; code: string }[]; liars: Case["liars"] },
+): void {
+  const named = new Set(blamed.map(({ id }) => id));
+  const expected = liars.map(({ id }) => id).sort();
+  const seen = [...new Set(blamed.map(({ id, code }) => `${id} for ${code}`))].join(", ");
+  const right = named.size === expected.length && expected.every((id) => named.has(id));
+  findings.require(`${name}: named in its log`, `${expected.join(" and ")}, nobody else`, seen || "nobody", right);
+}
+
+/** Writes until the replicas took their newest checkpoints in the order of their ids, the victim left out. */
+async function takeTurns(cluster: LocalCluster, kv: Kv<Uint8Array>, victim: number): Promise<void> {
+  const ids = cluster.ids.filter((id) => id !== victim);
+  for (let put = 0; put < PUTS_MAX; put++) {
+    await kv.put("turn", Buffer.from(String(put)));
+    if (put < PUTS_MIN || put % 4 !== 0) continue;
+    const details = await Promise.all(ids.map((id) => cluster.detail(id)));
+    const instances = details.map((detail) => detail?.checkpoints?.newest?.instance ?? 0);
+    const rise = instances.every((instance, index) => instance > (instances[index - 1] ?? 0));
+    if (rise && details.every((detail) => detail?.checkpoints?.computing === false)) return;
+  }
+  throw new Error(`after ${PUTS_MAX} puts the replicas still did not take checkpoints in turn`);
+}
+
+function blamedBy(cluster: LocalCluster, victim: number): { id: number; code: string }[] {
+  return cluster
+    .log(victim)
+    .filter(({ msg }) => msg === "this replica sent something false")
+    .map((line) => ({ id: Number(line.peer ?? line.replica), code: String(line.code) }));
+}
+
+/** Of all records, read through the cluster, how many are missing or not what was written. */
+async function wrongRecords(kv: Kv<Uint8Array>, records: Records): Promise<number> {
+  let next = 0;
+  let wrong = 0;
+  for await (const { key, value } of kv.range({ prefix: "record/" })) {
+    while (next < records.count && records.key(next) < key) {
+      next++;
+      wrong++;
+    }
+    if (records.key(next) !== key || Buffer.compare(value, records.value(next)) !== 0) wrong++;
+    next++;
+  }
+  return wrong + Math.max(0, records.count - next);
+}
+
+function nameOf({ replicas, liars }: Case): string {
+  return `n=${replicas}, ${liars.map(({ id, way }) => `replica ${id} lies about ${way}`).join(", ")}`;
+}
+
+await evaluate("lying-donors", MINUTES_MAX, main);
