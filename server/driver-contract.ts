@@ -52,6 +52,8 @@ export interface ReplicaParts {
   readonly storage: Storage;
   readonly executor: Executor;
   readonly start: Start;
+  /** Below this instance the state is neither read nor vouched for (transfer/settled.ts); 0: it is right as it stands. */
+  readonly settledFrom: number;
   readonly options: ConsensusOptions;
   readonly clock: Clock;
   readonly verifier: Verifier;

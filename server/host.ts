@@ -357,7 +357,7 @@ export class Host {
 
   async #replicate(storage: Storage, stands: () => void): Promise<Ending> {
     const { cluster, self, identity, crypto, service, options, clock, verifier, logger, observer } = this.#parts;
-    const { executor, start, replayed } = await recover({ crypto, cluster, storage, service });
+    const { executor, start, settledFrom, replayed } = await recover({ crypto, cluster, storage, service });
     const at = { instance: start.lastDecided.instance, replayed, clean: start.eraseCleanStop };
     logger.info(at, "recovered from the data directory");
     if (start.forgotten)
@@ -371,6 +371,7 @@ export class Host {
       storage,
       executor,
       start,
+      settledFrom,
       options: this.#logMustDo ? { ...options, emptyLagMax: Number.POSITIVE_INFINITY } : options,
       checkpointPeriod,
       clock,

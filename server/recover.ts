@@ -14,12 +14,14 @@ import type { InstanceRecord, Storage } from "../storage/contract.ts";
 import { decidedInstance, type Position, type Start, startOf } from "./consensus/restart.ts";
 import type { Service, ServiceState } from "./service/contract.ts";
 import { Executor } from "./service/executor.ts";
+import { settledFrom } from "./transfer/settled.ts";
 
 const CHUNK_BYTES = 8 * 1024 * 1024;
 
 export interface Recovered {
   readonly executor: Executor;
   readonly start: Start;
+  readonly settledFrom: number;
   /** Instances executed again. */
   readonly replayed: number;
 }
@@ -56,7 +58,7 @@ export async function recover(options: {
   const hear = cluster.view.rememberers;
   const durable = { regency, newest, newestAccepted, lastRecord, cleanStop, base, forgotten, keptCertificate, hear };
   const start = startOf(durable, lastDecided);
-  return { executor, start, replayed: decided - applied.instance };
+  return { executor, start, settledFrom: settledFrom(state), replayed: decided - applied.instance };
 }
 
 /** What this replica has accepted, as far as the journal knows and the certificates are valid. */

@@ -33,7 +33,7 @@ export class Replica {
   readonly #toExecute: Decision[] = [];
   readonly #behind: WriteBehind;
   readonly archive: Archive;
-  /** No read is answered below: every instance the journal held at start is to be executed. */
+  /** No read is answered below: every instance the journal held at start is to be executed, and the state settled. */
   readonly #readsFrom: number;
   #links: Links | null = null;
   #gateway: Gateway | null = null;
@@ -59,7 +59,7 @@ export class Replica {
     const { crypto, cluster, self, identity, verifier, start, options, executor } = parts;
     this.authenticity = new Authenticity({ crypto, cluster, self, identity });
     this.#durableUpTo = start.lastDecided.instance;
-    this.#readsFrom = start.newest?.instance ?? 0;
+    this.#readsFrom = Math.max(start.newest?.instance ?? 0, parts.settledFrom);
     const { authenticate } = this.authenticity;
     const signer = crypto.signer(identity.signSeed);
     const settled = (request: Request): boolean => executor.lookup(request) !== null;
@@ -88,7 +88,7 @@ export class Replica {
       port: {
         accepting: () => !this.#draining,
         answersReads: () => executor.applied.instance >= this.#readsFrom && this.#core.current,
-        lookup: (request) => executor.lookup(request),
+        lookup: (request) => (executor.applied.instance < parts.settledFrom ? null : executor.lookup(request)),
         query: (request) => executor.query(request),
         room: (request) => this.#core.queue.room(request.client, request.bytes.length, "client"),
         refusesGrowth: (request) => this.#diskLow && executor.grows(request),
@@ -98,7 +98,8 @@ export class Replica {
   }
 
   #archiveOf(signer: Signer, failed: (error: unknown) => void): Archive {
-    const { crypto, cluster, self, storage, checkpointPeriod, clock, verifier, observer, executor } = this.#parts;
+    const { crypto, cluster, self, storage, checkpointPeriod, clock, verifier, observer, executor, settledFrom } =
+      this.#parts;
     const leaves = (send: () => void): void => {
       send();
       this.#schedule();
@@ -110,6 +111,7 @@ export class Replica {
       signer,
       storage,
       checkpointPeriod,
+      settledFrom,
       clock,
       verifier,
       observer,
@@ -407,7 +409,7 @@ export class Replica {
     for (const request of batch.requests) bytes += request.bytes.length;
     this.#behind.executed(bytes);
     observer.decided({ instance, requests: batch.requests.length, bytes, digest });
-    for (const reply of replies) this.#reply(reply);
+    if (instance > this.#parts.settledFrom) for (const reply of replies) this.#reply(reply);
     this.archive.executed(instance, batch.requests.length);
     this.#step({ type: "executed", instance });
   }

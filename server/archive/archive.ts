@@ -42,6 +42,7 @@ export interface ArchiveParts {
   readonly signer: Signer;
   readonly storage: Storage;
   readonly checkpointPeriod: number;
+  readonly settledFrom: number;
   readonly clock: Clock;
   readonly verifier: Verifier;
   readonly observer: DriverObserver;
@@ -66,7 +67,8 @@ export class Archive {
 
   constructor(parts: ArchiveParts) {
     this.#parts = parts;
-    const { crypto, view, self, signer, storage, checkpointPeriod: period, clock, verifier, observer, port } = parts;
+    const { crypto, view, self, signer, storage, clock, verifier, observer, port } = parts;
+    const { checkpointPeriod: period, settledFrom } = parts;
     const { journal, state } = storage;
     const busy = (): boolean => clock.nowUs() < this.#busyUntilUs;
     const { place, send, failed } = port;
@@ -91,6 +93,7 @@ export class Archive {
       journal,
       state,
       period,
+      settledFrom,
       clock,
       port: {
         executed: () => port.executed(),

@@ -59,6 +59,8 @@ export interface CheckpointsParts {
   readonly journal: Journal;
   readonly state: StateStore;
   readonly period: number;
+  /** No root of a state below this instance is computed. */
+  readonly settledFrom: number;
   readonly clock: PaceClock;
   readonly port: CheckpointsPort;
 }
@@ -177,9 +179,9 @@ export class Checkpoints {
 
   /** A snapshot at the current instance, unless enough are under way; false when none is taken. */
   #take(kind: RootKind): boolean {
-    const { port } = this.#parts;
+    const { port, settledFrom } = this.#parts;
     const instance = port.executed();
-    if (this.#closed || instance === 0 || this.#underWay >= UNDER_WAY_MAX) return false;
+    if (this.#closed || instance === 0 || instance < settledFrom || this.#underWay >= UNDER_WAY_MAX) return false;
     if (kind !== "common") {
       if (this.#checkpointUnderWay || this.images.newest?.instance === instance) return false;
       this.#checkpointUnderWay = true;

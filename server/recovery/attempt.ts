@@ -3,6 +3,7 @@ import type { ImageHeader, ImagePlace } from "../../protocol/image.ts";
 import { Reader } from "../../protocol/layout.ts";
 import type { ReplicaId } from "../../protocol/view.ts";
 import type { CheckpointFetch } from "./checkpoint-fetch.ts";
+import type { Probe } from "./probe.ts";
 import type { ProvenLog } from "./proven-log.ts";
 import type { ProvenBatch } from "./segments.ts";
 import type { Witnesses } from "./witnesses.ts";
@@ -19,6 +20,13 @@ export interface Attempt {
   /** A replay or a root is under way. */
   busy: boolean;
   believed: boolean;
+  /** Up to here, one instance above what is proven, the state was compared on trial; 0 without a trial that matched. */
+  settledFrom: number;
+  /** Where the proven history ends and the next batch is tried; 0: nothing is tried yet. */
+  tryAfter: number;
+  /** How long roots on the proven history are waited for before that. */
+  patienceUs: number;
+  readonly probe: Probe;
   /** When anything last went on. */
   progressUs: number;
 }

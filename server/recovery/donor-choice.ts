@@ -74,7 +74,10 @@ export function chooseDonor(question: DonorQuestion): DonorChoice | null {
       if (header.instance <= position || header.bytes > bound || header.chunks > CHUNKS_MAX) continue;
       if (question.excluded(donor, header) || !logReachable(question, header.instance)) continue;
       const fresh = question.tried.has(donor) ? 0 : 1;
-      const witnessed = witnesses(question, donor, header.instance) >= view.f ? 1 : 0;
+      const reachable = Math.max(question.target, header.instance);
+      const witnessed = [reachable, reachable + 1].filter(
+        (upTo) => witnesses(question, donor, header.instance, upTo) >= view.f,
+      ).length;
       const rank = [fresh, witnessed, header.instance, -donor];
       if (best === null || higher(rank, best.rank)) best = { donor, header, rank };
     }
@@ -82,10 +85,9 @@ export function chooseDonor(question: DonorQuestion): DonorChoice | null {
   return best && { donor: best.donor, header: best.header };
 }
 
-/** How many members other than the donor have a root that a replay from `instance` on passes. */
-function witnesses(question: DonorQuestion, donor: ReplicaId, instance: number): number {
-  const { view, self, target } = question;
-  const reachable = Math.max(target, instance);
+/** How many members other than the donor have a root that a replay from `instance` up to `reachable` passes. */
+function witnesses(question: DonorQuestion, donor: ReplicaId, instance: number, reachable: number): number {
+  const { view, self } = question;
   return view.members.filter(({ id }) => {
     if (id === donor || id === self) return false;
     return [...question.rootsOf(id).keys()].some((at) => at >= instance && at <= reachable);

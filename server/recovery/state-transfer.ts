@@ -13,29 +13,25 @@ import type { SignatureCheck } from "../../protocol/certificate.ts";
 import type { Crypto } from "../../protocol/crypto/contract.ts";
 import { assertNever } from "../../protocol/errors.ts";
 import { rootOf } from "../../protocol/image.ts";
-import type { Message } from "../../protocol/messages.ts";
+import type { Message, MessageOf } from "../../protocol/messages.ts";
 import { memberOf, type ReplicaId, type View } from "../../protocol/view.ts";
 import { type Attempt, historyFault, timestampMsOf } from "./attempt.ts";
 import { CheckpointFetch, type Verdict } from "./checkpoint-fetch.ts";
-import { chooseDonor, type DonorChoice, isStale } from "./donor-choice.ts";
+import type { DonorChoice } from "./donor-choice.ts";
+import { DonorSearch } from "./donor-search.ts";
 import { LogFetch } from "./log-fetch.ts";
 import { Offers } from "./offers.ts";
+import { Probe } from "./probe.ts";
 import { ProvenLog } from "./proven-log.ts";
 import type { TransferEffect, TransferInput, TransferPhase, TransferPort, TransferState } from "./transfer-contract.ts";
 import { Witnesses } from "./witnesses.ts";
 
 const OFFER_INTERVAL_US = 1_000_000;
-/** So long all others are waited for before a donor is chosen among those that answered. */
-const OFFERS_PATIENCE_US = 1_000_000;
-/** With no usable checkpoint for so long, one at the present height is asked for. */
-const NO_DONOR_US = 5_000_000;
-/** So long a donor is looked for while log may do. */
-const OPTIONAL_US = 20_000_000;
-/** So long a younger checkpoint is waited for. */
-const YOUNGER_PATIENCE_US = 10_000_000;
 /** Without log to execute, or without a root to compare, for so long, another donor is tried if there is one. */
 const LOG_STALL_US = 10_000_000;
 const ROOT_STALL_US = 60_000_000;
+/** So long nothing can be proven before a batch is executed on trial. */
+const PROBE_PATIENCE_US = 3_000_000;
 const LOG_BUFFER_BYTES_MAX = 64 * 1024 * 1024;
 const REPLAY_BYTES = 4 * 1024 * 1024;
 
@@ -49,6 +45,7 @@ export interface StateTransferOptions {
 export class StateTransfer {
   readonly #options: StateTransferOptions;
   readonly #offers: Offers;
+  readonly #donors: DonorSearch;
   readonly #log: ProvenLog;
   readonly #logFetch: LogFetch;
   readonly #port: TransferPort;
@@ -56,22 +53,11 @@ export class StateTransfer {
   readonly #verifications = new Map<number, (valid: readonly boolean[]) => void>();
   #lastTicket = 0;
   #nowUs = 0;
-  #startedUs = 0;
-  #position = 0;
-  #optional = false;
   #held = new Map<Digest, number>();
   #offersAskedUs = Number.NEGATIVE_INFINITY;
-  /** Since when no donor was found. */
-  #searchingUs = 0;
-  /** A root from here on is asked for, so that there is a younger checkpoint than those offered; 0: they are young enough. */
-  #youngerFrom = 0;
   #attempt: Attempt | null = null;
   #discarding = false;
   #finished = false;
-  readonly #liars = new Set<ReplicaId>();
-  readonly #tried = new Set<ReplicaId>();
-  /** Roots of checkpoints that are not offered any more. */
-  readonly #gone = new Set<Digest>();
   readonly #sources = new Set<ReplicaId>();
 
   constructor(options: StateTransferOptions) {
@@ -85,6 +71,14 @@ export class StateTransfer {
     };
     this.#offers = new Offers(view, this.#port);
     this.#log = new ProvenLog(options.logBufferBytesMax ?? LOG_BUFFER_BYTES_MAX);
+    this.#donors = new DonorSearch({
+      view,
+      self,
+      crypto,
+      offers: this.#offers,
+      nowUs: () => this.#nowUs,
+      servesLog: (member, from) => this.#logFetch.serves(member, from),
+    });
     this.#logFetch = new LogFetch({
       view,
       self,
@@ -134,10 +128,7 @@ export class StateTransfer {
     switch (input.type) {
       case "started":
         this.#nowUs = input.nowUs;
-        this.#startedUs = input.nowUs;
-        this.#searchingUs = input.nowUs;
-        this.#position = input.instance;
-        this.#optional = input.optional;
+        this.#donors.start({ position: input.instance, optional: input.optional });
         this.#held = new Map(input.held);
         this.#offers.forgetRootsBelow(input.instance);
         return;
@@ -171,7 +162,9 @@ export class StateTransfer {
   }
 
   /** What the shell did with the staged state; of a donor dropped meanwhile only what is on disk counts. */
-  #onReport(input: Extract<TransferInput, { type: "staged" | "completed" | "replayed" | "root" | "unusable" }>): void {
+  #onReport(
+    input: Extract<TransferInput, { type: "staged" | "completed" | "replayed" | "root" | "tried" | "unusable" }>,
+  ): void {
     if (this.#discarding) return;
     const attempt = this.#attempt;
     if (!attempt) return;
@@ -190,6 +183,10 @@ export class StateTransfer {
       case "root":
         attempt.busy = false;
         attempt.witnesses.add(input.instance, input.root);
+        return;
+      case "tried":
+        attempt.busy = false;
+        this.#onTried(attempt, input.instance, input.root);
         return;
       case "unusable":
         this.#lied("CHECKPOINT_UNUSABLE");
@@ -214,7 +211,7 @@ export class StateTransfer {
         this.#offers.onStatus(from, message);
         return;
       case "HISTORY":
-        this.#logFetch.onHistory(from, message);
+        if (!attempt || !this.#onBeyond(attempt, from, message)) this.#logFetch.onHistory(from, message);
         return;
       case "MANIFEST":
         if (attempt?.donor === from) this.#judge(attempt, attempt.fetch.onManifest(message));
@@ -230,7 +227,7 @@ export class StateTransfer {
   #judge(attempt: Attempt, verdict: Verdict): void {
     if (verdict?.type === "lie") this.#lied(verdict.code);
     if (verdict?.type === "gone") {
-      this.#gone.add(rootOf(this.#options.crypto, this.#options.view, attempt.header));
+      this.#donors.gone(attempt);
       this.#drop("CHECKPOINT_GONE");
     }
   }
@@ -247,12 +244,7 @@ export class StateTransfer {
   /** From where on roots are needed that nobody is known to have; 0: none are. */
   #rootsFrom(): number {
     const attempt = this.#attempt;
-    if (!attempt) {
-      if (this.#youngerFrom > 0) return this.#youngerFrom;
-      const waitedUs = this.#nowUs - this.#searchingUs;
-      if (waitedUs < OFFERS_PATIENCE_US) return 0;
-      return waitedUs < NO_DONOR_US ? this.#position + 1 : Math.max(this.#position + 1, this.#offers.target);
-    }
+    if (!attempt) return this.#donors.rootsFrom;
     const { instance } = attempt.executed;
     if (attempt.believed || attempt.witnesses.enough(instance, this.#reachable(attempt))) return 0;
     return Math.max(1, instance);
@@ -262,25 +254,8 @@ export class StateTransfer {
     return Math.max(this.#offers.target, attempt.executed.instance);
   }
 
-  #choose(withoutThis: ReplicaId | null = null): DonorChoice | null {
-    const { view, self, crypto } = this.#options;
-    return chooseDonor({
-      view,
-      self,
-      offers: this.#offers.all,
-      rootsOf: (member) => this.#offers.rootsOf(member),
-      position: this.#position,
-      target: this.#offers.target,
-      servesLog: (member, from) => this.#logFetch.serves(member, from),
-      excluded: (member, header) =>
-        member === withoutThis || this.#liars.has(member) || this.#gone.has(rootOf(crypto, view, header)),
-      tried: this.#tried,
-    });
-  }
-
   #begin({ donor, header }: DonorChoice): void {
     const { view, self, crypto } = this.#options;
-    if (this.#tried.has(donor)) this.#tried.clear();
     const root = rootOf(crypto, view, header);
     const { instance, digest, timestampMs } = header;
     this.#attempt = {
@@ -308,9 +283,12 @@ export class StateTransfer {
       executed: { instance, digest, timestampMs },
       busy: false,
       believed: false,
+      settledFrom: 0,
+      tryAfter: 0,
+      patienceUs: PROBE_PATIENCE_US,
+      probe: new Probe({ view, crypto, port: this.#port }),
       progressUs: this.#nowUs,
     };
-    this.#youngerFrom = 0;
     this.#log.rebase(instance);
     this.#effects.push({ type: "chosen", donor, header });
   }
@@ -323,7 +301,7 @@ export class StateTransfer {
   #lied(code: string): void {
     const donor = this.#attempt?.donor;
     if (donor === undefined) return;
-    this.#liars.add(donor);
+    this.#donors.lied(donor);
     this.#port.blame(donor, code, true);
     this.#drop(code);
   }
@@ -332,11 +310,10 @@ export class StateTransfer {
     const attempt = this.#attempt;
     if (!attempt) return;
     attempt.fetch.flush();
-    this.#tried.add(attempt.donor);
+    this.#donors.dropped(attempt.donor);
     this.#attempt = null;
     this.#discarding = true;
-    this.#searchingUs = this.#nowUs;
-    this.#offers.forgetRootsBelow(this.#position);
+    this.#offers.forgetRootsBelow(this.#donors.position);
     this.#effects.push({ type: "dropped", donor: attempt.donor, code }, { type: "discard" });
   }
 
@@ -348,10 +325,10 @@ export class StateTransfer {
       for (const member of this.#options.view.members) this.#askOffer(member.id);
     }
     if (this.#discarding) return;
-    if (!this.#attempt && this.#offersAreIn()) {
-      const choice = this.#choose();
-      if (choice && !this.#awaitsYounger(choice)) this.#begin(choice);
-      else if (this.#isNeedless()) {
+    if (!this.#attempt) {
+      const choice = this.#donors.next();
+      if (choice) this.#begin(choice);
+      else if (this.#donors.needless) {
         this.#finished = true;
         this.#effects.push({ type: "needless" });
       }
@@ -363,33 +340,6 @@ export class StateTransfer {
     if (fault) this.#lied(fault);
     if (this.#attempt) this.#advanceAttempt(attempt);
     if (this.#attempt) this.#watch(attempt);
-  }
-
-  /** Others may wait for this replica's votes to have anything newer: it must not wait for them in turn. */
-  #isNeedless(): boolean {
-    const late = this.#nowUs - this.#searchingUs >= OPTIONAL_US;
-    return this.#optional && (late || this.#offers.target <= this.#position);
-  }
-
-  /** To execute the log above it would take longer than to fetch a younger one, which all are asked to take. */
-  #awaitsYounger({ donor, header }: DonorChoice): boolean {
-    if (this.#nowUs - this.#searchingUs >= YOUNGER_PATIENCE_US) return false;
-    const { target } = this.#offers;
-    const offer = this.#offers.of(donor);
-    if (!offer || !isStale(header, offer, target)) return false;
-    if (this.#youngerFrom === 0) this.#youngerFrom = target;
-    return true;
-  }
-
-  /** All others answered, or had their time. */
-  #offersAreIn(): boolean {
-    const { view } = this.#options;
-    if (this.#nowUs - this.#startedUs >= OFFERS_PATIENCE_US) return !this.#offers.checking || this.#late();
-    return this.#offers.all.size >= view.n - 1 && !this.#offers.checking;
-  }
-
-  #late(): boolean {
-    return this.#nowUs - this.#searchingUs >= 2 * OFFERS_PATIENCE_US;
   }
 
   #advanceAttempt(attempt: Attempt): void {
@@ -410,7 +360,10 @@ export class StateTransfer {
     }
     const { instance } = attempt.executed;
     const next = attempt.witnesses.next(instance, this.#reachable(attempt));
-    if (next === null) return;
+    if (next === null) {
+      this.#askBeyond(attempt);
+      return;
+    }
     if (next > instance) {
       this.#replay(attempt, next);
       return;
@@ -436,6 +389,49 @@ export class StateTransfer {
     for (const member of witnesses.contradicting) this.#port.blame(member, "ROOT_CONTRADICTS", false);
   }
 
+  // ---- one instance beyond what is proven (docs/decisions/021)
+
+  /**
+   * There is no root to compare on the proven history: up to its end it is executed, if one lies right above. Each time that is
+   * waited for longer, so that who lures on with such roots does not keep this replica from waiting for others.
+   */
+  #askBeyond(attempt: Attempt): void {
+    const { instance } = attempt.executed;
+    if (instance < attempt.tryAfter) {
+      this.#replay(attempt, attempt.tryAfter);
+      return;
+    }
+    const end = this.#reachable(attempt);
+    const members = attempt.witnesses.at(end + 1);
+    if (members.length === 0) return;
+    if (attempt.tryAfter === end) attempt.probe.ask(members, end + 1);
+    else if (this.#nowUs - attempt.progressUs >= attempt.patienceUs) {
+      attempt.tryAfter = end;
+      attempt.patienceUs *= 2;
+    }
+  }
+
+  /** False: it is no answer to that. */
+  #onBeyond(attempt: Attempt, from: ReplicaId, message: MessageOf<"HISTORY">): boolean {
+    if (attempt.stage !== "executing" || attempt.busy || attempt.believed || this.#discarding) return false;
+    const trial = attempt.probe.onHistory(from, message, attempt.executed);
+    if (trial?.type === "contradicts") attempt.witnesses.contradicted(from);
+    if (trial?.type === "batch") {
+      attempt.busy = true;
+      attempt.probe.began(from);
+      this.#effects.push({ type: "try", batch: trial.batch });
+    }
+    return trial !== null;
+  }
+
+  #onTried(attempt: Attempt, instance: number, root: Digest | null): void {
+    const { probe, witnesses } = attempt;
+    const member = probe.ended();
+    if (member === null) return;
+    if (root === null) witnesses.contradicted(member);
+    else if (witnesses.tried(member, instance, root)) attempt.settledFrom = instance;
+  }
+
   /** False when there is nothing to execute. */
   #replay(attempt: Attempt, to: number): boolean {
     const batches = this.#log.take(to, REPLAY_BYTES);
@@ -450,7 +446,9 @@ export class StateTransfer {
 
   #finish(attempt: Attempt): void {
     this.#finished = true;
-    this.#effects.push({ type: "accepted", certificate: this.#offers.newest, place: attempt.executed });
+    const { executed: place, settledFrom } = attempt;
+    const settled = place.instance >= settledFrom ? 0 : settledFrom;
+    this.#effects.push({ type: "accepted", certificate: this.#offers.newest, place, settledFrom: settled });
   }
 
   #progressed(): void {
@@ -461,21 +459,15 @@ export class StateTransfer {
   #watch(attempt: Attempt): void {
     if (attempt.stage === "fetching") {
       if (attempt.fetch.stalled) this.#drop("STALLED");
-      else if (attempt.fetch.slow && this.#hasOther(attempt)) this.#drop("SLOW");
+      else if (attempt.fetch.slow && this.#donors.hasOther(attempt.donor)) this.#drop("SLOW");
       return;
     }
     if (attempt.stage === "loading" || attempt.busy || attempt.believed || this.#finished) return;
     const { instance } = attempt.executed;
     const forLog = attempt.witnesses.next(instance, this.#reachable(attempt)) !== null;
     if (this.#nowUs - attempt.progressUs < (forLog ? LOG_STALL_US : ROOT_STALL_US)) return;
-    if (this.#hasOther(attempt)) this.#drop(forLog ? "LOG_MISSING" : "ROOTS_MISSING");
+    if (this.#donors.hasOther(attempt.donor)) this.#drop(forLog ? "LOG_MISSING" : "ROOTS_MISSING");
     else attempt.progressUs = this.#nowUs;
-  }
-
-  /** Is there a donor that was not tried yet? */
-  #hasOther({ donor }: Attempt): boolean {
-    const other = this.#choose(donor);
-    return other !== null && !this.#tried.has(other.donor);
   }
 
   #verify(checks: readonly SignatureCheck[], then: (valid: readonly boolean[]) => void): void {

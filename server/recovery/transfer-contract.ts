@@ -41,6 +41,8 @@ export type TransferInput =
   | { readonly type: "completed" }
   | { readonly type: "replayed"; readonly instance: number }
   | { readonly type: "root"; readonly instance: number; readonly root: Digest }
+  /** The root the state would have after that instance; null: its batch cannot be executed. */
+  | { readonly type: "tried"; readonly instance: number; readonly root: Digest | null }
   /** The chunks overlap, or the staged state cannot be loaded or executed on: no honest one is like that. */
   | { readonly type: "unusable" }
   /** The answer to `discard`: what is staged now. */
@@ -57,6 +59,8 @@ export type TransferEffect =
   | { readonly type: "complete"; readonly place: ImagePlace }
   /** Execute in order; answered by `replayed` or `unusable`. */
   | { readonly type: "replay"; readonly batches: readonly ProvenBatch[] }
+  /** Execute one batch on the staged state, compute the root, and undo it; answered by `tried`. */
+  | { readonly type: "try"; readonly batch: ProvenBatch }
   /** The root of the staged state as it stands, which is after this instance; answered by `root`. */
   | { readonly type: "computeRoot"; readonly instance: number }
   /** The donor was dropped: forget what was executed, keep the chunks; answered by `discarded`. */
@@ -69,8 +73,16 @@ export type TransferEffect =
   | { readonly type: "believed"; readonly instance: number }
   /** The end, too: nobody has anything newer, or nobody can be fetched from while log may do. */
   | { readonly type: "needless" }
-  /** The end: the staged state stands at `place`; `certificate` is the newest one verified, if any. */
-  | { readonly type: "accepted"; readonly certificate: Certificate | null; readonly place: ImagePlace };
+  /**
+   * The end: the staged state stands at `place`; `certificate` is the newest one verified, if any. Above 0, `settledFrom` is
+   * the instance from which on the state is certainly right, whatever is decided there (docs/decisions/021).
+   */
+  | {
+      readonly type: "accepted";
+      readonly certificate: Certificate | null;
+      readonly place: ImagePlace;
+      readonly settledFrom: number;
+    };
 
 export type TransferPhase = "offers" | "checkpoint" | "log" | "verify" | "install";
 

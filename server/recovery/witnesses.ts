@@ -85,6 +85,24 @@ export class Witnesses {
     return next;
   }
 
+  /** Members not judged yet that have a root at exactly this instance. */
+  at(instance: number): readonly ReplicaId[] {
+    return this.#unjudged().filter((id) => this.#options.rootsOf(id).has(instance));
+  }
+
+  /** A batch of this member, tried on the state, gave `root`: whoever has that root vouches for the state. True when one does. */
+  tried(member: ReplicaId, instance: number, root: Digest): boolean {
+    const matching = this.at(instance).filter((id) => this.#options.rootsOf(id).get(instance) === root);
+    for (const id of matching) this.#matched.add(id);
+    if (!matching.includes(member)) this.contradicted(member);
+    return matching.length > 0;
+  }
+
+  /** Its batch does not go with the state: one of both is false. */
+  contradicted(member: ReplicaId): void {
+    if (this.#unjudged().includes(member)) this.#contradicting.add(member);
+  }
+
   /** Could f members still match with the roots that are known? */
   enough(executed: number, reachable: number): boolean {
     const open = this.#unjudged().filter((id) => this.#firstRoot(id, executed, reachable) !== null);

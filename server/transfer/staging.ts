@@ -11,12 +11,14 @@ import type { Cluster } from "../../protocol/cluster.ts";
 import type { Crypto } from "../../protocol/crypto/contract.ts";
 import { assert } from "../../protocol/errors.ts";
 import type { ImagePlace } from "../../protocol/image.ts";
-import type { StagedChunk, StagedState, StateStore, Storage } from "../../storage/contract.ts";
+import type { StagedChunk, StagedState, StateSnapshot, StateStore, Storage } from "../../storage/contract.ts";
 import { ImageBuilder } from "../archive/image-builder.ts";
 import type { Clock } from "../driver-contract.ts";
 import type { ProvenBatch } from "../recovery/transfer-contract.ts";
 import type { Service, ServiceState } from "../service/contract.ts";
 import { Executor } from "../service/executor.ts";
+import { overlaid } from "./overlay.ts";
+import { noteSettled } from "./settled.ts";
 import { Slices } from "./slices.ts";
 
 /** Batch bytes executed before their changes are written. */
@@ -93,11 +95,17 @@ export class Staging {
   /** Makes the chunks a state and loads an executor from it. */
   async complete(place: ImagePlace): Promise<Outcome> {
     if (this.#abandoned) return ABANDONED;
-    const { crypto, cluster, service } = this.#options;
     const { instance, digest, timestampMs } = place;
     const applied = { instance, digest, timestampMs };
     const state = await this.#open.complete(applied);
     this.#state = state;
+    return this.#load(state);
+  }
+
+  /** An executor where the state stands. */
+  async #load(state: StateStore): Promise<Outcome> {
+    const { crypto, cluster, service } = this.#options;
+    const { applied } = state;
     const { id, maxClients } = cluster;
     const executor = new Executor({ crypto, cluster: id, maxClients, stored: state, applied, service });
     for await (const [key, value] of state.entries({ from: "", to: "\u00ff" })) {
@@ -137,8 +145,36 @@ export class Staging {
   async root(): Promise<Digest | null> {
     if (this.#abandoned || !this.#state) return null;
     await this.flush();
+    return this.#rootOf(this.#state.snapshot());
+  }
+
+  /** The root after one more batch, which is undone: nothing of it is written. Null: it cannot be executed. */
+  async tryOut({ bytes, digest }: ProvenBatch): Promise<Digest | null | "abandoned"> {
+    const { crypto } = this.#options;
+    const state = this.#state;
+    const executor = this.#executor;
+    if (this.#abandoned || !state || !executor) return "abandoned";
+    await this.flush();
+    this.#executor = null;
+    let root: Digest | null = null;
+    try {
+      executor.execute(decodeBatch(crypto, bytes), digest);
+    } catch {
+      return this.#undone(state, null);
+    }
+    const group = executor.takeGroup();
+    if (group) root = await this.#rootOf(overlaid(state.snapshot(), group));
+    return root === null ? "abandoned" : this.#undone(state, root);
+  }
+
+  async #undone<T>(state: StateStore, result: T): Promise<T | "abandoned"> {
+    const loaded = await this.#load(state);
+    if (loaded.type === "unusable") throw loaded.error;
+    return loaded.type === "done" ? result : "abandoned";
+  }
+
+  async #rootOf(snapshot: StateSnapshot): Promise<Digest | null> {
     const { crypto, cluster, clock } = this.#options;
-    const snapshot = this.#state.snapshot();
     this.#builder = new ImageBuilder({ crypto, view: cluster.view, clock, busy: () => false });
     try {
       return await this.#builder.rootOfState(snapshot);
@@ -155,6 +191,12 @@ export class Staging {
     if (!group) return;
     await this.#state?.write(group);
     this.#executor?.groupDurable();
+  }
+
+  /** The state is right from this instance on, and perhaps not before. */
+  async settles(instance: number): Promise<void> {
+    assert(this.#state, "only a completed state settles");
+    await noteSettled(this.#state, instance);
   }
 
   /** Back to the chunks: what was executed on them is forgotten, as after a crash. */

@@ -231,6 +231,12 @@ export class Transfer {
         this.#job(async () => this.#outcome(await staging.replay(effect.batches), { type: "replayed", instance }));
         return;
       }
+      case "try":
+        this.#job(async () => {
+          const root = await staging.tryOut(effect.batch);
+          if (root !== "abandoned") this.#input({ type: "tried", instance: effect.batch.instance, root });
+        });
+        return;
       case "computeRoot":
         this.#job(async () => {
           const root = await staging.root();
@@ -245,16 +251,17 @@ export class Transfer {
         });
         return;
       case "accepted":
-        this.#job(() => this.#accept(effect.certificate, effect.place));
+        this.#job(() => this.#accept(effect));
         return;
       default:
         assertNever(effect);
     }
   }
 
-  async #accept(certificate: Certificate | null, place: ImagePlace): Promise<void> {
+  async #accept({ certificate, place, settledFrom }: Extract<TransferEffect, { type: "accepted" }>): Promise<void> {
     await this.#staging.flush();
-    this.#parts.logger.info({ instance: place.instance }, "the fetched state is complete");
+    if (settledFrom > 0) await this.#staging.settles(settledFrom);
+    this.#parts.logger.info({ instance: place.instance, settledFrom }, "the fetched state is complete");
     this.#end({ result: { certificate, place } });
   }
 
@@ -332,4 +339,4 @@ function reasonOf(code: string): string {
   return REASONS[code] ?? code;
 }
 
-type StagingEffect = "retain" | "stage" | "complete" | "replay" | "computeRoot" | "discard" | "accepted";
+type StagingEffect = "retain" | "stage" | "complete" | "replay" | "try" | "computeRoot" | "discard" | "accepted";

@@ -13,6 +13,7 @@ const JOURNAL = "storage/journal.ts";
 const LOG_FETCH = "server/recovery/log-fetch.ts";
 const OFFERS = "server/recovery/offers.ts";
 const ORDERING = "server/consensus/ordering.ts";
+const PROBE = "server/recovery/probe.ts";
 const RECOLLECTION = "server/consensus/recollection.ts";
 const ROOTS = "server/archive/roots.ts";
 const TRANSFER = "server/recovery/state-transfer.ts";
@@ -288,6 +289,70 @@ const TRANSFER_BUGS: readonly Mutation[] = [
   },
 ];
 
+const TRIAL_BUGS: readonly Mutation[] = [
+  {
+    name: "never-tried",
+    rule: "6: others that stand one instance apart for good do not hold a transfer up",
+    changes: [{ file: TRANSFER, find: "      this.#askBeyond(attempt);\n", replace: "" }],
+    suite: "unit",
+    tests: TRANSFER_TESTS,
+  },
+  {
+    name: "tried-is-matched",
+    rule: "6: whoever's batch is tried vouches only with an equal root",
+    changes: [
+      {
+        file: WITNESSES,
+        find: "const matching = this.at(instance).filter((id) => this.#options.rootsOf(id).get(instance) === root);",
+        replace: "const matching = this.at(instance);",
+      },
+    ],
+    suite: "unit",
+    tests: TRANSFER_TESTS,
+  },
+  {
+    name: "tried-on-any-history",
+    rule: "6: a batch is tried only where it stands on the history of the staged state",
+    changes: [{ file: PROBE, find: "segment.previous === place.digest && inOrder", replace: "inOrder" }],
+    suite: "unit",
+    tests: TRANSFER_TESTS,
+    redundant: "the root covers h(i), which covers what is below: it differs",
+  },
+  {
+    name: "trial-not-undone",
+    rule: "6: a tried batch leaves nothing behind",
+    changes: [
+      {
+        file: "server/transfer/staging.ts",
+        find: "    if (group) root = await this.#rootOf(overlaid(state.snapshot(), group));",
+        replace: "    if (group) await state.write(group);\n    root = await this.#rootOf(state.snapshot());",
+      },
+    ],
+    suite: "unit",
+    tests: ARCHIVE_TESTS,
+  },
+  {
+    name: "settled-at-once",
+    rule: "6: a state accepted by a trial is not read before the tried instance",
+    changes: [
+      {
+        file: "server/replica.ts",
+        find: "Math.max(start.newest?.instance ?? 0, parts.settledFrom)",
+        replace: "start.newest?.instance ?? 0",
+      },
+    ],
+    suite: "unit",
+    tests: ["test/unit/simulation/world.test.ts"],
+  },
+  {
+    name: "roots-before-settled",
+    rule: "6: no root of a state that may be wrong yet",
+    changes: [{ file: CHECKPOINTS, find: " || instance < settledFrom", replace: "" }],
+    suite: "unit",
+    tests: ARCHIVE_TESTS,
+  },
+];
+
 const STORE_BUGS: readonly Mutation[] = [
   {
     name: "truncation-drops-certificate",
@@ -368,4 +433,4 @@ const STORE_BUGS: readonly Mutation[] = [
   },
 ];
 
-export const RECOVERY_BUGS: readonly Mutation[] = [...FORGETTING_BUGS, ...TRANSFER_BUGS, ...STORE_BUGS];
+export const RECOVERY_BUGS: readonly Mutation[] = [...FORGETTING_BUGS, ...TRANSFER_BUGS, ...TRIAL_BUGS, ...STORE_BUGS];

@@ -106,6 +106,16 @@ export class Run {
     );
   }
 
+  /** True when the staged state becomes the right one by executing the batch of the next instance. */
+  rightAfter(batch: Uint8Array): boolean {
+    const { history } = this.#options;
+    const instance = this.#place.instance + 1;
+    const state = new Map(this.#state);
+    apply(state, batch);
+    const place = { instance, digest: history.digest(instance), timestampMs: 1000 + instance };
+    return imageOf(history.view, place, state).root === rightRoot(history, instance);
+  }
+
   #held(): Map<Digest, number> {
     return new Map([...this.chunks].map(([digest, { bytes }]) => [digest, bytes]));
   }
@@ -166,6 +176,9 @@ export class Run {
           this.input({ type: "root", instance: effect.instance, root });
         });
         return;
+      case "try":
+        this.#later(() => this.#tryOut(effect));
+        return;
       case "discard":
         this.#later(() => {
           this.#state = null;
@@ -177,6 +190,19 @@ export class Run {
         return;
       default:
     }
+  }
+
+  #tryOut({ batch }: Extract<TransferEffect, { type: "try" }>): void {
+    const { instance, digest, bytes } = batch;
+    const state = new Map(this.#state);
+    let root: Digest | null = null;
+    try {
+      apply(state, bytes);
+      root = imageOf(this.#options.history.view, { instance, digest, timestampMs: 1000 + instance }, state).root;
+    } catch {
+      // What is no batch cannot be executed.
+    }
+    this.input({ type: "tried", instance, root });
   }
 
   #replay({ batches }: Extract<TransferEffect, { type: "replay" }>): void {

@@ -1,12 +1,13 @@
 /** Collaborative state transfer against honest, lying, slow and missing members (docs/protocol.md section 6). */
 import { describe, expect, it } from "vitest";
 import { CHUNK_BYTES_MIN } from "../../../protocol/limits.ts";
-import type { Certificate, Message } from "../../../protocol/messages.ts";
+import type { Certificate } from "../../../protocol/messages.ts";
 import { Offers } from "../../../server/recovery/offers.ts";
 import type { TransferPort } from "../../../server/recovery/transfer-contract.ts";
+import { cluster, flipped, lying } from "./cluster.ts";
 import { crypto, History, signedRoot, viewOfSize } from "./history.ts";
-import { Peer, type PeerOptions } from "./peer.ts";
-import { heldChunks, Run, type RunOptions } from "./run.ts";
+import { Peer } from "./peer.ts";
+import { heldChunks, Run } from "./run.ts";
 
 const IDLE_PORT: TransferPort = {
   nowUs: () => 0,
@@ -14,28 +15,6 @@ const IDLE_PORT: TransferPort = {
   verify: () => undefined,
   blame: () => undefined,
 };
-
-type Setup = Partial<Omit<PeerOptions, "history">>;
-
-/** n members of which the last fetches; `peers[i]` says how member i differs from the usual. */
-function cluster(f: number, setups: readonly Setup[], options: Partial<RunOptions> & { length?: number } = {}) {
-  const n = 3 * f + 1;
-  const history = new History(viewOfSize(n, f), options.length ?? 400);
-  const peers = Array.from({ length: n - 1 }, (_, id) => {
-    // Staggered: member 0 has the newest one, and so on down; so member f is the donor.
-    const checkpoints = [100 + 20 * (n - id)];
-    return new Peer({ id, history, checkpoints, ...setups[id] });
-  });
-  return { history, peers, run: new Run({ history, self: n - 1, peers, ...options }) };
-}
-
-/** Alters one kind of answer. */
-function lying<T extends Message["type"]>(type: T, alter: (message: Extract<Message, { type: T }>) => Message | null) {
-  return (message: Message): Message | null =>
-    message.type === type ? alter(message as Extract<Message, { type: T }>) : message;
-}
-
-const flipped = (bytes: Uint8Array): Uint8Array => bytes.map((byte, index) => (index === 20 ? byte ^ 1 : byte));
 
 describe("6: an empty replica fetches a checkpoint and the log", () => {
   it.each([1, 2, 3])("f = %i: everybody correct", (f) => {

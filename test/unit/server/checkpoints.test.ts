@@ -30,7 +30,7 @@ class World {
   held = false;
   readonly checkpoints: Checkpoints;
 
-  constructor(before?: World) {
+  constructor(before?: World, settledFrom = 0) {
     this.clock = before?.clock ?? new FakeClock();
     this.state = before?.state ?? new MemoryState();
     this.journal = before?.journal ?? new MemoryJournal();
@@ -42,6 +42,7 @@ class World {
       journal: this.journal,
       state: this.state,
       period: PERIOD,
+      settledFrom,
       clock: this.clock,
       port: {
         executed: () => this.state.applied.instance,
@@ -88,6 +89,19 @@ class World {
 }
 
 describe("checkpoints", () => {
+  it("are not taken of a state that may be false yet, whoever asks", async () => {
+    const world = new World(undefined, 19);
+    world.checkpoints.start();
+    for (let instance = 1; instance <= 18; instance++) {
+      await world.step();
+      world.checkpoints.requested(1);
+      await world.clock.run();
+    }
+    expect(world.announced).toEqual([]);
+    await world.to(25);
+    expect(world.instances).toEqual([19]);
+  });
+
   it("are taken on schedule; the newest is offered, its root signed, announced and written down", async () => {
     const world = new World();
     expect(world.checkpoints.status).toEqual({ newest: null, computing: false, period: PERIOD });

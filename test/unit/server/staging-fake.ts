@@ -49,8 +49,16 @@ class FakeState implements StateStore {
     return { applied, chunks, close: async () => {} };
   }
 
-  note = unused;
-  writeNote = unused;
+  readonly notes = new Map<string, Uint8Array>();
+
+  note(name: string): Uint8Array | null {
+    return this.notes.get(name) ?? null;
+  }
+
+  async writeNote(name: string, value: Uint8Array | null): Promise<void> {
+    if (value) this.notes.set(name, value);
+    else this.notes.delete(name);
+  }
 
   async close(): Promise<void> {
     this.closed = true;

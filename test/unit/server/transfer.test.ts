@@ -5,6 +5,7 @@ import type { Cluster } from "../../../protocol/cluster.ts";
 import { decodeChunk } from "../../../protocol/image.ts";
 import type { Clock, DriverLogger } from "../../../server/driver-contract.ts";
 import { Executor } from "../../../server/service/executor.ts";
+import { settledFrom } from "../../../server/transfer/settled.ts";
 import { Transfer, type Transferred } from "../../../server/transfer/transfer.ts";
 import { CLUSTER, crypto, type Entries, GENESIS, History, imageOf, viewOfSize } from "../recovery/history.ts";
 import { Peer, type PeerOptions } from "../recovery/peer.ts";
@@ -184,6 +185,40 @@ describe("6: a transfer from an empty disk", () => {
     expect(result?.place.instance).toBe(119);
     expectRight(run.storage, 119);
     expect(run.faults).toContain("0 CHECKPOINT_UNUSABLE");
+  });
+
+  it("a batch that is tried leaves nothing behind but where the state is right from", async () => {
+    const older = { height: 119, checkpoints: [90], roots: [], neverTakes: true };
+    const newer = { height: 120, checkpoints: [120], neverTakes: true };
+    const run = setUp([older, newer, { down: true }]);
+    const result = await outcome(run);
+    expect(result?.place.instance).toBe(119);
+    expectRight(run.storage, 119);
+    expect(run.storage.completed && settledFrom(run.storage.completed)).toBe(120);
+    expect(run.faults).toEqual([]);
+  });
+
+  it("a state that needs no trial is right as it stands", async () => {
+    const run = setUp(usual);
+    await outcome(run);
+    expect(run.storage.completed && settledFrom(run.storage.completed)).toBe(0);
+  });
+
+  it("a batch that cannot be executed is undone, too, and speaks against nobody but its sender", async () => {
+    const none: PeerOptions["lie"] = (message) =>
+      message.type === "HISTORY" && message.from === 120
+        ? { ...message, batches: message.batches.map((bytes) => bytes.subarray(0, 20)) }
+        : message;
+    const older = { height: 119, checkpoints: [90], roots: [], neverTakes: true };
+    const run = setUp([older, { height: 120, checkpoints: [120], neverTakes: true, lie: none }, { down: true }]);
+    expect(await outcome(run, 20)).toBe(null);
+    const third = run.peers[2] as Peer;
+    third.checkpoints = [119];
+    third.roots = [119];
+    Object.assign(third.options, { down: false, height: 119 });
+    await run.clock.run(20, () => run.storage.completed?.applied.instance === 119);
+    expectRight(run.storage, 119);
+    expect(run.said.filter((text) => text.startsWith("no longer"))).toEqual([]);
   });
 
   it("stopped, it ends with nothing and leaves what is staged, to go on with at the next start", async () => {

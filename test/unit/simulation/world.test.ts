@@ -1,8 +1,11 @@
 /** The seams of a world: attackers speak for their replicas, twins share one identity, extra endpoints reach the gateways. */
 import { describe, expect, it } from "vitest";
 import type { ReplicaId } from "../../../protocol/view.ts";
+import { noteSettled } from "../../../server/transfer/settled.ts";
+import type { Storage } from "../../../storage/contract.ts";
 import type { RunObserver } from "../../simulation/checkers/events.ts";
 import type { Attacker } from "../../simulation/contract.ts";
+import type { Machine } from "../../simulation/machine.ts";
 import { CALM } from "../../simulation/network.ts";
 import { drawPlan, type Plan } from "../../simulation/plan.ts";
 import { runSeed } from "../../simulation/run.ts";
@@ -113,6 +116,34 @@ describe("machines", () => {
     expect(machine?.state).toBe("up");
     expect(before).toBeGreaterThan(0);
     expect(machine?.replica?.core.lastDecided).toBeGreaterThanOrEqual(before);
+  });
+
+  it("whose state is not settled yet read nothing, tell no results and sign no root until it is, also after a restart", async () => {
+    const world = worldOf();
+    world.start();
+    await world.run({ untilUs: 1_150_000 });
+    const machine = world.machines[2] as Machine;
+    const settled = world.decided + 4;
+    const noted = noteSettled((machine.storage as Storage).state, settled);
+    await world.run({ untilUs: 1_170_000 });
+    await noted;
+    machine.crash({ keep: "all", linger: false });
+    machine.start();
+    const seen: { executed: number; reads: boolean; roots: number }[] = [];
+    for (let untilUs = 1_175_000; untilUs < 6 * SECOND_US; untilUs += 5_000) {
+      await world.run({ untilUs });
+      const { replica } = machine;
+      if (!replica) continue;
+      const { newest } = replica.archiveStatus.checkpoints;
+      seen.push({ executed: replica.executedInstance, reads: replica.recovered, roots: newest?.instance ?? settled });
+    }
+    const before = seen.filter(({ executed }) => executed < settled);
+    const after = seen.filter(({ executed }) => executed >= settled);
+    expect(before.length).toBeGreaterThan(1);
+    expect(after.length).toBeGreaterThan(1);
+    expect(before.some(({ reads }) => reads)).toBe(false);
+    expect(after.every(({ reads }) => reads)).toBe(true);
+    expect(Math.min(...seen.map(({ roots }) => roots))).toBeGreaterThanOrEqual(settled);
   });
 
   it("that pause do nothing until they go on, and then everything", async () => {
