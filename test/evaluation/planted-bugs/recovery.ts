@@ -282,7 +282,11 @@ const TRANSFER_BUGS: readonly Mutation[] = [
     name: "needless-transfer",
     rule: "6: who could go on by log does not wait for a checkpoint that nobody has",
     changes: [
-      { file: TRANSFER, find: "return this.#optional && (late ||", replace: "return this.#position < 0 && (late ||" },
+      {
+        file: "server/recovery/donor-search.ts",
+        find: "if (!this.#optional || ",
+        replace: "if (this.#optional || ",
+      },
     ],
     suite: "unit",
     tests: TRANSFER_TESTS,
