@@ -16,10 +16,10 @@ import { decodeMessage, encodeMessage, type Message } from "../protocol/messages
 import type { ReplicaId } from "../protocol/view.ts";
 import type { DiskUse, OpenStorage, Repair, Storage } from "../storage/contract.ts";
 import type { ConsensusOptions } from "./consensus/contract.ts";
+import { Driver } from "./driver.ts";
 import type { Alarm, Clock, DriverLogger, DriverObserver, Ending } from "./driver-contract.ts";
 import type { ClientConnection, Gateway, Links } from "./network/contract.ts";
 import { recover } from "./recover.ts";
-import { Replica } from "./replica.ts";
 import type { Service, ServiceState } from "./service/contract.ts";
 import type { Executor } from "./service/executor.ts";
 import { memoryOf } from "./transfer/memory.ts";
@@ -68,7 +68,7 @@ export interface HostParts {
   /** The process must end: this replica can no longer keep its promises. */
   readonly fatal: (error: unknown) => void;
   /** A replica is about to run: for whoever listens in. */
-  readonly incarnated?: (replica: Replica, executor: Executor) => void;
+  readonly incarnated?: (replica: Driver, executor: Executor) => void;
 }
 
 const NO_DISK_USE: DiskUse = { journalBytes: 0, stateBytes: 0, asideBytes: 0, stagingBytes: 0 };
@@ -79,7 +79,7 @@ export type Stage =
   | { readonly type: "transfer"; readonly transfer: Transfer; readonly storage: Storage; readonly links: Links }
   | {
       readonly type: "replica";
-      readonly replica: Replica;
+      readonly replica: Driver;
       readonly executor: Executor;
       readonly storage: Storage;
       readonly links: Links;
@@ -111,7 +111,7 @@ export class Host {
     return this.#stage;
   }
 
-  get replica(): Replica | null {
+  get replica(): Driver | null {
     return this.#stage.type === "replica" ? this.#stage.replica : null;
   }
 
@@ -363,7 +363,7 @@ export class Host {
     if (start.forgotten)
       logger.warn({ ...start.forgotten }, "the journal was lost: this replica votes when it knows how far");
     const { checkpointPeriod } = this.#parts;
-    const replica = new Replica({
+    const replica = new Driver({
       cluster,
       self,
       identity,

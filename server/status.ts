@@ -1,6 +1,7 @@
 /** What a replica says about itself over admin HTTP: health checks, metrics, and the /status document. */
 import { bytesOf, hex } from "../protocol/bytes.ts";
 import type { ServerConfig } from "./config.ts";
+import type { Driver } from "./driver.ts";
 import type { Host, Stage } from "./host.ts";
 import type {
   AdminRoutes,
@@ -11,7 +12,6 @@ import type {
 } from "./network/admin.ts";
 import type { Links } from "./network/contract.ts";
 import type { Metrics } from "./network/metrics.ts";
-import type { Replica } from "./replica.ts";
 import type { SnapshotAccess } from "./snapshot/access.ts";
 
 /** Instances a replica may be behind what a correct peer claims and still call itself ready. */
@@ -192,7 +192,7 @@ async function runningStatus({ replica, executor, gateway }: Running): Promise<o
   };
 }
 
-function runningState(replica: Replica): string {
+function runningState(replica: Driver): string {
   const { abstainingUntil, catchingUp, synchronized, forgotten, heard } = replica.core.state;
   if (replica.halted) return "halted";
   if (replica.draining) return "draining";

@@ -9,10 +9,10 @@ import { isRejection, QuorateError, type Rejection } from "../../protocol/errors
 import { decodeMessage, encodeMessage, type Message } from "../../protocol/messages.ts";
 import type { ReplicaId } from "../../protocol/view.ts";
 import type { ConsensusOptions, Effect, SignatureCheck } from "../../server/consensus/contract.ts";
+import type { Driver } from "../../server/driver.ts";
 import type { Clock } from "../../server/driver-contract.ts";
 import { type GatewayListener, Host, type LinkListener } from "../../server/host.ts";
 import type { Gateway, Links } from "../../server/network/contract.ts";
-import type { Replica } from "../../server/replica.ts";
 import type { Executor } from "../../server/service/executor.ts";
 import type { Storage } from "../../storage/contract.ts";
 import type { Attacker, Outgoing } from "./contract.ts";
@@ -110,7 +110,7 @@ export class Machine {
   }
 
   /** While a replica runs in the process. */
-  get replica(): Replica | null {
+  get replica(): Driver | null {
     return this.host?.replica ?? null;
   }
 
@@ -434,7 +434,7 @@ export class Machine {
   }
 
   /** The seams of the driver that reports need: effects as they are performed, batches as they execute. */
-  #listen(replica: Replica, executor: Executor): void {
+  #listen(replica: Driver, executor: Executor): void {
     const { watcher, crypto } = this.parts;
     const { core } = replica;
     const service = this.#service;

@@ -340,7 +340,7 @@ const TRIAL_BUGS: readonly Mutation[] = [
     rule: "6: a state accepted by a trial is not read before the tried instance",
     changes: [
       {
-        file: "server/replica.ts",
+        file: "server/driver.ts",
         find: "Math.max(start.newest?.instance ?? 0, parts.settledFrom)",
         replace: "start.newest?.instance ?? 0",
       },

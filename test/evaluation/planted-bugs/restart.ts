@@ -4,7 +4,7 @@ import type { Mutation } from "./mutation.ts";
 const CATCH_UP = "server/recovery/catch-up.ts";
 const ORDERING = "server/consensus/ordering.ts";
 const RECOVER = "server/recover.ts";
-const REPLICA = "server/replica.ts";
+const DRIVER = "server/driver.ts";
 const SEGMENTS = "server/recovery/segments.ts";
 const RESTART = "server/consensus/restart.ts";
 const SYNCHRONIZATION = "server/consensus/synchronization.ts";
@@ -216,7 +216,7 @@ export const RESTART_BUGS: readonly Mutation[] = [
     rule: "4.5: execution and replies wait for the own journal",
     changes: [
       {
-        file: REPLICA,
+        file: DRIVER,
         find: "return next !== undefined && next.instance <= this.#durableUpTo && !this.#behind.full;",
         replace: "return next !== undefined && !this.#behind.full;",
       },

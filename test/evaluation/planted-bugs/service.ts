@@ -2,7 +2,7 @@
 import type { Mutation } from "./mutation.ts";
 
 const CLIENT_TABLE = "server/service/client-table.ts";
-const REPLICA = "server/replica.ts";
+const DRIVER = "server/driver.ts";
 const VERDICT = "client/verdict.ts";
 
 export const SERVICE_BUGS: readonly Mutation[] = [
@@ -71,7 +71,7 @@ export const SERVICE_BUGS: readonly Mutation[] = [
     rule: "3: after a start no read is answered before every journaled instance is executed",
     changes: [
       {
-        file: REPLICA,
+        file: DRIVER,
         find: "answersReads: () => executor.applied.instance >= this.#readsFrom && this.#core.current,",
         replace: "answersReads: () => true,",
       },

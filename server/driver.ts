@@ -25,7 +25,7 @@ import type { OrderedReply } from "./service/executor.ts";
 import type { SnapshotSource } from "./snapshot/access.ts";
 import { WriteBehind } from "./write-behind.ts";
 
-export class Replica {
+export class Driver {
   readonly intake: Intake;
   readonly authenticity: Authenticity;
   readonly #parts: ReplicaParts;
