@@ -3,7 +3,7 @@ import type { Digest } from "./bytes.ts";
 import type { Crypto } from "./crypto/contract.ts";
 import { Malformed } from "./errors.ts";
 import { Reader, Writer } from "./layout.ts";
-import { BATCH_BYTES_MAX, BATCH_REQUESTS_MAX, REQUEST_BYTES_MAX } from "./limits.ts";
+import { BATCH_BYTES_MAX, BATCH_REQUESTS_MAX, BATCH_STATEMENTS_MAX, REQUEST_BYTES_MAX } from "./limits.ts";
 import { decodeRequest, type Request } from "./request.ts";
 import { writeTag } from "./view.ts";
 
@@ -42,10 +42,12 @@ export function decodeBatch(crypto: Crypto, bytes: Uint8Array, known?: (digest: 
   if (count > BATCH_REQUESTS_MAX) throw new Malformed("BATCH_REQUESTS");
   const requests: Request[] = [];
   const keys = new Set<string>();
+  let statements = 0;
   for (let index = 0; index < count; index++) {
     const raw = reader.bytes(REQUEST_BYTES_MAX);
     const request = known?.(crypto.sha256(raw)) ?? decodeRequest(crypto, raw);
     if (request.kind === "unordered") throw new Malformed("BATCH_UNORDERED");
+    if (request.kind === "administer" && ++statements > BATCH_STATEMENTS_MAX) throw new Malformed("BATCH_STATEMENTS");
     if (keys.has(request.key)) throw new Malformed("BATCH_DUPLICATE");
     keys.add(request.key);
     requests.push(request);

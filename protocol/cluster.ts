@@ -7,7 +7,7 @@ import { bytesOf, type Digest, fromHex, hex, latin1 } from "./bytes.ts";
 import type { Crypto } from "./crypto/contract.ts";
 import { QuorateError } from "./errors.ts";
 import { Writer } from "./layout.ts";
-import { REPLICAS_MAX } from "./limits.ts";
+import { ADMINISTRATORS_MAX, REPLICAS_MAX } from "./limits.ts";
 import { genesisDigest, type View, viewOf, writeTag } from "./view.ts";
 
 /** More revisions than a cluster goes on with after the snapshot that another one is founded from. */
@@ -35,7 +35,9 @@ export const clusterFileSchema = z.strictObject({
     )
     .min(1)
     .max(REPLICAS_MAX),
-  administrators: z.array(key).min(1).max(16),
+  administrators: z.array(key).min(1).max(ADMINISTRATORS_MAX),
+  /** How many of them must sign what they order; 1 unless set. */
+  administratorThreshold: z.int().min(1).max(ADMINISTRATORS_MAX).optional(),
   /** "open" for development, or the ids (`kv id`) that may be clients. */
   clients: z.union([z.literal("open"), z.array(key).max(10_000)]),
   /** Requests must carry a signature instead of an authenticator vector. */
@@ -111,6 +113,7 @@ export function clusterOf(crypto: Crypto, file: ClusterFile): Cluster {
       boxKey: fromHex(member.boxKey),
     })),
     administrators: file.administrators.map(fromHex),
+    administratorThreshold: file.administratorThreshold ?? 1,
   });
   const clients =
     file.clients === "open" ? "open" : new Set(file.clients.map((client) => latin1(fromHex(client)) as Digest));

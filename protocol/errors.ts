@@ -34,6 +34,8 @@ export type ErrorCode =
   | "TIMEOUT"
   | "QUORUM_UNAVAILABLE"
   | "REFUSED"
+  | "NOT_PERMITTED"
+  | "NOT_ADMINISTRATOR"
   | "BUSY"
   // input
   | "INVALID_ARGUMENT"

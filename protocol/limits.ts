@@ -8,7 +8,7 @@ const KIB = 1024;
 const MIB = 1024 * KIB;
 
 /** Version of the client and peer wire formats; a change of either raises it. */
-export const WIRE_VERSION = 3;
+export const WIRE_VERSION = 4;
 
 export const REPLICAS_MAX = 64;
 export const KEY_BYTES_MAX = 4 * KIB;
@@ -19,6 +19,13 @@ export const REQUEST_COMMANDS_MAX = 10_000;
 export const ENVELOPE_BYTES_MAX = 2 * KIB;
 export const BATCH_BYTES_MAX = 4 * MIB;
 export const BATCH_REQUESTS_MAX = 4_000;
+/** Administrators of a view, and so signatures of a statement. */
+export const ADMINISTRATORS_MAX = 16;
+/** Statements of administrators in one batch: their signatures are verified where they are executed. */
+export const BATCH_STATEMENTS_MAX = 16;
+export const STATEMENT_BODY_BYTES_MAX = 256 * KIB;
+/** How far the number of a statement, which is a time, may lie ahead of batch time. */
+export const STATEMENT_AHEAD_MS_MAX = 60 * 60 * 1000;
 export const FRAME_BYTES_MAX = 8 * MIB;
 /** What a client may send in one WebSocket message. */
 export const CLIENT_FRAME_BYTES_MAX = REQUEST_BYTES_MAX + ENVELOPE_BYTES_MAX + 64;
@@ -43,6 +50,9 @@ export const PENDING_PER_CLIENT_MAX = 4_096;
 export const PENDING_BYTES_PER_CLIENT_MAX = 64 * MIB;
 /** Pending bytes of one replica before BUSY. */
 export const PENDING_BYTES_MAX = 256 * MIB;
+
+/** Statements of administrators that may wait, beyond every other bound. */
+export const PENDING_STATEMENTS_MAX = 64;
 
 /** Kept free for requests that other replicas forward, beyond `PENDING_BYTES_MAX`: dropping those would starve clients. */
 export const FORWARDED_BYTES_RESERVE = 32 * MIB;

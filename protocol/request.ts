@@ -16,7 +16,7 @@ export const SIGNATURE_BYTES = 64;
 
 const MAGIC = 0x5152_5131; // "QRQ1"
 
-export const REQUEST_KINDS = ["unordered", "ordered", "resolve"] as const;
+export const REQUEST_KINDS = ["unordered", "ordered", "resolve", "administer"] as const;
 export type RequestKind = (typeof REQUEST_KINDS)[number];
 
 export interface RequestFields {
@@ -29,7 +29,7 @@ export interface RequestFields {
   readonly kind: RequestKind;
   /** Milliseconds since 1970 in batch time, or 0 for none. */
   readonly deadlineMs: number;
-  /** Opaque commands of the service; of a `resolve`, exactly one from `encodeResolve`. */
+  /** Opaque commands of the service; of a `resolve`, exactly one from `encodeResolve`; of an `administer`, one signed statement. */
   readonly commands: readonly Uint8Array[];
 }
 
@@ -71,7 +71,7 @@ export function decodeRequest(crypto: Crypto, bytes: Uint8Array): Request {
   const deadlineMs = reader.u53();
   const count = reader.u32();
   if (count === 0 || count > REQUEST_COMMANDS_MAX) throw new Malformed("REQUEST_COMMANDS");
-  if (kind === "resolve" && count !== 1) throw new Malformed("REQUEST_COMMANDS");
+  if ((kind === "resolve" || kind === "administer") && count !== 1) throw new Malformed("REQUEST_COMMANDS");
   const commands: Uint8Array[] = [];
   for (let index = 0; index < count; index++) commands.push(reader.bytes(REQUEST_BYTES_MAX));
   reader.end();

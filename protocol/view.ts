@@ -1,7 +1,7 @@
 /**
  * The view: who the members are, how many votes decide, who leads (docs/protocol.md section 1). Pure functions only.
  */
-import { bytesOf, type Digest } from "./bytes.ts";
+import { bytesOf, type Digest, latin1 } from "./bytes.ts";
 import type { Crypto } from "./crypto/contract.ts";
 import { QuorateError } from "./errors.ts";
 import { Writer } from "./layout.ts";
@@ -29,6 +29,8 @@ export interface View {
   readonly mode: Mode;
   readonly members: readonly Member[];
   readonly administrators: readonly Uint8Array[];
+  /** How many administrators must sign a statement of theirs (administration.ts). */
+  readonly administratorThreshold: number;
   readonly n: number;
   readonly f: number;
   /** Q: bft floor((n+f)/2)+1, cft floor(n/2)+1. Compare with `votes >= view.quorum`. */
@@ -55,6 +57,8 @@ export interface ViewOptions {
   readonly f: number;
   readonly members: readonly Member[];
   readonly administrators: readonly Uint8Array[];
+  /** Default 1. */
+  readonly administratorThreshold?: number;
   readonly rotation?: number;
 }
 
@@ -83,8 +87,14 @@ export function viewOf(crypto: Crypto, options: ViewOptions): View {
       { n, f, mode },
     );
   }
+  const { administratorThreshold = 1 } = options;
+  const administrators = new Set(options.administrators.map(latin1)).size;
+  if (administratorThreshold > Math.max(1, administrators)) {
+    const few = `${administrators} different administrators cannot give the ${administratorThreshold} signatures it takes`;
+    throw new QuorateError("CONFIG_INVALID", `${few}; lower administratorThreshold`, { administratorThreshold });
+  }
   const rotation = options.rotation ?? 0;
-  const base = { ...options, members, n, f, rotation };
+  const base = { ...options, members, n, f, rotation, administratorThreshold };
   return {
     ...base,
     quorum: quorumOf({ n, f, mode }),
@@ -96,7 +106,7 @@ export function viewOf(crypto: Crypto, options: ViewOptions): View {
   };
 }
 
-function viewDigest(crypto: Crypto, view: ViewOptions & { rotation: number }): Digest {
+function viewDigest(crypto: Crypto, view: ViewOptions & { rotation: number; administratorThreshold: number }): Digest {
   const writer = new Writer(1024);
   writeTag(writer, "quorate/view/1", view.cluster)
     .u32(view.id)
@@ -110,6 +120,7 @@ function viewDigest(crypto: Crypto, view: ViewOptions & { rotation: number }): D
   }
   writer.u32(view.administrators.length);
   for (const key of view.administrators) writer.bytes(key);
+  writer.u32(view.administratorThreshold);
   return crypto.sha256(writer.view());
 }
 

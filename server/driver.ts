@@ -15,7 +15,7 @@ import type { ReplicaId } from "../protocol/view.ts";
 import type { DiskUse, JournalRecord } from "../storage/contract.ts";
 import { Archive, type ArchiveStatus } from "./archive/archive.ts";
 import { Authenticity } from "./authenticity.ts";
-import type { CoreRecord, Decision, Effect, Input, Ticket } from "./consensus/contract.ts";
+import type { Authenticate, CoreRecord, Decision, Effect, Input, Ticket } from "./consensus/contract.ts";
 import { Core } from "./core.ts";
 import type { Alarm, Ending, ReplicaParts } from "./driver-contract.ts";
 import { Intake } from "./intake.ts";
@@ -60,7 +60,11 @@ export class Driver {
     this.authenticity = new Authenticity({ crypto, cluster, self, identity });
     this.#durableUpTo = start.lastDecided.instance;
     this.#readsFrom = Math.max(start.newest?.instance ?? 0, parts.settledFrom);
-    const { authenticate } = this.authenticity;
+    // A statement must be the administrators' too, or a liar could fill batches with signatures to be verified in execution.
+    const authenticate: Authenticate = (request, envelope) =>
+      request.kind === "administer" && !executor.proven(request)
+        ? "unproven"
+        : this.authenticity.authenticate(request, envelope);
     const signer = crypto.signer(identity.signSeed);
     const settled = (request: Request): boolean => executor.lookup(request) !== null;
     this.#core = new Core({ view: cluster.view, self, crypto, signer, authenticate, settled, options }, start);
@@ -90,7 +94,11 @@ export class Driver {
         answersReads: () => executor.applied.instance >= this.#readsFrom && this.#core.current,
         lookup: (request) => (executor.applied.instance < parts.settledFrom ? null : executor.lookup(request)),
         query: (request) => executor.query(request),
-        room: (request) => this.#core.queue.room(request.client, request.bytes.length, "client"),
+        room: (request) =>
+          request.kind === "administer"
+            ? this.#core.queue.roomForStatement
+            : this.#core.queue.room(request.client, request.bytes.length, "client"),
+        administered: (request) => executor.proven(request),
         refusesGrowth: (request) => this.#diskLow && executor.grows(request),
         submit: (request, envelope, replier) => this.input({ type: "request", request, envelope, replier }),
       },

@@ -26,8 +26,10 @@ export interface IntakePort {
   query(request: Request): { readonly result: Uint8Array; readonly revision: number } | null;
   /** Would it add to the state while the disk is below its reserve? */
   refusesGrowth(request: Request): boolean;
-  /** Room in the request queue for this client? */
+  /** Room in the request queue for this client? Statements of administrators have their own. */
   room(request: Request): boolean;
+  /** Is the statement of an `administer` request signed by the administrators in force? */
+  administered(request: Request): boolean;
   submit(request: Request, envelope: Uint8Array, replier: number): void;
 }
 
@@ -110,6 +112,10 @@ export class Intake {
     }
     if (this.#port.refusesGrowth(request)) {
       this.#refuse(connection, request, "STORAGE_FULL");
+      return;
+    }
+    if (request.kind === "administer" && !this.#port.administered(request)) {
+      this.#refuse(connection, request, "NOT_ADMINISTRATOR");
       return;
     }
     if (request.kind !== "resolve" && !this.#port.room(request)) {

@@ -13,7 +13,7 @@ import type { View } from "../protocol/view.ts";
 import type { InstanceRecord, Storage } from "../storage/contract.ts";
 import { decidedInstance, type Position, type Start, startOf } from "./consensus/restart.ts";
 import type { Service, ServiceState } from "./service/contract.ts";
-import { Executor } from "./service/executor.ts";
+import { Executor, foundingOf } from "./service/executor.ts";
 import { settledFrom } from "./transfer/settled.ts";
 
 const CHUNK_BYTES = 8 * 1024 * 1024;
@@ -39,8 +39,7 @@ export async function recover(options: {
   const { applied } = state;
   const executor = new Executor({
     crypto,
-    cluster: cluster.id,
-    maxClients: cluster.maxClients,
+    ...foundingOf(cluster),
     stored: state,
     applied,
     service,

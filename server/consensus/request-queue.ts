@@ -9,11 +9,13 @@
 import type { Digest } from "../../protocol/bytes.ts";
 import { decoded, isRejection } from "../../protocol/errors.ts";
 import {
+  BATCH_STATEMENTS_MAX,
   FORWARDED_BYTES_RESERVE,
   MUST_SIGN_MAX,
   PENDING_BYTES_MAX,
   PENDING_BYTES_PER_CLIENT_MAX,
   PENDING_PER_CLIENT_MAX,
+  PENDING_STATEMENTS_MAX,
 } from "../../protocol/limits.ts";
 import { decodeEnvelope, type Request } from "../../protocol/request.ts";
 import type { ReplicaId } from "../../protocol/view.ts";
@@ -84,6 +86,8 @@ export class RequestQueue {
   #waiting = 0;
   #pending = 0;
   #bytes = 0;
+  /** Statements of administrators among the pending ones. */
+  #statements = 0;
 
   /** Requests a batch could take now. */
   get waiting(): number {
@@ -105,6 +109,11 @@ export class RequestQueue {
     if (this.#bytes + bytes > max) return false;
     const queue = this.#clients.get(client);
     return !queue || (queue.count < PENDING_PER_CLIENT_MAX && queue.bytes + bytes <= PENDING_BYTES_PER_CLIENT_MAX);
+  }
+
+  /** Statements of administrators have reserved room: however full the queue is, so many of them wait beside. */
+  get roomForStatement(): boolean {
+    return this.#statements < PENDING_STATEMENTS_MAX;
   }
 
   /** The authentic request with this digest, if it was received. */
@@ -147,6 +156,7 @@ export class RequestQueue {
     this.#waiting++;
     this.#pending++;
     this.#bytes += request.bytes.length;
+    if (request.kind === "administer") this.#statements++;
     return true;
   }
 
@@ -188,6 +198,7 @@ export class RequestQueue {
   take(limits: { requestsMax: number; bytesMax: number; overheadBytes: number }): PendingRequest[] {
     const taken: PendingRequest[] = [];
     let bytes = 0;
+    let statements = 0;
     let cursors = [...this.#clients.values()].map((queue) => ({ queue, at: queue.head }));
     while (cursors.length > 0 && taken.length < limits.requestsMax) {
       const open: typeof cursors = [];
@@ -196,6 +207,7 @@ export class RequestQueue {
         if (!entry) continue;
         const size = entry.request.bytes.length + entry.envelope.length + limits.overheadBytes;
         if (taken.length >= limits.requestsMax || bytes + size > limits.bytesMax) return this.#propose(taken);
+        if (entry.request.kind === "administer" && ++statements > BATCH_STATEMENTS_MAX) return this.#propose(taken);
         bytes += size;
         taken.push(entry);
         open.push(cursor);
@@ -242,6 +254,7 @@ export class RequestQueue {
     entry.state = "decided";
     const { length } = entry.request.bytes;
     this.#bytes -= length;
+    if (entry.request.kind === "administer") this.#statements--;
     const queue = this.#clients.get(entry.request.client);
     if (!queue) return;
     queue.count--;

@@ -195,6 +195,11 @@ export class ClientTable {
     return earlier ? this.#again(earlier, request, instance) : null;
   }
 
+  /** What the client table does not judge: answered with these bytes. */
+  answerOf(result: Uint8Array, instance: number): Answer {
+    return this.#answer("OK", instance, result);
+  }
+
   refusal(reason: RefusalReason, instance: number): Answer {
     return this.#answer("REFUSED", instance, utf8(reason));
   }

@@ -3,12 +3,20 @@
  * is judged by the client table, executed by the service at most once, and answered. The same history gives the same
  * state, byte for byte, on every replica and after every restart, however its groups were cut.
  */
+import {
+  type AdministrationResult,
+  type Administrators,
+  administratorsOf,
+  type Statement,
+} from "../../protocol/administration.ts";
 import type { Batch } from "../../protocol/batch.ts";
 import type { Digest } from "../../protocol/bytes.ts";
+import type { Cluster } from "../../protocol/cluster.ts";
 import { encodeResults } from "../../protocol/commands.ts";
 import type { Crypto } from "../../protocol/crypto/contract.ts";
-import { assert, Malformed, QuorateError } from "../../protocol/errors.ts";
+import { assert, assertNever, Malformed, QuorateError } from "../../protocol/errors.ts";
 import type { Request } from "../../protocol/request.ts";
+import { ADMINISTRATION_KEY, Administration, administrationRefused, statementOf } from "./administration.ts";
 import type { Answer, BatchPlace } from "./client-records.ts";
 import { CLIENT_TABLE_LIMITS, ClientTable, type ClientTableLimits } from "./client-table.ts";
 import type { Position, Service, ServiceState, StoredState } from "./contract.ts";
@@ -25,10 +33,21 @@ export interface OrderedReply extends Answer {
   readonly request: Request;
 }
 
-export interface ExecutorOptions {
-  readonly crypto: Crypto;
+/** What execution needs to know of the cluster's founding. */
+export interface Founding {
   readonly cluster: Digest;
+  /** Client ids with all rights, or everybody. */
+  readonly clients: "open" | ReadonlySet<Digest>;
+  readonly administrators: Administrators;
   readonly maxClients: number;
+}
+
+export function foundingOf({ id, clients, view, maxClients }: Cluster): Founding {
+  return { cluster: id, clients, administrators: administratorsOf(view), maxClients };
+}
+
+export interface ExecutorOptions extends Founding {
+  readonly crypto: Crypto;
   readonly stored: StoredState;
   /** Where the stored state stands. */
   readonly applied: Position;
@@ -59,6 +78,7 @@ export class Executor {
   readonly #cluster: Digest;
   readonly #state: ReplicatedState;
   readonly #clients: ClientTable;
+  readonly #administration: Administration;
   readonly #service: Service;
   #applied: Position;
   /** The instance the last group taken stands at. */
@@ -69,6 +89,13 @@ export class Executor {
     this.#state = new ReplicatedState(options.stored);
     const { maxClients, limits } = options;
     this.#clients = new ClientTable(options.crypto, { ...CLIENT_TABLE_LIMITS, ...limits, maxClients });
+    const { crypto, cluster, administrators } = options;
+    this.#administration = new Administration({
+      crypto,
+      cluster,
+      administrators: () => administrators,
+      carryOut: (statement) => this.#carryOut(statement),
+    });
     this.#service = options.service(new ServiceSpace(this.#state));
     this.#applied = options.applied;
     this.#takenInstance = options.applied.instance;
@@ -81,6 +108,7 @@ export class Executor {
   load(key: string, value: Uint8Array): void {
     try {
       if (key.startsWith(SERVICE_SPACE)) this.#service.load(key.slice(SERVICE_SPACE.length), value);
+      else if (key === ADMINISTRATION_KEY) this.#administration.load(value);
       else this.#clients.load(key, value);
     } catch (cause) {
       if (!(cause instanceof Malformed)) throw cause;
@@ -129,11 +157,18 @@ export class Executor {
    * another request's. Null: it must be ordered. Changes nothing.
    */
   lookup(request: Request): OrderedReply | null {
-    if (request.kind !== "ordered" || request.cluster !== this.#cluster) return null;
-    const answer = this.#clients.lookup(request, this.#applied.instance);
+    if (request.cluster !== this.#cluster) return null;
+    const answer = this.#known(request);
     if (answer === null) return null;
     const { status, instance, resultDigest, result } = answer;
     return { request, status, instance, resultDigest, result };
+  }
+
+  #known(request: Request): Answer | null {
+    const { instance } = this.#applied;
+    if (request.kind === "ordered") return this.#clients.lookup(request, instance);
+    const result = this.#administration.lookup(request);
+    return result && this.#clients.answerOf(result, instance);
   }
 
   /**
@@ -153,6 +188,12 @@ export class Executor {
     return { result: encodeResults(results), revision: this.#service.revision };
   }
 
+  /** Is the statement of an `administer` request signed by the administrators in force? */
+  proven(request: Request): boolean {
+    const signed = statementOf(request);
+    return signed !== null && this.#administration.proven(signed);
+  }
+
   /** Would any command of this request add to the state? */
   grows(request: Request): boolean {
     return request.kind === "ordered" && request.commands.some((command) => this.#service.grows(command));
@@ -163,6 +204,7 @@ export class Executor {
     if (this.#takenInstance === this.#applied.instance) return null;
     this.#takenInstance = this.#applied.instance;
     this.#clients.writeChanges(this.#state);
+    this.#administration.writeChanges(this.#state);
     return { changes: this.#state.takeGroup(), applied: this.#applied };
   }
 
@@ -176,6 +218,9 @@ export class Executor {
     if (request.cluster !== this.#cluster) return this.#clients.refusal("CLUSTER_MISMATCH", place.instance);
     if (request.kind === "unordered") return this.#clients.refusal("INVALID_ARGUMENT", place.instance);
     if (request.kind === "resolve") return this.#clients.resolve(request, place);
+    if (request.kind === "administer") {
+      return this.#clients.answerOf(this.#administration.execute(request, place), place.instance);
+    }
     const judgement = this.#clients.judge(request, place);
     if (!judgement.execute) return judgement.answer;
     context.client = request.client;
@@ -193,5 +238,17 @@ export class Executor {
       results.push(result);
     }
     return encodeResults(results);
+  }
+
+  #carryOut({ type }: Statement): AdministrationResult {
+    switch (type) {
+      case "reconfigure":
+      case "grant":
+      case "revoke":
+      case "list":
+        return administrationRefused("INVALID_ARGUMENT", `this release carries out no statement of type ${type}`);
+      default:
+        return assertNever(type);
+    }
   }
 }

@@ -27,7 +27,7 @@ import {
 } from "../../protocol/image.ts";
 import { decodeMessage, imageHeaderSchema } from "../../protocol/messages.ts";
 import { memberOf } from "../../protocol/view.ts";
-import { Executor } from "../service/executor.ts";
+import { Executor, foundingOf } from "../service/executor.ts";
 import { KvService } from "../service/kv-service.ts";
 import { SERVICE_SPACE } from "../service/state.ts";
 import { type RootOfMember, rootsSchema, SnapshotReader, snapshotInvalid } from "./file.ts";
@@ -195,8 +195,7 @@ class Replay {
     const { instance, digest, timestampMs } = header;
     this.#executor = new Executor({
       crypto: options.crypto,
-      cluster: cluster.id,
-      maxClients: cluster.maxClients,
+      ...foundingOf(cluster),
       stored: state,
       applied: { instance, digest, timestampMs },
       service: (space) => new KvService(space),

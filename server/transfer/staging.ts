@@ -16,7 +16,7 @@ import { ImageBuilder } from "../archive/image-builder.ts";
 import type { Clock } from "../driver-contract.ts";
 import type { ProvenBatch } from "../recovery/transfer-contract.ts";
 import type { Service, ServiceState } from "../service/contract.ts";
-import { Executor } from "../service/executor.ts";
+import { Executor, foundingOf } from "../service/executor.ts";
 import { overlaid } from "./overlay.ts";
 import { noteSettled } from "./settled.ts";
 import { Slices } from "./slices.ts";
@@ -106,8 +106,7 @@ export class Staging {
   async #load(state: StateStore): Promise<Outcome> {
     const { crypto, cluster, service } = this.#options;
     const { applied } = state;
-    const { id, maxClients } = cluster;
-    const executor = new Executor({ crypto, cluster: id, maxClients, stored: state, applied, service });
+    const executor = new Executor({ crypto, ...foundingOf(cluster), stored: state, applied, service });
     for await (const [key, value] of state.entries({ from: "", to: "\u00ff" })) {
       try {
         executor.load(key, value);

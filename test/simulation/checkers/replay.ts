@@ -9,7 +9,7 @@ import type { Crypto } from "../../../protocol/crypto/contract.ts";
 import type { Request } from "../../../protocol/request.ts";
 import type { ClientTableLimits } from "../../../server/service/client-table.ts";
 import type { ExecutionContext, Service, ServiceState } from "../../../server/service/contract.ts";
-import { Executor, type OrderedReply } from "../../../server/service/executor.ts";
+import { Executor, type Founding, type OrderedReply } from "../../../server/service/executor.ts";
 import { KvService } from "../../../server/service/kv-service.ts";
 
 /** Groups are taken this often, so that what the executor remembers for the disk stays small. */
@@ -21,6 +21,8 @@ export interface ReplayOptions {
   /** h(0). */
   readonly genesis: Digest;
   readonly maxClients: number;
+  /** Default: everybody may do everything, nobody administers. */
+  readonly founding?: Pick<Founding, "clients" | "administrators">;
   readonly limits?: Partial<Omit<ClientTableLimits, "maxClients">>;
   readonly service?: (state: ServiceState) => Service;
 }
@@ -68,11 +70,13 @@ export class Replay {
 
   constructor(options: ReplayOptions) {
     const { crypto, cluster, genesis, maxClients, limits = {} } = options;
+    const { founding = { clients: "open", administrators: { keys: [], threshold: 1 } } } = options;
     const create = options.service ?? ((state: ServiceState): Service => new KvService(state));
     let inner: Service | undefined;
     this.#executor = new Executor({
       crypto,
       cluster,
+      ...founding,
       maxClients,
       limits,
       stored: this.#stored,

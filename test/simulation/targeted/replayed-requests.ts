@@ -26,6 +26,8 @@ export function replayedRequests(seed: number): void {
   const executor = new Executor({
     crypto: fastCrypto,
     cluster: CLUSTER,
+    clients: "open",
+    administrators: { keys: [], threshold: 1 },
     maxClients: 10,
     stored: { get: () => undefined },
     applied: { instance: 0, digest: GENESIS, timestampMs: 0 },

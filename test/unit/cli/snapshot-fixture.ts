@@ -15,7 +15,7 @@ import {
 } from "../../../protocol/image.ts";
 import { type Certificate, type MessageOf, writeStatement } from "../../../protocol/messages.ts";
 import { encodeRequest } from "../../../protocol/request.ts";
-import { Executor } from "../../../server/service/executor.ts";
+import { Executor, foundingOf } from "../../../server/service/executor.ts";
 import { KvService } from "../../../server/service/kv-service.ts";
 import type { SnapshotSource } from "../../../server/snapshot/access.ts";
 import type { RootOfMember } from "../../../server/snapshot/file.ts";
@@ -76,8 +76,7 @@ export class FakeHistory {
     const start = { instance: 0, digest: cluster.genesis, timestampMs: 0 };
     const executor = new Executor({
       crypto: nodeCrypto,
-      cluster: cluster.id,
-      maxClients: clusterFile.maxClients,
+      ...foundingOf(cluster),
       stored: this.store,
       applied: start,
       service: (state) => new KvService(state),

@@ -38,7 +38,7 @@ import {
   requestStatement,
 } from "../../../protocol/request.ts";
 import type { Member } from "../../../protocol/view.ts";
-import { Executor } from "../../../server/service/executor.ts";
+import { Executor, foundingOf } from "../../../server/service/executor.ts";
 import { KvService } from "../../../server/service/kv-service.ts";
 
 export { crypto };
@@ -219,8 +219,7 @@ export class FakeCluster implements Transport {
     this.replicas = this.cluster.view.members.map((member, at) => new FakeReplica(member, identities[at] as Identity));
     this.#executor = new Executor({
       crypto,
-      cluster: this.cluster.id,
-      maxClients: 100,
+      ...foundingOf(this.cluster),
       stored: { get: () => undefined },
       applied: { instance: 0, digest: this.cluster.genesis, timestampMs: 0 },
       service: (state) => new KvService(state),

@@ -26,6 +26,8 @@ class ServiceHistory extends History {
     const executor = new Executor({
       crypto,
       cluster: CLUSTER,
+      clients: "open",
+      administrators: { keys: [], threshold: 1 },
       maxClients: 10,
       stored,
       applied,

@@ -13,7 +13,7 @@ import {
 import { nodeCrypto } from "../../../protocol/crypto/node.ts";
 import { decodeRequest, encodeRequest, encodeResolve, type Request } from "../../../protocol/request.ts";
 import type { Service, ServiceState } from "../../../server/service/contract.ts";
-import { Executor, type ExecutorOptions, type OrderedReply } from "../../../server/service/executor.ts";
+import { Executor, type ExecutorOptions, type Founding, type OrderedReply } from "../../../server/service/executor.ts";
 import { KvService } from "../../../server/service/kv-service.ts";
 
 export const CLUSTER = nodeCrypto.sha256(utf8("a cluster"));
@@ -76,7 +76,9 @@ export class Bench {
   }
 
   #start(applied: ExecutorOptions["applied"]): Executor {
-    const base = { crypto: nodeCrypto, cluster: CLUSTER, maxClients: 100, stored: this.store, applied, service: kv };
+    const administrators = { keys: [], threshold: 1 };
+    const founding: Founding = { cluster: CLUSTER, clients: "open", administrators, maxClients: 100 };
+    const base = { crypto: nodeCrypto, ...founding, stored: this.store, applied, service: kv };
     const executor = new Executor({ ...base, ...this.#options, applied, stored: this.store });
     for (const key of [...this.store.keys()].sort(byteOrder)) {
       executor.load(key, Buffer.from(this.store.get(key) as Uint8Array));
