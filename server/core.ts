@@ -95,8 +95,8 @@ export class Core {
       busy: () => this.#ordering.executionLags,
       send: (to, message) => context.send(to, message),
       verify: (checks, then) => context.verify(checks, then),
-      learn: (batches) => {
-        this.#ordering.chain.learn(batches);
+      learn: (batches, certificate) => {
+        this.#ordering.chain.learn(batches, certificate);
         this.#synchronization.progress();
       },
       misbehaved: (replica, code) => context.emit({ type: "misbehaved", replica, code }),

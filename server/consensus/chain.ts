@@ -10,12 +10,12 @@
 import { decodeBatch } from "../../protocol/batch.ts";
 import type { Digest } from "../../protocol/bytes.ts";
 import { isRejection, type Rejection, reject } from "../../protocol/errors.ts";
-import type { MessageOf } from "../../protocol/messages.ts";
+import type { Certificate, MessageOf } from "../../protocol/messages.ts";
 import type { ReplicaId } from "../../protocol/view.ts";
 import type { CoreContext } from "./context.ts";
 import { Milestones } from "./milestones.ts";
 import { candidateOf } from "./proposal.ts";
-import { decidedRecord } from "./records.ts";
+import { decidedRecord, learnedRecord } from "./records.ts";
 import type { Regency } from "./regency.ts";
 import type { RequestQueue } from "./request-queue.ts";
 import type { Position, Start } from "./restart.ts";
@@ -38,6 +38,8 @@ export interface ChainPort {
   stopped(): boolean;
   /** `decided` is the last decided instance now, and a new one is running. */
   decided(decided: RunningInstance, candidate: Candidate): void;
+  /** An accept record learned from others is on disk. */
+  certified(certificate: Certificate): void;
   progress(): void;
 }
 
@@ -158,7 +160,8 @@ export class Chain {
 
   // ---- decisions
 
-  decide(candidate: Candidate): void {
+  /** `certificate`: a verified one for this very batch, if it was learned. */
+  decide(candidate: Candidate, certificate: Certificate | null = null): void {
     const decided = this.#running;
     const { digest, batch } = candidate;
     const { instance, timestampMs } = batch;
@@ -172,22 +175,24 @@ export class Chain {
       sinceUs: this.#context.nowUs,
       sinceWallMs: instance <= this.#journaledAtStart ? timestampMs : this.#context.wallMs,
     });
-    this.#journalDecided(decided, candidate);
+    this.#journalDecided(decided, candidate, certificate);
     this.#port.decided(decided, candidate);
   }
 
   /**
    * Batches proven decided by the log of others, in order. Each is journaled before the next is looked at: messages that
-   * waited for its successor may decide that one, and records are appended in order.
+   * waited for its successor may decide that one, and records are appended in order. A certificate for one of them makes its
+   * record an accept record: valid for ever, and newer than what a lost journal held.
    */
-  learn(batches: readonly LearnedBatch[]): void {
+  learn(batches: readonly LearnedBatch[], certificate: Certificate | null = null): void {
     for (const { instance, digest, bytes } of batches) {
       if (this.#port.stopped()) return;
       if (instance <= this.#milestones.lastDecided.instance) continue;
       const candidate = this.#running.candidates.get(digest) ?? this.candidateOf(bytes);
       if (isRejection(candidate) || candidate.digest !== digest) break;
       this.#running.candidates.set(digest, candidate);
-      this.decide(candidate);
+      const fits = certificate?.instance === instance && certificate.digest === digest;
+      this.decide(candidate, fits ? certificate : null);
     }
     this.#port.progress();
   }
@@ -200,7 +205,7 @@ export class Chain {
   // ---- the own journal
 
   /** Makes sure the journal holds (or will hold) the decided batch; an accept record of the same batch does. */
-  #journalDecided(running: RunningInstance, candidate: Candidate): void {
+  #journalDecided(running: RunningInstance, candidate: Candidate, certificate: Certificate | null): void {
     const { lastRecord } = running;
     if (lastRecord?.certified && lastRecord.digest === candidate.digest) {
       if (lastRecord.durable) this.#durable(running.instance);
@@ -209,8 +214,10 @@ export class Chain {
     const record: LastRecord = { digest: candidate.digest, certification: null, certified: true, durable: false };
     running.lastRecord = record;
     const place = { view: this.#context.view.id, regency: this.#regency.number };
-    this.#context.journal([decidedRecord(place, candidate)], () => {
+    const journaled = certificate ? learnedRecord(candidate, certificate) : decidedRecord(place, candidate);
+    this.#context.journal([journaled], () => {
       record.durable = true;
+      if (certificate) this.#port.certified(certificate);
       this.journaled(running);
     });
   }
@@ -234,6 +241,6 @@ export class Chain {
   certificateFailed(running: RunningInstance, digest: Digest): void {
     const candidate = running.candidates.get(digest);
     if (this.#port.stopped() || !candidate || running.instance > this.#milestones.lastDecided.instance) return;
-    this.#journalDecided(running, candidate);
+    this.#journalDecided(running, candidate, null);
   }
 }

@@ -74,6 +74,7 @@ export class Ordering {
     this.#chain = new Chain(context, queue, regency, start, {
       stopped: () => this.#stopped,
       decided: (decided, candidate) => this.#decided(decided, candidate),
+      certified: (certificate) => this.#accepted(certificate),
       progress: () => this.#progress(),
     });
     this.#abstainUntil = start.abstainUntil;

@@ -1,6 +1,6 @@
 /** What ordering journals and sends about one digest: pure constructors, so that each field is bound in one place. */
 import type { Digest } from "../../protocol/bytes.ts";
-import { type MessageOf, writeStatement } from "../../protocol/messages.ts";
+import { type Certificate, type MessageOf, writeStatement } from "../../protocol/messages.ts";
 import type { CoreContext } from "./context.ts";
 import type { CoreRecord, SignatureCheck } from "./contract.ts";
 import type { Candidate } from "./running-instance.ts";
@@ -24,6 +24,13 @@ export function acceptRecord(place: Place, candidate: Candidate, votes: readonly
 export function decidedRecord(place: Place, candidate: Candidate): CoreRecord {
   const { digest, batchDigest, bytes, batch } = candidate;
   return { type: "instance", ...place, instance: batch.instance, digest, batchDigest, batch: bytes, certificate: null };
+}
+
+/** The same with a valid certificate of others: as good as an accept record of our own. */
+export function learnedRecord(candidate: Candidate, certificate: Certificate): CoreRecord {
+  const { digest, batchDigest, bytes, batch } = candidate;
+  const { view, regency } = certificate;
+  return { type: "instance", view, regency, instance: batch.instance, digest, batchDigest, batch: bytes, certificate };
 }
 
 export function acceptMessage(

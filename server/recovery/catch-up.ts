@@ -11,7 +11,7 @@ import type { Digest } from "../../protocol/bytes.ts";
 import { certificateChecks, type SignatureCheck } from "../../protocol/certificate.ts";
 import type { Crypto } from "../../protocol/crypto/contract.ts";
 import { type Rejection, reject } from "../../protocol/errors.ts";
-import { type Message, type MessageOf, statusStatement } from "../../protocol/messages.ts";
+import { type Certificate, type Message, type MessageOf, statusStatement } from "../../protocol/messages.ts";
 import { memberOf, type ReplicaId, type View } from "../../protocol/view.ts";
 import { Claims, type Status } from "./claims.ts";
 import { type ProvenBatch, provenCount, type Segment as Received, segmentOf } from "./segments.ts";
@@ -42,7 +42,8 @@ export interface CatchUpPort {
   busy(): boolean;
   send(to: ReplicaId, message: Message): void;
   verify(checks: readonly SignatureCheck[], then: (valid: readonly boolean[]) => void): void;
-  learn(batches: readonly ProvenBatch[]): void;
+  /** `certificate`: a verified one for one of the batches, or null. */
+  learn(batches: readonly ProvenBatch[], certificate: Certificate | null): void;
   misbehaved(replica: ReplicaId, code: string): void;
   /** A checkpoint has to be fetched: why. */
   beyondReach(reason: string): void;
@@ -65,6 +66,8 @@ interface Asked {
 interface Segment extends Received {
   readonly source: ReplicaId;
   readonly bytes: number;
+  /** The verified certificate it came with, if that is for one of its batches. */
+  certificate: Certificate | null;
   proven: number;
 }
 
@@ -248,15 +251,17 @@ export class CatchUp {
     const { proof } = message;
     const received = segmentOf(crypto, view, message);
     const bytes = message.batches.reduce((sum, batch) => sum + batch.length, 0);
-    const segment: Segment = { ...received, source: from, bytes, proven: 0 };
+    const segment: Segment = { ...received, source: from, bytes, certificate: null, proven: 0 };
     const count = proof ? provenCount(crypto, view, received, proof) : 0;
-    const checks = proof && count !== 0 ? certificateChecks(view, proof.certificate) : null;
-    if (count === "false" || (count > 0 && !checks)) {
+    // For the first batch it proves nothing here that is not known, but whoever lost its journal needs a newer certificate.
+    const about = proof !== null && proof.certificate.instance >= message.from;
+    const checks = about ? certificateChecks(view, proof.certificate) : null;
+    if (count === "false" || (about && !checks)) {
       this.#avoid(from);
       this.#ask();
       return reject("ignore", "HISTORY_PROOF");
     }
-    if (!checks) {
+    if (!about || !checks) {
       this.#keep(segment);
       return null;
     }
@@ -269,6 +274,8 @@ export class CatchUp {
         this.#ask();
         return;
       }
+      const { instance } = proof.certificate;
+      if (instance < message.from + message.batches.length) segment.certificate = proof.certificate;
       segment.proven = count;
       this.#keep(segment);
     });
@@ -322,7 +329,7 @@ export class CatchUp {
       if (!this.#proveByStatus(segment)) this.#avoid(source);
       return false;
     }
-    this.#port.learn(batches);
+    this.#port.learn(batches, segment.certificate);
     return this.#port.position().instance > position.instance;
   }
 

@@ -11,6 +11,8 @@ import type { ReplicaId, View } from "../../protocol/view.ts";
 const STALE_BYTES = 32 * 1024 * 1024;
 /** A claim of bytes counts up to this times the W-th largest. */
 const SIZE_TOLERANCE = 1.25;
+/** And up to this always: a small state may be several times as large as it was an instance ago. */
+const SIZE_BYTES_ALWAYS = 8 * 1024 * 1024;
 
 /** What the choice looks at of one member's offer. */
 export interface DonorOffer {
@@ -39,6 +41,8 @@ export interface DonorQuestion {
 export interface DonorChoice {
   readonly donor: ReplicaId;
   readonly header: ImageHeader;
+  /** Enough others have roots that speak for or against it, as far as it can be executed, or one instance further. */
+  readonly witnessed: boolean;
 }
 
 /** Is there so much log above this checkpoint that a younger one would be had sooner? Sizes as its donor says. */
@@ -56,7 +60,7 @@ export function isStale(
 /** The most bytes a checkpoint may claim; null while fewer than W members claim anything. */
 export function sizeBound(view: View, claims: readonly number[]): number | null {
   const largest = [...claims].sort((a, b) => b - a)[view.weakQuorum - 1];
-  return largest === undefined ? null : largest * SIZE_TOLERANCE;
+  return largest === undefined ? null : Math.max(largest * SIZE_TOLERANCE, SIZE_BYTES_ALWAYS);
 }
 
 export function chooseDonor(question: DonorQuestion): DonorChoice | null {
@@ -79,10 +83,10 @@ export function chooseDonor(question: DonorQuestion): DonorChoice | null {
         (upTo) => witnesses(question, donor, header.instance, upTo) >= view.f,
       ).length;
       const rank = [fresh, witnessed, header.instance, -donor];
-      if (best === null || higher(rank, best.rank)) best = { donor, header, rank };
+      if (best === null || higher(rank, best.rank)) best = { donor, header, witnessed: witnessed > 0, rank };
     }
   }
-  return best && { donor: best.donor, header: best.header };
+  return best && { donor: best.donor, header: best.header, witnessed: best.witnessed };
 }
 
 /** How many members other than the donor have a root that a replay from `instance` up to `reachable` passes. */

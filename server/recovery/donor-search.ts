@@ -87,10 +87,10 @@ export class DonorSearch {
     return this.#searchedUs >= OPTIONAL_US || this.#options.offers.target <= this.#position;
   }
 
-  /** Is there a donor other than this one that was not tried yet? */
-  hasOther(donor: ReplicaId): boolean {
+  /** The best donor other than this one that was not tried yet, if there is any. */
+  other(donor: ReplicaId): DonorChoice | null {
     const other = this.#choose(donor);
-    return other !== null && !this.#tried.has(other.donor);
+    return other !== null && !this.#tried.has(other.donor) ? other : null;
   }
 
   /** Its checkpoint is not fetched any further: others come first. */
@@ -104,7 +104,7 @@ export class DonorSearch {
     this.#liars.add(donor);
   }
 
-  gone({ header }: DonorChoice): void {
+  gone({ header }: Pick<DonorChoice, "header">): void {
     const { crypto, view } = this.#options;
     this.#gone.add(rootOf(crypto, view, header));
   }

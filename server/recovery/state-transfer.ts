@@ -459,14 +459,18 @@ export class StateTransfer {
   #watch(attempt: Attempt): void {
     if (attempt.stage === "fetching") {
       if (attempt.fetch.stalled) this.#drop("STALLED");
-      else if (attempt.fetch.slow && this.#donors.hasOther(attempt.donor)) this.#drop("SLOW");
+      else if (attempt.fetch.slow && this.#donors.other(attempt.donor)) this.#drop("SLOW");
       return;
     }
     if (attempt.stage === "loading" || attempt.busy || attempt.believed || this.#finished) return;
     const { instance } = attempt.executed;
     const forLog = attempt.witnesses.next(instance, this.#reachable(attempt)) !== null;
-    if (this.#nowUs - attempt.progressUs < (forLog ? LOG_STALL_US : ROOT_STALL_US)) return;
-    if (this.#donors.hasOther(attempt.donor)) this.#drop(forLog ? "LOG_MISSING" : "ROOTS_MISSING");
+    const stalledUs = this.#nowUs - attempt.progressUs;
+    if (stalledUs < LOG_STALL_US) return;
+    const other = this.#donors.other(attempt.donor);
+    // Roots take their time; but there is no use in waiting for some where others are there already.
+    if (!forLog && !other?.witnessed && stalledUs < ROOT_STALL_US) return;
+    if (other) this.#drop(forLog ? "LOG_MISSING" : "ROOTS_MISSING");
     else attempt.progressUs = this.#nowUs;
   }
 

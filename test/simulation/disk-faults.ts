@@ -27,7 +27,7 @@ export class DiskFaults {
   /** Until it has executed this instance. */
   readonly #stateless = new Map<Machine, number>();
   readonly #copies = new Map<Machine, DiskCopy>();
-  /** Whose journal was damaged under it: it went on for a while. */
+  /** Whose journal was damaged under it: it goes on until it reads there, perhaps through several starts. */
   readonly #latent = new Set<Machine>();
 
   constructor(world: World, crash: (machine: Machine) => void) {
@@ -94,6 +94,7 @@ export class DiskFaults {
 
   #forgive(machine: Machine): void {
     this.#recovering.delete(machine);
+    this.#latent.delete(machine);
     this.#world.trace.count("recovered from a loss");
     if (!machine.forgetful) return;
     machine.forgetful = false;
@@ -110,7 +111,7 @@ export class DiskFaults {
 
   /** A replica is about to say what its disk holds. */
   started(machine: Machine): void {
-    if (this.#latent.delete(machine)) this.#world.tell((observer) => observer.lost?.({ replica: machine.self }));
+    if (this.#latent.has(machine)) this.#world.tell((observer) => observer.lost?.({ replica: machine.self }));
   }
 
   /** The replica knows by now that its disk is older than what it said. */

@@ -24,11 +24,11 @@ const SEARCH_STEPS_MAX = 2_000_000;
 const MEMORY_LIMITS = { pendingRequests: 2_000, bufferedMessages: 4_096, executionBacklog: 16 + 256 };
 /**
  * The log reaches down to the second-newest checkpoint. What comes on top: the instance of a checkpoint may pass while the
- * one before is still computed, or be skipped by a transfer, and a receiver holds the log for a minute.
+ * one before is still computed, or be skipped by a transfer.
  */
 const LOG_PERIODS_MAX = 4;
 const LOG_RECORDS_ON_TOP_MAX = 64;
-/** A liar that fetches a little of every checkpoint holds the log all the time, each time for that minute. */
+/** A receiver holds the log for a minute after its last chunk, in which so much may be decided; a liar again and again. */
 const LOG_RECORDS_HELD_MAX = 300;
 
 export interface RunOptions {
@@ -168,9 +168,8 @@ function stall(world: World, live: readonly Machine[]): Stall {
   return new Stall(`${who}; ${live.map((machine) => world.standing(machine)).join("; ")}`);
 }
 
-function checkersFor(world: World, { checkpointPeriod, byzantine }: Plan): Checkers {
+function checkersFor(world: World, { checkpointPeriod }: Plan): Checkers {
   const { crypto, cluster } = world;
-  const held = byzantine > 0 ? LOG_RECORDS_HELD_MAX : 0;
   return new Checkers({
     crypto,
     cluster: cluster.id,
@@ -179,7 +178,7 @@ function checkersFor(world: World, { checkpointPeriod, byzantine }: Plan): Check
     view: cluster.view,
     memoryLimits: {
       ...MEMORY_LIMITS,
-      logRecords: LOG_PERIODS_MAX * checkpointPeriod + LOG_RECORDS_ON_TOP_MAX + held,
+      logRecords: LOG_PERIODS_MAX * checkpointPeriod + LOG_RECORDS_ON_TOP_MAX + LOG_RECORDS_HELD_MAX,
     },
     livenessUs: LIVENESS_US,
   });

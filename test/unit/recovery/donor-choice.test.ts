@@ -52,8 +52,21 @@ const cases: readonly Case[] = [
     roots: { 1: [5000], 2: [55] },
     expected: [1, 55],
   },
-  { name: "too large a claim is out", offers: { 0: offer(90, 900), 1: offer(50), 2: offer(40) }, expected: [1, 50] },
-  { name: "a quarter more is not", offers: { 0: offer(90, 125), 1: offer(50), 2: offer(40) }, expected: [0, 90] },
+  {
+    name: "too large a claim is out",
+    offers: { 0: offer(90, 900 * MIB), 1: offer(50, 100 * MIB), 2: offer(40, 90 * MIB) },
+    expected: [1, 50],
+  },
+  {
+    name: "a quarter more is not",
+    offers: { 0: offer(90, 125 * MIB), 1: offer(50, 100 * MIB), 2: offer(40, 100 * MIB) },
+    expected: [0, 90],
+  },
+  {
+    name: "nor is what is small in any case",
+    offers: { 0: offer(90, 900), 1: offer(50), 2: offer(40) },
+    expected: [0, 90],
+  },
   { name: "a tiny claim excludes nobody", offers: { 0: offer(90, 1), 1: offer(95), 2: offer(40) }, expected: [1, 95] },
   { name: "not newer than the own state", offers: { 0: offer(50), 1: offer(60) }, position: 60, expected: null },
   {
@@ -95,9 +108,11 @@ describe("6: choosing a donor", () => {
   });
 
   it.each([
-    [1, [100, 110, 120], 137.5],
-    [1, [100, 110, 1e9], 137.5],
-    [2, [100, 110, 1e9, 1e9, 120], 150],
+    [1, [100 * MIB, 110 * MIB, 120 * MIB], 137.5 * MIB],
+    [1, [100 * MIB, 110 * MIB, 1e12], 137.5 * MIB],
+    [2, [100 * MIB, 110 * MIB, 1e12, 1e12, 120 * MIB], 150 * MIB],
+    [1, [100, 110, 120], 8 * MIB],
+    [1, [100, 110, 1e12], 8 * MIB],
     [2, [100, 110], null],
   ])("f = %i, claims %j: at most %s bytes", (f, claims, expected) => {
     expect(sizeBound(viewOfSize(3 * f + 1, f), claims)).toBe(expected);
