@@ -2,6 +2,7 @@
 import type { Digest } from "../protocol/bytes.ts";
 import type { RequestProof } from "./credentials.ts";
 import type { Votes } from "./quorum.ts";
+import type { ReplicaReply } from "./replica-reply.ts";
 
 /**
  * How a command travels: `write` and `read` are ordered, in requests of their own (a read can be issued again, a write
@@ -21,6 +22,10 @@ export interface Call {
   readonly reject: (error: unknown) => void;
   /** True of a read's result that says: the results before it in the bundle left no room, ask again. */
   readonly crowdedOut: ((result: Uint8Array) => boolean) | null;
+  /** Every replica is to send a large result in full, instead of one of them in full and the others its digest. */
+  readonly everybody: boolean;
+  /** Hears every verified reply to the request it travels in. */
+  readonly onReply: ((reply: ReplicaReply) => void) | null;
   /** Of a RESOLVE for one of our own requests: that request. */
   readonly target: InFlight | null;
   done: boolean;
@@ -48,8 +53,9 @@ export interface InFlight {
   readonly votes: Votes;
   readonly sentAt: number;
   proof: RequestProof;
-  /** Position of the member asked for the full result. */
+  /** Position of the member asked for the full result; `everybody`: all are. */
   replier: number;
+  readonly everybody: boolean;
   attempts: number;
   resendAt: number;
   timeoutAt: number;

@@ -1,6 +1,7 @@
 /** The books on callers' promises: each is settled exactly once, its abort listener removed, its request told. */
 import type { Call, InFlight, Lane } from "./call.ts";
 import type { Clock } from "./ports.ts";
+import type { ReplicaReply } from "./replica-reply.ts";
 
 export interface CallOptions {
   readonly command: Uint8Array;
@@ -10,6 +11,8 @@ export interface CallOptions {
   readonly signal?: AbortSignal | undefined;
   readonly target?: InFlight;
   readonly crowdedOut?: ((result: Uint8Array) => boolean) | undefined;
+  readonly everybody?: boolean | undefined;
+  readonly onReply?: ((reply: ReplicaReply) => void) | undefined;
   readonly settle: (result: Uint8Array) => void;
   readonly reject: (error: unknown) => void;
 }
@@ -40,6 +43,8 @@ export class Calls {
       reject,
       target: options.target ?? null,
       crowdedOut: options.crowdedOut ?? null,
+      everybody: options.everybody ?? false,
+      onReply: options.onReply ?? null,
       done: false,
       entry: null,
       index: 0,

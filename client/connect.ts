@@ -1,4 +1,6 @@
-/** `connect()` on Node: reads the cluster file and the client's keys, and talks over `ws` with node:crypto. */
+/**
+ * `connect()` and `connectService()` on Node: read the cluster file and the client's keys, and talk over `ws` with node:crypto.
+ */
 import { dirname, join } from "node:path";
 import type { ClusterFile } from "../protocol/cluster.ts";
 import { nodeCrypto } from "../protocol/crypto/node.ts";
@@ -6,15 +8,20 @@ import { QuorateError } from "../protocol/errors.ts";
 import { type Identity, newIdentity as newIdentityWith } from "../protocol/identity.ts";
 import { readClusterFile, readIdentityFile } from "./identity-file.ts";
 import type { Kv } from "./kv.ts";
-import { type ConnectionOptions, open } from "./open.ts";
+import { type ConnectionOptions, type Ends, open, openService, type ServiceConnectionOptions } from "./open.ts";
+import type { ServiceProxy } from "./service-proxy.ts";
 import { wsTransport } from "./transport-ws.ts";
 
-export interface ConnectOptions<T> extends ConnectionOptions<T> {
+interface Files {
   /** The cluster file `kv init` wrote: its path, or its parsed content. */
   readonly cluster: string | ClusterFile;
   /** The client's keys: a key file's path, or the keys; `client.key` beside the cluster file by default. */
   readonly identity?: string | Identity | undefined;
 }
+
+export interface ConnectServiceOptions extends ServiceConnectionOptions, Files {}
+
+export interface ConnectOptions<T> extends ConnectionOptions<T>, Files {}
 
 /**
  * Connects to a cluster: resolves once a quorum of its replicas is connected; the others follow in the background, and
@@ -31,20 +38,36 @@ export interface ConnectOptions<T> extends ConnectionOptions<T> {
  * ```
  */
 export async function connect<T = string>(options: ConnectOptions<T>): Promise<Kv<T>> {
-  const { cluster, identity, ...rest } = options;
+  return open({ ...options, ...(await endsOf(options)) });
+}
+
+/**
+ * Connects to a cluster that runs a service of its own (`quorate/server`), for its opaque commands. Like `connect()` otherwise.
+ * @throws QuorateError as `connect`
+ * @example
+ * ```ts
+ * const counter = await connectService({ cluster: ".kv/cluster.json" });
+ * await counter.invokeOrdered(new TextEncoder().encode("+1"));
+ * await counter.close();
+ * ```
+ */
+export async function connectService(options: ConnectServiceOptions): Promise<ServiceProxy> {
+  return openService({ ...options, ...(await endsOf(options)) });
+}
+
+async function endsOf({ cluster, identity, transport }: ConnectServiceOptions): Promise<Ends> {
   const path = typeof cluster === "string" ? cluster : null;
   const file = typeof cluster === "string" ? await readClusterFile(cluster) : cluster;
   const keys = identity ?? (path === null ? undefined : join(dirname(path), "client.key"));
   if (keys === undefined) {
     throw new QuorateError("INVALID_ARGUMENT", "give identity: a key file's path, or keys such as newIdentity()");
   }
-  return open({
-    ...rest,
+  return {
     cluster: file,
     identity: typeof keys === "string" ? await readIdentityFile(keys) : keys,
     crypto: nodeCrypto,
-    transport: rest.transport ?? wsTransport,
-  });
+    transport: transport ?? wsTransport,
+  };
 }
 
 /** Fresh keys: a client nobody knows yet, welcome where clients are "open". */

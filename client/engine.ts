@@ -22,6 +22,7 @@ import { endedWith, interrupted, lostSession, refusedBy, resultGone, timedOut, u
 import { LaneQueue } from "./lane-queue.ts";
 import { Outcomes } from "./outcomes.ts";
 import type { Clock, Scheduled, Transport } from "./ports.ts";
+import { heardIn } from "./replica-reply.ts";
 import { Replicas } from "./replicas.ts";
 import { RequestTable } from "./request-table.ts";
 import { RetryPolicy } from "./retry-policy.ts";
@@ -266,12 +267,27 @@ export class Engine {
     connection.vouch();
     const { view } = this.#options.cluster;
     if (reply.view !== view.id) return;
+    this.#tellObservers(entry, reply);
     const { votes, lane } = entry;
     votes.add(position, reply);
     const judge = { crypto: this.#options.crypto, view, votes };
     const verdict =
       lane === "query" ? judgeUnordered(judge, reply, this.#unanswered(entry)) : judgeOrdered(judge, reply);
     if (verdict.type !== "wait") this.#actOn(entry, verdict);
+  }
+
+  /** Those who want to hear single replies. One that throws waits no longer, as if it had aborted. */
+  #tellObservers({ calls }: InFlight, reply: Reply): void {
+    const observed = calls.filter((call) => call.onReply !== null && !call.done);
+    if (observed.length === 0) return;
+    const said = heardIn(this.#options.crypto, reply);
+    for (const call of observed) {
+      try {
+        call.onReply?.(said(call.index));
+      } catch (error) {
+        this.giveUp(call, interrupted(call, "ABORTED", error));
+      }
+    }
   }
 
   /** How many connected replicas have not voted on it yet. */
@@ -338,7 +354,7 @@ export class Engine {
       return;
     }
     this.#conclude(entry, { type: "replied", status: REPLY_STATUSES.indexOf("OK"), results: result });
-    if (lane !== "write") this.#queues[lane].observe(result.length / calls.length);
+    this.#queues[lane].observe(result.length / calls.length);
     for (let index = 0; index < calls.length; index++) {
       const call = calls[index] as Call;
       const answer = results[index] as Uint8Array;
@@ -364,7 +380,7 @@ export class Engine {
 
   /** A quorum stands, the bytes do not: the named replica gets a moment, then everybody is asked. */
   #hurry(entry: InFlight, now: number): void {
-    if (entry.attempts > 1) return;
+    if (entry.attempts > 1 || entry.everybody) return;
     const { replier, votes } = entry;
     const hopeless = votes.has(replier) || !this.#replicas.connections[replier]?.ready;
     if (hopeless) {
@@ -441,7 +457,7 @@ export class Engine {
   }
 
   #repeat(entry: InFlight, now: number): void {
-    if (entry.attempts === 1 && entry.votes.voters >= this.#options.cluster.view.quorum) {
+    if (entry.attempts === 1 && !entry.everybody && entry.votes.voters >= this.#options.cluster.view.quorum) {
       if (entry.votes.at(entry.replier)?.body !== "full") this.#replicas.suspect(entry.replier);
     }
     this.#sender.resend(entry, now);

@@ -24,7 +24,7 @@ function sentWrite(call: Call): RequestId | null {
   return call.lane === "write" ? requestIdOf(call) : null;
 }
 
-const ASK = "ask with kv.outcome(error.requestId) before writing again";
+const ASK = "ask with outcome(error.requestId) before writing again";
 
 export function timedOut(call: Call, reach: Reach): QuorateError {
   const { have, need, missing } = reach;
@@ -64,7 +64,7 @@ export function resultGone(call: Call): QuorateError {
 const ENDED: Readonly<Record<EndStatus, string>> = {
   SEQUENCE_CONFLICT: "another process used the same session and sequence; it was not executed: try again",
   DEADLINE: "its deadline passed before it was ordered; it was not executed",
-  CANCELLED: "it was cancelled by kv.outcome() before it was executed, and never will be",
+  CANCELLED: "it was cancelled by outcome() before it was executed, and never will be",
   WINDOW_FULL: "too many unresolved requests in this session",
   ACKED: "the session had already given this sequence up",
 };

@@ -1,3 +1,3 @@
 /** `quorate/client` on Node. */
-export { type ConnectOptions, connect, newIdentity } from "./connect.ts";
+export { type ConnectOptions, type ConnectServiceOptions, connect, connectService, newIdentity } from "./connect.ts";
 export * from "./public.ts";

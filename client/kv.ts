@@ -3,8 +3,7 @@
  * answer is one that a quorum of replicas gave. A missing key is `null`; every failure is a `QuorateError` with a code.
  */
 import { bytesOf, hex, latin1, prefixEnd } from "../protocol/bytes.ts";
-import { REPLY_STATUSES } from "../protocol/client-frames.ts";
-import { type Command, decodeResults, encodeCommand, type Result, type WireEntry } from "../protocol/commands.ts";
+import { type Command, encodeCommand, type Result, type WireEntry } from "../protocol/commands.ts";
 import { decoded, isRejection, QuorateError } from "../protocol/errors.ts";
 import { RANGE_ENTRIES_MAX } from "../protocol/limits.ts";
 import { boundOf, conditionOf, continuationKey, keyOf, textOfKey, valueBytes } from "./arguments.ts";
@@ -31,11 +30,10 @@ import type {
 } from "./kv-types.ts";
 import type { ReplicaState } from "./replicas.ts";
 import { crowdedOut, readResult, refusal, unexpected } from "./results.ts";
-import type { Session, SubmitOptions } from "./session.ts";
+import type { ServiceProxy } from "./service-proxy.ts";
 
 /** Defaults of one connection. */
 export interface KvDefaults {
-  readonly timeoutMs: number;
   readonly orderedReads: boolean;
 }
 
@@ -54,30 +52,31 @@ export interface KvDefaults {
  * ```
  */
 export class Kv<T> implements AsyncDisposable {
-  readonly #session: Session;
+  /** The same connection for opaque commands: what every method here is made of. */
+  readonly service: ServiceProxy;
   readonly #codec: Codec<T>;
   readonly #defaults: KvDefaults;
 
   /** Use `connect()`. */
-  constructor(session: Session, codec: Codec<T>, defaults: KvDefaults) {
-    this.#session = session;
+  constructor(service: ServiceProxy, codec: Codec<T>, defaults: KvDefaults) {
+    this.service = service;
     this.#codec = codec;
     this.#defaults = defaults;
   }
 
   /** The same connection with another codec: `kv.withCodec(json<User>())`. Closing either closes both. */
   withCodec<U>(codec: Codec<U>): Kv<U> {
-    return new Kv(this.#session, codec, this.#defaults);
+    return new Kv(this.service, codec, this.#defaults);
   }
 
   /** This client's id: 64 hexadecimal digits. */
   get clientId(): string {
-    return hex(this.#session.client);
+    return this.service.clientId;
   }
 
   /** The replicas of the cluster, and which of them are connected. */
   replicas(): ReplicaState[] {
-    return this.#session.replicas;
+    return this.service.replicas();
   }
 
   /**
@@ -229,16 +228,6 @@ export class Kv<T> implements AsyncDisposable {
   }
 
   /**
-   * An opaque command of the replicated service: its result bytes. Unordered commands that turn out to be no query are
-   * ordered. For services other than this key-value store.
-   * @throws QuorateError REQUEST_TOO_LARGE, and as `put`
-   */
-  invoke(command: Uint8Array, options: WriteOptions & { ordered: boolean }): Promise<Uint8Array> {
-    const { ordered, ...call } = options;
-    return this.#session.submit(command, this.#submitOptions(call, ordered ? "write" : "query"), (result) => result);
-  }
-
-  /**
    * What became of a write whose outcome was unknown. If it has not been executed by then, it is cancelled for ever: after an
    * answer other than "unknown", writing again is safe.
    * @throws QuorateError TIMEOUT, QUORUM_UNAVAILABLE, ABORTED, CLOSED: ask again
@@ -254,57 +243,36 @@ export class Kv<T> implements AsyncDisposable {
    * ```
    */
   async outcome(requestId: RequestId, options: CallOptions = {}): Promise<Outcome> {
-    const { session, sequence, index = 0 } = requestId;
-    if (!Number.isSafeInteger(session) || session < 1 || !Number.isSafeInteger(sequence) || sequence < 1) {
-      throw new QuorateError("INVALID_ARGUMENT", "a request id has a session and a sequence, both integers from 1");
-    }
-    const { timeoutMs, signal } = this.#submitOptions(options, "write");
-    const resolution = await this.#session.resolve({ session, sequence }, { timeoutMs, signal });
-    if (resolution.type !== "replied") return resolution;
-    const status = REPLY_STATUSES[resolution.status];
-    const results = decoded(() => decodeResults(resolution.results));
-    const bytes = isRejection(results) ? undefined : results[index];
-    if (status === undefined || bytes === undefined) throw unexpected("an unreadable resolution");
-    const result = decoded(() => readResult(bytes));
-    return { type: "replied", status, result: isRejection(result) ? null : result, bytes };
+    const outcome = await this.service.outcome(requestId, options);
+    if (outcome.type !== "replied") return outcome;
+    const result = decoded(() => readResult(outcome.bytes));
+    return { ...outcome, result: isRejection(result) ? null : result };
   }
 
   /** Rejects what is pending with CLOSED and closes every connection. Await your calls first. */
   async close(): Promise<void> {
-    await this.#session.close();
+    await this.service.close();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
 
-  #submitOptions(options: WriteOptions, lane: SubmitOptions["lane"]): SubmitOptions {
-    const { timeoutMs = this.#defaults.timeoutMs, deadlineMs, signal } = options;
-    return { lane, timeoutMs, deadlineMs, signal };
+  async #write<R>(options: WriteOptions, command: () => Command, decode: (result: Result) => R): Promise<R> {
+    const { timeoutMs, deadlineMs, signal } = options;
+    const bytes = encodeCommand(command());
+    return decode(readResult(await this.service.invokeOrderedHashed(bytes, { timeoutMs, deadlineMs, signal })));
   }
 
-  #write<R>(options: WriteOptions, command: () => Command, decode: (result: Result) => R): Promise<R> {
-    try {
-      const submit = this.#submitOptions(options, "write");
-      return this.#session.submit(encodeCommand(command()), submit, (bytes) => decode(readResult(bytes)));
-    } catch (error) {
-      return Promise.reject(error);
-    }
-  }
-
-  #read<C extends Command, R>(
+  async #read<C extends Command, R>(
     options: ReadOptions,
     command: () => C,
     decode: (result: Result, command: C) => R,
   ): Promise<R> {
-    try {
-      const made = command();
-      const ordered = options.ordered ?? this.#defaults.orderedReads;
-      const submit = { ...this.#submitOptions(options, ordered ? "read" : "query"), crowdedOut };
-      return this.#session.submit(encodeCommand(made), submit, (bytes) => decode(readResult(bytes), made));
-    } catch (error) {
-      return Promise.reject(error);
-    }
+    const { timeoutMs, signal, ordered = this.#defaults.orderedReads } = options;
+    const made = command();
+    const submit = { timeoutMs, signal, ordered, crowdedOut };
+    return decode(readResult(await this.service.invokeUnorderedHashed(encodeCommand(made), submit)), made);
   }
 
   #entry(entry: WireEntry, keysOnly: boolean): KeyEntry | Entry<T> {

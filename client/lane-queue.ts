@@ -1,6 +1,6 @@
 /**
  * Commands waiting to be sent, and how they are bundled into requests (docs/protocol.md section 3): in the order issued, one
- * deadline per request, bounded by count and bytes.
+ * deadline and one way to reply per request, bounded by count and bytes.
  */
 import { assert } from "../protocol/errors.ts";
 import { CACHED_REPLY_BYTES_MAX, REQUEST_BYTES_MAX, REQUEST_COMMANDS_MAX } from "../protocol/limits.ts";
@@ -26,11 +26,12 @@ export class LaneQueue {
   #head = 0;
   #bytes = 0;
   #timeoutAt = Number.POSITIVE_INFINITY;
-  /** Recent size of a command's result, for lanes whose results are as large as the values they read. */
-  #resultBytes = 256;
+  /** Recent size of a command's result. */
+  #resultBytes: number;
 
   constructor(lane: Lane) {
     this.#lane = lane;
+    this.#resultBytes = lane === "write" ? WRITTEN_BYTES_MAX : 256;
   }
 
   get empty(): boolean {
@@ -48,7 +49,10 @@ export class LaneQueue {
     if (call.timeoutAt < this.#timeoutAt) this.#timeoutAt = call.timeoutAt;
   }
 
-  /** Learns how large results are, so that a bundle's result stays near 1 MiB. Grows at once, shrinks slowly. */
+  /**
+   * Learns how large results are, so that a bundle's result stays near 1 MiB, or, of writes, stays cached. Grows at once,
+   * shrinks slowly.
+   */
   observe(resultBytes: number): void {
     this.#resultBytes = Math.max(resultBytes, this.#resultBytes * 0.9);
   }
@@ -57,15 +61,12 @@ export class LaneQueue {
   take(): Call[] {
     const bundle: Call[] = [];
     let bytes = 0;
-    const countMax =
-      this.#lane === "write"
-        ? BUNDLE_COMMANDS_MAX
-        : Math.min(BUNDLE_COMMANDS_MAX, Math.max(4, Math.floor(READ_BUNDLE_BYTES_TARGET / this.#resultBytes)));
+    const countMax = this.#countMax;
     while (this.#head < this.#calls.length && bundle.length < countMax) {
       const call = this.#calls[this.#head] as Call;
       const size = call.command.length + 4;
       if (!call.done && bundle.length > 0) {
-        if (bytes + size > BUNDLE_BYTES_MAX || call.deadlineMs !== bundle[0]?.deadlineMs) break;
+        if (bytes + size > BUNDLE_BYTES_MAX || !alike(call, bundle[0])) break;
       }
       this.#head++;
       this.#bytes -= call.command.length;
@@ -109,6 +110,12 @@ export class LaneQueue {
     return calls;
   }
 
+  get #countMax(): number {
+    const write = this.#lane === "write";
+    const fitting = Math.floor((write ? CACHED_REPLY_BYTES_MAX : READ_BUNDLE_BYTES_TARGET) / this.#resultBytes);
+    return Math.min(BUNDLE_COMMANDS_MAX, Math.max(write ? 1 : 4, fitting));
+  }
+
   #shrink(): void {
     if (this.#head === this.#calls.length) {
       this.#calls = [];
@@ -119,4 +126,9 @@ export class LaneQueue {
       this.#head = 0;
     }
   }
+}
+
+/** May these travel in one request? It has one deadline, and one answer to who sends the result. */
+function alike(call: Call, first: Call | undefined): boolean {
+  return call.deadlineMs === first?.deadlineMs && call.everybody === first.everybody;
 }

@@ -1,4 +1,7 @@
-/** Opens a `Kv` on given ports: what `connect()` of Node and of browsers share, and what tests and simulators call. */
+/**
+ * Opens a connection on given ports: what `connectService()` and `connect()` of Node and of browsers share, and what tests and
+ * simulators call.
+ */
 import { type ClusterFile, clusterFileSchema, clusterOf, firstIssue } from "../protocol/cluster.ts";
 import type { Crypto } from "../protocol/crypto/contract.ts";
 import { QuorateError } from "../protocol/errors.ts";
@@ -7,19 +10,16 @@ import { systemClock } from "./clock.ts";
 import { type Codec, utf8 } from "./codecs.ts";
 import { Kv } from "./kv.ts";
 import type { Clock, Transport } from "./ports.ts";
+import { ServiceProxy } from "./service-proxy.ts";
 import { Session } from "./session.ts";
 import { SessionNumbers } from "./session-numbers.ts";
 
-/** Options of `connect()` that do not depend on the platform. */
-export interface ConnectionOptions<T> {
-  /** How values become bytes; `utf8` by default. See `Kv.withCodec`. */
-  readonly codec?: Codec<T> | undefined;
+/** Options of `connectService()` that do not depend on the platform. */
+export interface ServiceConnectionOptions {
   /** Milliseconds each call waits for a quorum, connecting included; 5,000 by default. */
   readonly timeoutMs?: number | undefined;
   /** Sign every request (Ed25519). Done anyway when the cluster asks for it. */
   readonly signed?: boolean | undefined;
-  /** Order every read like a write. */
-  readonly orderedReads?: boolean | undefined;
   /** Gives up connecting. */
   readonly signal?: AbortSignal | undefined;
   /** Replaces the WebSocket transport. */
@@ -30,20 +30,29 @@ export interface ConnectionOptions<T> {
   readonly sessionNumbers?: SessionNumbers | undefined;
 }
 
+/** Options of `connect()` that do not depend on the platform. */
+export interface ConnectionOptions<T> extends ServiceConnectionOptions {
+  /** How values become bytes; `utf8` by default. See `Kv.withCodec`. */
+  readonly codec?: Codec<T> | undefined;
+  /** Order every read like a write. */
+  readonly orderedReads?: boolean | undefined;
+}
+
+/** Whom to talk to, as whom, and how. */
+export interface Ends {
+  readonly cluster: ClusterFile;
+  readonly identity: Identity;
+  readonly crypto: Crypto;
+  readonly transport: Transport;
+}
+
 const TIMEOUT_MS = 5_000;
 
 /** Never below the last session of this process. */
 const processNumbers = new SessionNumbers();
 
 /** @throws QuorateError CONFIG_INVALID, KEY_FILE_INVALID, INVALID_ARGUMENT, and as `Replicas.whenQuorumReady` */
-export async function open<T>(
-  options: ConnectionOptions<T> & {
-    readonly cluster: ClusterFile;
-    readonly identity: Identity;
-    readonly crypto: Crypto;
-    readonly transport: Transport;
-  },
-): Promise<Kv<T>> {
+export async function openService(options: ServiceConnectionOptions & Ends): Promise<ServiceProxy> {
   const { crypto, identity, transport, timeoutMs = TIMEOUT_MS, signal } = options;
   if (!(timeoutMs > 0)) throw new QuorateError("INVALID_ARGUMENT", "timeoutMs must be above 0");
   const parsed = clusterFileSchema.safeParse(options.cluster);
@@ -64,6 +73,11 @@ export async function open<T>(
     await session.close();
     throw error;
   }
+  return new ServiceProxy(session, { timeoutMs });
+}
+
+/** @throws QuorateError as `openService` */
+export async function open<T>(options: ConnectionOptions<T> & Ends): Promise<Kv<T>> {
   const codec = options.codec ?? (utf8 as Codec<unknown> as Codec<T>);
-  return new Kv(session, codec, { timeoutMs, orderedReads: options.orderedReads ?? false });
+  return new Kv(await openService(options), codec, { orderedReads: options.orderedReads ?? false });
 }

@@ -80,6 +80,7 @@ export class Sender {
       sentAt: now,
       proof: this.#credentials.prove(digest, this.signed),
       replier: this.#replicas.nextReplier(),
+      everybody: calls[0]?.everybody ?? false,
       attempts: 1,
       resendAt: now + (lane === "query" ? UNORDERED_MS_MAX : this.#retry.resendDelayMs(1)),
       timeoutAt: Number.POSITIVE_INFINITY,
@@ -100,7 +101,7 @@ export class Sender {
   transmit(entry: InFlight, only?: number): void {
     const retry = entry.attempts > 1 || only !== undefined;
     const keys = retry || !this.keysKnown ? this.#credentials.publicKeys : null;
-    const options = { view: this.#cluster.view, keys, everybody: retry };
+    const options = { view: this.#cluster.view, keys, everybody: retry || entry.everybody };
     const shared = sharedFrame(entry, options);
     const { connections } = this.#replicas;
     for (let position = 0; position < connections.length; position++) {

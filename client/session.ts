@@ -15,6 +15,7 @@ import { Engine } from "./engine.ts";
 import { interrupted } from "./failures.ts";
 import { COMMAND_BYTES_MAX } from "./lane-queue.ts";
 import type { Clock, Transport } from "./ports.ts";
+import type { ReplicaReply } from "./replica-reply.ts";
 import type { ReplicaState } from "./replicas.ts";
 import type { SessionNumbers } from "./session-numbers.ts";
 
@@ -41,6 +42,10 @@ export interface SubmitOptions extends WaitOptions {
   readonly deadlineMs?: number | undefined;
   /** Of a read: whether this result says that the bundle left no room for it. It is issued again then. */
   readonly crowdedOut?: ((result: Uint8Array) => boolean) | undefined;
+  /** Every replica sends a large result in full; else one does and the others send its digest. */
+  readonly everybody?: boolean | undefined;
+  /** Hears each replica's verified reply. */
+  readonly onReply?: ((reply: ReplicaReply) => void) | undefined;
 }
 
 export class Session {

@@ -49,7 +49,7 @@ function randomValue(bytes: number): Uint8Array {
 export function operationOn(kv: BytesKv, workload: Workload): Operation {
   if (workload.type === "noop") {
     const command = encodeCommand(sampleCommand(workload));
-    return () => kv.invoke(command, { ordered: true });
+    return () => kv.service.invokeOrderedHashed(command);
   }
   const { mix, valueBytes } = workload;
   const value = randomValue(valueBytes);

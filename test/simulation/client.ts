@@ -219,7 +219,10 @@ export class SimulatedClient {
     const ordered = !reads || scheduler.random.chance(workload.orderedReadShare);
     const bytes = encodeCommand(command);
     try {
-      const result = await kv.invoke(bytes, { ordered, timeoutMs });
+      const { service } = kv;
+      const result = await (ordered
+        ? service.invokeOrderedHashed(bytes, { timeoutMs })
+        : service.invokeUnorderedHashed(bytes, { timeoutMs }));
       this.#answered(call, bytes, result);
     } catch (error) {
       if (!(error instanceof QuorateError)) throw error;

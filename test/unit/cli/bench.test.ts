@@ -146,10 +146,10 @@ describe("the workload", () => {
     const command = sampleCommand(workload);
     expect(command).toMatchObject({ type: "noop", replyBytes: 4_096 });
     let sent: Uint8Array = new Uint8Array(0);
-    const invoke = async (bytes: Uint8Array): Promise<void> => {
+    const invokeOrderedHashed = async (bytes: Uint8Array): Promise<void> => {
       sent = bytes;
     };
-    const kv = { invoke } as unknown as BytesKv;
+    const kv = { service: { invokeOrderedHashed } } as unknown as BytesKv;
     await operationOn(kv, workload)();
     expect(decodeCommand(sent)).toMatchObject({ type: "noop", payload: Buffer.alloc(17), replyBytes: 4_096 });
     expect(resultBytesOf(workload)).toBeGreaterThan(4_096);

@@ -54,7 +54,7 @@ describe("writes", () => {
       [kv.put("a", "", { ifRevision: 2n ** 53n }), "INVALID_ARGUMENT"],
       [kv.put("a", "", { ifRevision: 1n, ifAbsent: true }), "INVALID_ARGUMENT"],
       [kv.put("a", "\udc00"), "INVALID_ARGUMENT"],
-      [kv.invoke(new Uint8Array(2 * 1024 * 1024), { ordered: true }), "REQUEST_TOO_LARGE"],
+      [kv.service.invokeOrdered(new Uint8Array(2 * 1024 * 1024)), "REQUEST_TOO_LARGE"],
       [kv.outcome({ session: 0, sequence: 1 }), "INVALID_ARGUMENT"],
     ] as const;
     for (const [promise, code] of wrong) expect(await errorOf(clock, promise)).toMatchObject({ code });
@@ -62,7 +62,7 @@ describe("writes", () => {
 
   test("a refusal by the service carries its code", async () => {
     const { clock, kv } = await connected();
-    const result = await answerOf(clock, kv.invoke(utf8Bytes("nonsense"), { ordered: true }));
+    const result = await answerOf(clock, kv.service.invokeOrdered(utf8Bytes("nonsense")));
     expect(result).toBeInstanceOf(Uint8Array);
   });
 });

@@ -60,7 +60,7 @@ describe("unordered reads", () => {
   test("a command that is no query is ordered", async () => {
     const { clock, kv } = await connected();
     const put = encodeCommand({ type: "put", key: utf8("a"), value: utf8("1"), ifRevision: null });
-    await answerOf(clock, kv.invoke(put, { ordered: false }));
+    await answerOf(clock, kv.service.invokeUnordered(put));
     expect((await answerOf(clock, kv.get("a")))?.value).toBe("1");
   });
 
