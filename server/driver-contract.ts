@@ -10,6 +10,7 @@ import type { ReplicaId } from "../protocol/view.ts";
 import type { Storage } from "../storage/contract.ts";
 import type { ConsensusOptions } from "./consensus/contract.ts";
 import type { Start } from "./consensus/restart.ts";
+import type { RequestHooks } from "./request-hooks.ts";
 import type { Executor } from "./service/executor.ts";
 import type { Verifier } from "./verifier.ts";
 
@@ -51,6 +52,7 @@ export interface ReplicaParts {
   readonly crypto: Crypto;
   readonly storage: Storage;
   readonly executor: Executor;
+  readonly hooks: RequestHooks;
   readonly start: Start;
   /** Below this instance the state is neither read nor vouched for (transfer/settled.ts); 0: it is right as it stands. */
   readonly settledFrom: number;

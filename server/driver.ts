@@ -60,11 +60,13 @@ export class Driver {
     this.authenticity = new Authenticity({ crypto, cluster, self, identity });
     this.#durableUpTo = start.lastDecided.instance;
     this.#readsFrom = Math.max(start.newest?.instance ?? 0, parts.settledFrom);
+    const { hooks } = parts;
     // A statement must be the administrators' too, or a liar could fill batches with signatures to be verified in execution.
-    const authenticate: Authenticate = (request, envelope) =>
+    const authenticate: Authenticate = hooks.authenticating((request, envelope) =>
       request.kind === "administer" && !executor.proven(request)
         ? "unproven"
-        : this.authenticity.authenticate(request, envelope);
+        : this.authenticity.authenticate(request, envelope),
+    );
     const signer = crypto.signer(identity.signSeed);
     const settled = (request: Request): boolean => executor.lookup(request) !== null;
     this.#core = new Core({ view: cluster.view, self, crypto, signer, authenticate, settled, options }, start);
@@ -93,6 +95,8 @@ export class Driver {
         accepting: () => !this.#draining,
         answersReads: () => executor.applied.instance >= this.#readsFrom && this.#core.current,
         lookup: (request) => (executor.applied.instance < parts.settledFrom ? null : executor.lookup(request)),
+        leaves: (reply) => hooks.leaves(reply, { repeated: true }),
+        refusal: (request) => hooks.refusal(request),
         query: (request) => executor.query(request),
         room: (request) =>
           request.kind === "administer"
@@ -423,6 +427,7 @@ export class Driver {
   }
 
   #reply(reply: OrderedReply): void {
+    if (!this.#parts.hooks.leaves(reply, { repeated: false })) return;
     const { client, session, key } = reply.request;
     const connection = this.#gateway?.connectionOf(client, session);
     if (!connection) return;

@@ -20,7 +20,8 @@ import { Driver } from "./driver.ts";
 import type { Alarm, Clock, DriverLogger, DriverObserver, Ending } from "./driver-contract.ts";
 import type { ClientConnection, Gateway, Links } from "./network/contract.ts";
 import { recover } from "./recover.ts";
-import type { Service, ServiceState } from "./service/contract.ts";
+import { RequestHooks } from "./request-hooks.ts";
+import type { ServiceFactory } from "./service/contract.ts";
 import type { Executor } from "./service/executor.ts";
 import { memoryOf } from "./transfer/memory.ts";
 import { Transfer, type TransferProgress } from "./transfer/transfer.ts";
@@ -51,7 +52,9 @@ export interface HostParts {
   readonly openStorage: (options: Parameters<OpenStorage>[0]["founding"]) => Promise<Storage>;
   readonly openLinks: (listener: LinkListener) => Promise<Links>;
   readonly openGateway: (listener: GatewayListener) => Promise<Gateway>;
-  readonly service: (state: ServiceState) => Service;
+  readonly service: ServiceFactory;
+  /** None: every authentic request is taken, every reply leaves. */
+  readonly hooks?: RequestHooks;
   readonly options: ConsensusOptions;
   readonly checkpointPeriod: number;
   readonly clock: Clock;
@@ -364,6 +367,7 @@ export class Host {
       logger.warn({ ...start.forgotten }, "the journal was lost: this replica votes when it knows how far");
     const { checkpointPeriod } = this.#parts;
     const replica = new Driver({
+      hooks: this.#parts.hooks ?? new RequestHooks({ logger }),
       cluster,
       self,
       identity,

@@ -23,6 +23,10 @@ export interface IntakePort {
   answersReads(): boolean;
   /** An answer that needs no ordering, or null. */
   lookup(request: Request): OrderedReply | null;
+  /** May this answer, given again, leave? */
+  leaves(reply: OrderedReply): boolean;
+  /** Why the application does not want it ordered, or null. */
+  refusal(request: Request): string | null;
   query(request: Request): { readonly result: Uint8Array; readonly revision: number } | null;
   /** Would it add to the state while the disk is below its reserve? */
   refusesGrowth(request: Request): boolean;
@@ -107,7 +111,12 @@ export class Intake {
     const known = this.#port.lookup(request);
     if (known) {
       this.counts.repeated++;
-      this.reply(connection, known, envelope.replier);
+      if (this.#port.leaves(known)) this.reply(connection, known, envelope.replier);
+      return;
+    }
+    const refusal = this.#port.refusal(request);
+    if (refusal !== null) {
+      this.#refuse(connection, request, refusal);
       return;
     }
     if (this.#port.refusesGrowth(request)) {

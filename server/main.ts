@@ -7,8 +7,9 @@
 import { Command, CommanderError } from "commander";
 import { QuorateError } from "../protocol/errors.ts";
 import { loadServerConfig } from "./config.ts";
-import { openLogger } from "./logger.ts";
-import { startServer, VERSION } from "./server.ts";
+import { serve } from "./library.ts";
+import { VERSION } from "./server.ts";
+import { kvService } from "./service/kv-service.ts";
 
 const EXIT_FAILED = 1;
 const EXIT_USAGE = 2;
@@ -22,36 +23,9 @@ function complain(error: unknown): number {
   return EXIT_FAILED;
 }
 
-async function serve(options: { config: string; logLevel?: string }): Promise<number> {
+async function run(options: { config: string; logLevel?: string }): Promise<number> {
   const flags = options.logLevel === undefined ? {} : { logLevel: options.logLevel };
-  const config = loadServerConfig(options.config, { flags });
-  const logger = openLogger({ level: config.logLevel, replica: config.replica });
-  const stopping = new Promise<string>((resolve) => {
-    let asked = false;
-    const ask = (signal: string): void => {
-      if (asked) process.exit(EXIT_FAILED);
-      asked = true;
-      resolve(signal);
-    };
-    process.on("SIGTERM", () => ask("SIGTERM"));
-    process.on("SIGINT", () => ask("SIGINT"));
-    if (process.env.QUORATE_STOP_ON_STDIN_END === "1") {
-      process.stdin.on("end", () => resolve("stdin")).on("error", () => resolve("stdin"));
-      process.stdin.resume();
-    }
-  });
-  const server = await startServer(config, logger);
-  const { clients, peers, http } = server.addresses;
-  process.stdout.write(`ready replica=${config.replica} clients=${clients} peers=${peers} http=${http}\n`);
-  const ended = await Promise.race([stopping, server.failed.then((error) => ({ error }))]);
-  if (typeof ended !== "string") {
-    logger.error({ error: String(ended.error) }, "halted: this replica can no longer keep its promises");
-    return complain(ended.error) && EXIT_FAILED;
-  }
-  logger.info({ signal: ended }, "stopping");
-  await server.stop();
-  logger.info({}, "stopped");
-  return 0;
+  return await serve({ config: loadServerConfig(options.config, { flags }), service: kvService });
 }
 
 function program(done: (code: number) => void): Command {
@@ -69,7 +43,7 @@ Examples:
   kv-server --config .kv/replica-0/node.yaml
   kv-server config validate --config .kv/replica-0/node.yaml`,
     )
-    .action(async (options: { config: string; logLevel?: string }) => done(await serve(options)));
+    .action(async (options: { config: string; logLevel?: string }) => done(await run(options)));
   return command;
 }
 

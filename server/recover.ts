@@ -12,7 +12,7 @@ import type { Certificate } from "../protocol/messages.ts";
 import type { View } from "../protocol/view.ts";
 import type { InstanceRecord, Storage } from "../storage/contract.ts";
 import { decidedInstance, type Position, type Start, startOf } from "./consensus/restart.ts";
-import type { Service, ServiceState } from "./service/contract.ts";
+import type { ServiceFactory } from "./service/contract.ts";
 import { Executor, foundingOf } from "./service/executor.ts";
 import { settledFrom } from "./transfer/settled.ts";
 
@@ -31,7 +31,7 @@ export async function recover(options: {
   crypto: Crypto;
   cluster: Cluster;
   storage: Storage;
-  service: (state: ServiceState) => Service;
+  service: ServiceFactory;
 }): Promise<Recovered> {
   const { crypto, cluster, storage, service } = options;
   const { journal, state } = storage;

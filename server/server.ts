@@ -1,6 +1,6 @@
 /**
- * One replica with all its real parts: its host, links, gateway and admin HTTP, faults counted and logged. `kv-server` is a
- * command line around it.
+ * One replica with all its real parts: its host, links, gateway and admin HTTP, faults counted and logged. `library.ts` is its
+ * public face.
  */
 import { existsSync, readFileSync } from "node:fs";
 import { statfs } from "node:fs/promises";
@@ -25,8 +25,9 @@ import { FaultLog } from "./network/fault-log.ts";
 import { type GatewayOptions, openGateway } from "./network/gateway.ts";
 import { Metrics } from "./network/metrics.ts";
 import { openTcpLinks, type TcpLinksOptions } from "./network/tcp-links.ts";
-import type { Service, ServiceState } from "./service/contract.ts";
-import { KvService } from "./service/kv-service.ts";
+import type { RequestHooks } from "./request-hooks.ts";
+import type { ServiceFactory } from "./service/contract.ts";
+import { kvService } from "./service/kv-service.ts";
 import { SnapshotAccess, type SnapshotSource } from "./snapshot/access.ts";
 import { SNAPSHOT_FILE } from "./snapshot/file.ts";
 import { foundFromSnapshot, needsFounding } from "./snapshot/founding.ts";
@@ -54,6 +55,7 @@ function packageBase(): string {
 
 export interface RunningServer {
   readonly host: Host;
+  readonly health: Health;
   readonly addresses: { readonly clients: string; readonly peers: string; readonly http: string };
   /** Resolves when this replica can no longer keep its promises. */
   readonly failed: Promise<unknown>;
@@ -61,14 +63,20 @@ export interface RunningServer {
   stop(): Promise<void>;
 }
 
-/** What a replica is made of that a caller may replace: another service, or parts that misbehave in a test. */
+/** What runs on a replica. */
+export interface Application {
+  readonly service: ServiceFactory;
+  /** None: every authentic request is taken, every reply leaves. */
+  readonly hooks?: RequestHooks;
+}
+
+/** What a replica is made of that a caller may replace with parts that misbehave in a test. */
 export interface ServerParts {
-  readonly service: (state: ServiceState) => Service;
   readonly openLinks: (options: TcpLinksOptions) => Promise<Links & { readonly port: number }>;
   readonly openGateway: (options: GatewayOptions) => Promise<Gateway>;
 }
 
-const REAL_PARTS: ServerParts = { service: (state) => new KvService(state), openLinks: openTcpLinks, openGateway };
+const REAL_PARTS: ServerParts = { openLinks: openTcpLinks, openGateway };
 
 interface Reporting {
   readonly faults: FaultLog;
@@ -83,13 +91,18 @@ interface Reporting {
 export async function startServer(
   config: ServerConfig,
   logger: DriverLogger,
+  application: Application,
   parts: Partial<ServerParts> = {},
 ): Promise<RunningServer> {
   const { cluster, replica: self, identity, listen, dataDir } = config;
   if (cluster.view.mode !== "bft") {
     throw new QuorateError("CONFIG_INVALID", "this release runs mode bft only; create the cluster with kv init");
   }
-  const { service, ...network } = { ...REAL_PARTS, ...parts };
+  if (cluster.origin && application.service !== kvService) {
+    const why = "only the key-value store can begin with a snapshot; create the cluster without --from-snapshot";
+    throw new QuorateError("CONFIG_INVALID", why);
+  }
+  const network = { ...REAL_PARTS, ...parts };
   const metrics = new Metrics();
   const count = (fault: Parameters<Metrics["countRejected"]>[0]): void => metrics.countRejected(fault);
   const faults = new FaultLog({ logger, count, now: () => performance.now() });
@@ -106,7 +119,7 @@ export async function startServer(
     openStorage: (founding) => openStorage({ directory: dataDir, founding }),
     openLinks: (listener) => network.openLinks(linksOptions(config, listener, reporting)),
     openGateway: (listener) => network.openGateway(gatewayOptions(config, listener, faults)),
-    service,
+    ...application,
     options: consensusOptions(config),
     checkpointPeriod: config.checkpointPeriod,
     clock: realClock,
@@ -149,6 +162,7 @@ export async function startServer(
     let stopping: Promise<void> | null = null;
     return {
       host,
+      health,
       failed,
       addresses: {
         clients: `ws://${listen.host}:${listen.clientPort}/`,

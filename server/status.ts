@@ -2,6 +2,7 @@
 import { bytesOf, hex } from "../protocol/bytes.ts";
 import type { ServerConfig } from "./config.ts";
 import type { Driver } from "./driver.ts";
+import type { Alarm } from "./driver-contract.ts";
 import type { Host, Stage } from "./host.ts";
 import type {
   AdminRoutes,
@@ -13,6 +14,7 @@ import type {
 import type { Links } from "./network/contract.ts";
 import type { Metrics } from "./network/metrics.ts";
 import type { SnapshotAccess } from "./snapshot/access.ts";
+import type { TransferProgress } from "./transfer/transfer.ts";
 
 /** Instances a replica may be behind what a correct peer claims and still call itself ready. */
 const READY_LAG_MAX = 1_000;
@@ -32,6 +34,35 @@ export interface PeerStatus {
   readonly decided: number | null;
   readonly abstainingUntil: number | null;
   readonly queuedBytes: number;
+}
+
+/** What a replica says about itself; an operator's `/status` has more. */
+export interface ReplicaStatus {
+  readonly replica: number;
+  readonly version: string;
+  /**
+   * "voting" in good times; else "recovering", "transferring", "catching up", "recalling", "forgotten", "synchronizing",
+   * "abstaining", "draining", "disk full" or "halted" (docs/operations.md).
+   */
+  readonly state: string;
+  readonly n: number;
+  readonly f: number;
+  readonly quorum: number;
+  readonly view: number;
+  readonly regency: number;
+  readonly leader: number;
+  /** The last decided and the last executed instance. */
+  readonly decided: number;
+  readonly executed: number;
+  /** Of the service: see `Service.revision`. */
+  readonly revision: string;
+  /** h(executed), in hexadecimal digits: equal on replicas that executed the same. */
+  readonly historyDigest: string;
+  readonly peers: readonly PeerStatus[];
+  /** How far a checkpoint that is fetched is. */
+  readonly recovery: TransferProgress | null;
+  /** What an operator should look at. */
+  readonly alarms: readonly Alarm[];
 }
 
 type Running = Extract<Stage, { type: "replica" }>;
@@ -126,11 +157,11 @@ export class Health implements AdminRoutes {
     });
   }
 
-  async status(): Promise<object> {
+  async status(): Promise<ReplicaStatus> {
     const { config, host, version } = this.#parts;
     const { n, f, quorum, mode, id: view } = config.cluster.view;
     const running = this.#running;
-    return {
+    const status = {
       replica: config.replica,
       version,
       pid: process.pid,
@@ -140,12 +171,13 @@ export class Health implements AdminRoutes {
       f,
       quorum,
       view,
-      ...(running ? await runningStatus(running) : { ...IDLE, state: stateOf(host.stage) }),
+      ...(running ? runningStatus(running) : { ...IDLE, state: stateOf(host.stage) }),
       peers: this.#peers(),
       recovery: host.transferProgress,
       alarms: host.alarms,
       disk: { ...(await host.diskUse()), low: host.diskLow },
     };
+    return status;
   }
 }
 
@@ -167,7 +199,7 @@ function stateOf(stage: Stage): string {
   return stage.type === "ended" ? "halted" : "recovering";
 }
 
-async function runningStatus({ replica, executor, gateway }: Running): Promise<object> {
+function runningStatus({ replica, executor, gateway }: Running) {
   const { regency, wantedRegency, leader, lastDecided, holding } = replica.core.state;
   const { pendingRequests, pendingBytes, bufferedMessages } = replica.core.state;
   return {

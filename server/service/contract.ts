@@ -1,6 +1,6 @@
 /**
- * The state machine contract: what a replicated service is given and must give back. Deterministic: nothing but state,
- * command and context may influence a result or a change (docs/protocol.md section 6, "Under the state root").
+ * The state machine contract: what a replicated service is given and must give back (docs/library.md). Deterministic: nothing
+ * but state, commands and context may influence a result or a change (docs/protocol.md section 6, "Under the state root").
  */
 import type { Digest } from "../../protocol/bytes.ts";
 
@@ -37,16 +37,48 @@ export interface ExecutionContext {
   readonly replyFull: boolean;
 }
 
-/** What BFT-SMaRt calls Executable: ordered commands execute, queries answer without changing anything. */
+/** One client's bundle of commands in a batch. */
+export interface OrderedRequest {
+  readonly client: Digest;
+  readonly commands: readonly Uint8Array[];
+}
+
+/** A decided batch as a service sees it: everything in it, in the order in which it will be executed. */
+export interface OrderedBatch {
+  readonly instance: number;
+  /** Agreed time. */
+  readonly timestampMs: number;
+  /** What was executed before, cancelled or too late is among them, and will not be executed. */
+  readonly requests: readonly OrderedRequest[];
+}
+
+/**
+ * A replicated service. Per batch: `beginBatch`, `execute` once per command that is executed, in order, `endBatch`. Whatever
+ * must survive is kept as entries of its `ServiceState`: they are written, checkpointed, transferred and compared by the
+ * library; `load` gives them back. What BFT-SMaRt calls BatchExecutable and Recoverable.
+ */
 export interface Service {
-  /** Rebuilds whatever the service keeps in memory (indexes) from stored entries, in key order, before anything else. */
+  /**
+   * Rebuilds whatever the service keeps in memory (indexes) from stored entries, in key order, before anything else.
+   * @throws Malformed when the service never stored such an entry
+   */
   load(key: string, value: Uint8Array): void;
+  /** The whole batch before any of it is executed: to look ahead, or for what is done once per batch. */
+  beginBatch?(batch: OrderedBatch): void;
   /** Executes one ordered command. Never throws for anything a client can send: a refusal is a result. */
   execute(command: Uint8Array, context: ExecutionContext): Uint8Array;
-  /** Answers one command against the last executed state, or null when it is no query. */
+  /** All of the batch is executed: the last moment to put what changed in memory into the state. */
+  endBatch?(): void;
+  /** Answers one command against the last executed state, or null when it is no query. Changes nothing. */
   query(command: Uint8Array): Uint8Array | null;
-  /** Would this command add to the state? Asked only while the disk is nearly full; malformed commands add nothing. */
-  grows(command: Uint8Array): boolean;
-  /** The store revision: what unordered answers name beside their result. */
-  readonly revision: number;
+  /**
+   * Would this command add to the state? Asked only while the disk is nearly full; malformed commands add nothing. Without it
+   * every ordered command is taken to do so.
+   */
+  grows?(command: Uint8Array): boolean;
+  /** What unordered answers name beside their result; without it the last executed instance. */
+  readonly revision?: number | undefined;
 }
+
+/** Makes a service on a state. Called for every life of a replica and every state that is verified: they share nothing. */
+export type ServiceFactory = (state: ServiceState) => Service;

@@ -19,7 +19,7 @@ import type { Request } from "../../protocol/request.ts";
 import { ADMINISTRATION_KEY, Administration, administrationRefused, statementOf } from "./administration.ts";
 import type { Answer, BatchPlace } from "./client-records.ts";
 import { CLIENT_TABLE_LIMITS, ClientTable, type ClientTableLimits } from "./client-table.ts";
-import type { Position, Service, ServiceState, StoredState } from "./contract.ts";
+import type { Position, Service, ServiceFactory, StoredState } from "./contract.ts";
 import { type Changes, ReplicatedState, SERVICE_SPACE, ServiceSpace } from "./state.ts";
 
 const MIB = 1024 * 1024;
@@ -51,7 +51,7 @@ export interface ExecutorOptions extends Founding {
   readonly stored: StoredState;
   /** Where the stored state stands. */
   readonly applied: Position;
-  readonly service: (state: ServiceState) => Service;
+  readonly service: ServiceFactory;
   /** Replicated constants; the protocol's unless a test says otherwise. */
   readonly limits?: Partial<Omit<ClientTableLimits, "maxClients">>;
 }
@@ -124,7 +124,7 @@ export class Executor {
   }
 
   get revision(): number {
-    return this.#service.revision;
+    return this.#service.revision ?? this.#applied.instance;
   }
 
   /** Clients in the replicated client table. */
@@ -142,12 +142,14 @@ export class Executor {
     const context: Context = { instance, timestampMs, client: "" as Digest, replyFull: false };
     const replies: OrderedReply[] = [];
     let roomBytes = BATCH_RESULTS_BYTES_MAX;
+    this.#beginBatch(batch);
     for (const request of requests) {
       const { status, instance: at, resultDigest, result } = this.#answer(request, place, context, roomBytes);
       if (result) roomBytes -= result.length;
       replies.push({ request, status, instance: at, resultDigest, result });
       place.index += 1;
     }
+    this.#service.endBatch?.();
     this.#applied = { instance, digest, timestampMs };
     return replies;
   }
@@ -185,7 +187,7 @@ export class Executor {
       bytes += result.length;
       results.push(result);
     }
-    return { result: encodeResults(results), revision: this.#service.revision };
+    return { result: encodeResults(results), revision: this.revision };
   }
 
   /** Is the statement of an `administer` request signed by the administrators in force? */
@@ -196,7 +198,7 @@ export class Executor {
 
   /** Would any command of this request add to the state? */
   grows(request: Request): boolean {
-    return request.kind === "ordered" && request.commands.some((command) => this.#service.grows(command));
+    return request.kind === "ordered" && request.commands.some((command) => this.#service.grows?.(command) ?? true);
   }
 
   /** Everything executed since the last group was taken, or null when nothing was. `changes` may be empty. */
@@ -211,6 +213,13 @@ export class Executor {
   /** The oldest group taken and not yet reported is on disk. */
   groupDurable(): void {
     this.#state.groupDurable();
+  }
+
+  /** Shows the service the batch, but for what is between the client table and a client. */
+  #beginBatch({ instance, timestampMs, requests }: Batch): void {
+    if (!this.#service.beginBatch) return;
+    const ordered = requests.filter(({ kind }) => kind === "ordered");
+    this.#service.beginBatch({ instance, timestampMs, requests: ordered });
   }
 
   #answer(request: Request, place: BatchPlace, context: Context, roomBytes: number): Answer {

@@ -24,7 +24,7 @@ import {
   REQUEST_BYTES_MAX,
   VALUE_BYTES_MAX,
 } from "../../protocol/limits.ts";
-import type { ExecutionContext, Service, ServiceState } from "./contract.ts";
+import type { ExecutionContext, Service, ServiceFactory, ServiceState } from "./contract.ts";
 import { OrderedIndex } from "./ordered-index.ts";
 
 const REVISION_KEY = "";
@@ -228,3 +228,6 @@ export class KvService implements Service {
     return this.#revision;
   }
 }
+
+/** The service of `kv-server`. */
+export const kvService: ServiceFactory = (state) => new KvService(state);

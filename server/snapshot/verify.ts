@@ -28,7 +28,7 @@ import {
 import { decodeMessage, imageHeaderSchema } from "../../protocol/messages.ts";
 import { memberOf } from "../../protocol/view.ts";
 import { Executor, foundingOf } from "../service/executor.ts";
-import { KvService } from "../service/kv-service.ts";
+import { kvService } from "../service/kv-service.ts";
 import { SERVICE_SPACE } from "../service/state.ts";
 import { type RootOfMember, rootsSchema, SnapshotReader, snapshotInvalid } from "./file.ts";
 import { provenBatches } from "./history-proof.ts";
@@ -198,7 +198,7 @@ class Replay {
       ...foundingOf(cluster),
       stored: state,
       applied: { instance, digest, timestampMs },
-      service: (space) => new KvService(space),
+      service: kvService,
     });
   }
 

@@ -15,7 +15,7 @@ import type { StagedChunk, StagedState, StateSnapshot, StateStore, Storage } fro
 import { ImageBuilder } from "../archive/image-builder.ts";
 import type { Clock } from "../driver-contract.ts";
 import type { ProvenBatch } from "../recovery/transfer-contract.ts";
-import type { Service, ServiceState } from "../service/contract.ts";
+import type { ServiceFactory } from "../service/contract.ts";
 import { Executor, foundingOf } from "../service/executor.ts";
 import { overlaid } from "./overlay.ts";
 import { noteSettled } from "./settled.ts";
@@ -28,7 +28,7 @@ export interface StagingOptions {
   readonly crypto: Crypto;
   readonly cluster: Cluster;
   readonly storage: Storage;
-  readonly service: (state: ServiceState) => Service;
+  readonly service: ServiceFactory;
   readonly clock: Clock;
 }
 

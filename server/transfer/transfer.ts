@@ -13,7 +13,7 @@ import type { Storage } from "../../storage/contract.ts";
 import type { Clock, DriverLogger } from "../driver-contract.ts";
 import { StateTransfer } from "../recovery/state-transfer.ts";
 import type { TransferEffect, TransferInput, TransferPhase } from "../recovery/transfer-contract.ts";
-import type { Service, ServiceState } from "../service/contract.ts";
+import type { ServiceFactory } from "../service/contract.ts";
 import type { Verifier } from "../verifier.ts";
 import { Pace } from "./pace.ts";
 import { type Outcome, Staging } from "./staging.ts";
@@ -26,7 +26,7 @@ export interface TransferParts {
   readonly self: ReplicaId;
   readonly crypto: Crypto;
   readonly storage: Storage;
-  readonly service: (state: ServiceState) => Service;
+  readonly service: ServiceFactory;
   readonly clock: Clock;
   readonly verifier: Verifier;
   readonly logger: DriverLogger;

@@ -29,6 +29,7 @@ import type { Links } from "../../server/network/contract.ts";
 import { openGateway } from "../../server/network/gateway.ts";
 import { openTcpLinks } from "../../server/network/tcp-links.ts";
 import { type RunningServer, type ServerParts, startServer } from "../../server/server.ts";
+import { kvService } from "../../server/service/kv-service.ts";
 import { WrappedLinks } from "./wrapped-links.ts";
 
 const WAYS = ["silent", "equivocating", "voting-twice", "censoring", "slow", "garbage"] as const;
@@ -217,6 +218,7 @@ process.on("SIGUSR2", () => {
 server = await startServer(
   config,
   logger,
+  { service: kvService },
   partsOf(() => conduct),
 );
 const stop = async (): Promise<void> => {

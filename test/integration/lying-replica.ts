@@ -25,8 +25,8 @@ import type { ClientConnection, Gateway, Links } from "../../server/network/cont
 import { type GatewayOptions, openGateway } from "../../server/network/gateway.ts";
 import { openTcpLinks, type TcpLinksOptions } from "../../server/network/tcp-links.ts";
 import { type ServerParts, startServer } from "../../server/server.ts";
-import type { ExecutionContext, Service, ServiceState } from "../../server/service/contract.ts";
-import { KvService } from "../../server/service/kv-service.ts";
+import type { ExecutionContext, Service, ServiceFactory, ServiceState } from "../../server/service/contract.ts";
+import { KvService, kvService } from "../../server/service/kv-service.ts";
 import { DONOR_WAYS, type DonorWay, openLyingDonorLinks } from "./lying-donor.ts";
 import { WrappedLinks } from "./wrapped-links.ts";
 
@@ -257,7 +257,6 @@ function partsOf(config: ServerConfig, lies: Lies, donorWay: string): Partial<Se
     new LyingLinks(await openTcpLinks(options), config, lies);
   return {
     openLinks,
-    ...(lies.has("results") ? { service: (state: ServiceState) => new LyingService(state) } : {}),
     ...(lies.has("replies") ? { openGateway: openLyingGateway } : {}),
   };
 }
@@ -274,11 +273,9 @@ const { values } = parseArgs({
 });
 const config = loadServerConfig(values.config ?? "", { env: {} });
 const logger = openLogger({ level: config.logLevel, replica: config.replica });
-const server = await startServer(
-  config,
-  logger,
-  partsOf(config, liesOf(values.lies ?? USUAL.join(",")), values["donor-way"]),
-);
+const lies = liesOf(values.lies ?? USUAL.join(","));
+const service: ServiceFactory = lies.has("results") ? (state) => new LyingService(state) : kvService;
+const server = await startServer(config, logger, { service }, partsOf(config, lies, values["donor-way"]));
 const stop = async (): Promise<void> => {
   await server.stop();
   process.exit(0);

@@ -14,10 +14,16 @@
  */
 import { type Digest, hex, latin1, sameBytes } from "../../../protocol/bytes.ts";
 import { type Command, decodeCommand, decodeResult, type Result } from "../../../protocol/commands.ts";
-import type { Service } from "../../../server/service/contract.ts";
 import { Violation } from "../contract.ts";
 import type { Acknowledged, RunObserver } from "./events.ts";
-import { type DecidedInstance, type ExecutedCommand, mutationOf, Replay, type ReplayOptions } from "./replay.ts";
+import {
+  type DecidedInstance,
+  type ExecutedCommand,
+  mutationOf,
+  Replay,
+  type ReplayOptions,
+  type RevisedService,
+} from "./replay.ts";
 
 /** A key begins or ceases to be there, or gets a new value. */
 interface Change {
@@ -93,7 +99,7 @@ class LogIndex {
     }
   }
 
-  before(service: Service): void {
+  before(service: RevisedService): void {
     const reads = this.#reads.get(service.revision);
     if (!reads) return;
     this.#reads.delete(service.revision);
@@ -119,7 +125,7 @@ class LogIndex {
   }
 
   /** The log has been replayed: what is left must hold in its last state, or never. */
-  finish(service: Service): void {
+  finish(service: RevisedService): void {
     this.before(service);
     this.#last = service.revision;
     for (const [revision, [call]] of this.#reads) {

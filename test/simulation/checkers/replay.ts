@@ -15,6 +15,12 @@ import { KvService } from "../../../server/service/kv-service.ts";
 /** Groups are taken this often, so that what the executor remembers for the disk stays small. */
 const INSTANCES_PER_GROUP = 64;
 
+/** A service whose every mutation raises a revision, as the key-value store's does. */
+export interface RevisedService extends Service {
+  readonly revision: number;
+  grows(command: Uint8Array): boolean;
+}
+
 export interface ReplayOptions {
   readonly crypto: Crypto;
   readonly cluster: Digest;
@@ -24,7 +30,7 @@ export interface ReplayOptions {
   /** Default: everybody may do everything, nobody administers. */
   readonly founding?: Pick<Founding, "clients" | "administrators">;
   readonly limits?: Partial<Omit<ClientTableLimits, "maxClients">>;
-  readonly service?: (state: ServiceState) => Service;
+  readonly service?: (state: ServiceState) => RevisedService;
 }
 
 export interface DecidedInstance {
@@ -54,7 +60,7 @@ export interface ReplayedRequest {
 
 export interface ReplayListener {
   /** Before a command runs: the state is still the one at `service.revision`. */
-  before?(service: Service): void;
+  before?(service: RevisedService): void;
   replayed?(request: ReplayedRequest): void;
 }
 
@@ -66,13 +72,13 @@ export class Replay {
   readonly #waiting = new Map<number, DecidedInstance>();
   /** What ran in the current batch, by the command's own bytes in its request. */
   #ran = new Map<Uint8Array, ExecutedCommand>();
-  readonly #service: Service;
+  readonly #service: RevisedService;
 
   constructor(options: ReplayOptions) {
     const { crypto, cluster, genesis, maxClients, limits = {} } = options;
     const { founding = { clients: "open", administrators: { keys: [], threshold: 1 } } } = options;
-    const create = options.service ?? ((state: ServiceState): Service => new KvService(state));
-    let inner: Service | undefined;
+    const create = options.service ?? ((state: ServiceState): RevisedService => new KvService(state));
+    let inner: RevisedService | undefined;
     this.#executor = new Executor({
       crypto,
       cluster,
@@ -100,7 +106,7 @@ export class Replay {
   }
 
   /** The service as the log leaves it. */
-  get service(): Service {
+  get service(): RevisedService {
     return this.#service;
   }
 
@@ -129,7 +135,7 @@ export class Replay {
     if (instance % INSTANCES_PER_GROUP === 0) this.#writeGroup();
   }
 
-  #spyOn(inner: Service): Service {
+  #spyOn(inner: RevisedService): RevisedService {
     return {
       load: (key, value) => inner.load(key, value),
       query: (command) => inner.query(command),

@@ -12,7 +12,7 @@ import {
 } from "../../../protocol/commands.ts";
 import { nodeCrypto } from "../../../protocol/crypto/node.ts";
 import { decodeRequest, encodeRequest, encodeResolve, type Request } from "../../../protocol/request.ts";
-import type { Service, ServiceState } from "../../../server/service/contract.ts";
+import type { ServiceState } from "../../../server/service/contract.ts";
 import { Executor, type ExecutorOptions, type Founding, type OrderedReply } from "../../../server/service/executor.ts";
 import { KvService } from "../../../server/service/kv-service.ts";
 
@@ -59,7 +59,7 @@ export function resolve(target: { session?: number; sequence: number }, options:
   return request({ sequence: 900_000, ...options, kind: "resolve", commands });
 }
 
-export const kv = (state: ServiceState): Service => new KvService(state);
+export const kv = (state: ServiceState): KvService => new KvService(state);
 
 export type BenchOptions = Partial<ExecutorOptions> & { store?: StoredMap };
 
