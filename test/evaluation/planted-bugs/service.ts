@@ -78,4 +78,43 @@ export const SERVICE_BUGS: readonly Mutation[] = [
     ],
     suite: "world",
   },
+  {
+    name: "refused-request-proposed",
+    rule: "4.2: what a replica's request verifier refuses does not get into its queue from its client",
+    changes: [
+      {
+        file: "server/intake.ts",
+        find: "const refusal = this.#port.refusal(request);",
+        replace: "const refusal: string | null = null;",
+      },
+    ],
+    suite: "unit",
+    tests: ["test/integration/library.test.ts"],
+  },
+  {
+    name: "refused-request-approved",
+    rule: "4.2: a proposed request that the request verifier refuses is not proven here",
+    changes: [
+      {
+        file: "server/request-hooks.ts",
+        find: 'return verdict !== "unproven" && this.refusal(request) !== null ? "unproven" : verdict;',
+        replace: "return verdict;",
+      },
+    ],
+    suite: "unit",
+    tests: ["test/integration/library.test.ts"],
+  },
+  {
+    name: "snapshot-without-its-end",
+    rule: "6: a service's state in memory is installed whole or not at all",
+    changes: [
+      {
+        file: "server/service/snapshotted.ts",
+        find: "if (this.#length === 0) return;",
+        replace: "if (this.#length >= 0) return;",
+      },
+    ],
+    suite: "unit",
+    tests: ["test/unit/service/hooks.test.ts"],
+  },
 ];

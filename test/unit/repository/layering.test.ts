@@ -5,7 +5,7 @@ import { dirname, join, normalize, relative } from "node:path";
 import { describe, expect, it } from "vitest";
 
 const root = join(import.meta.dirname, "../../..");
-const rooms = ["protocol", "storage", "client", "cli", "server", "test"];
+const rooms = ["protocol", "storage", "client", "cli", "server", "examples", "test"];
 
 function sources(directory: string): string[] {
   return readdirSync(join(root, directory), { recursive: true, withFileTypes: true })
@@ -64,6 +64,16 @@ describe("layering", () => {
 
   it("every import stays within its room's rights", () => {
     expect([...files].flatMap(([file, text]) => violations(text, file))).toEqual([]);
+  });
+
+  it("examples use the package as others do: by what it exports, and Node", () => {
+    const used = [...files]
+      .filter(([file]) => file.startsWith("examples/"))
+      .flatMap(([file, text]) => imports(text).map((specifier) => `${file} imports ${specifier}`));
+    expect(used.length).toBeGreaterThan(3);
+    expect(
+      used.filter((line) => !/ imports (?:quorate\/(?:client|server)|node:[a-z]+|\.\/[a-z-]+\.ts)$/.test(line)),
+    ).toEqual([]);
   });
 
   it("no import cycles", () => {
