@@ -1,25 +1,45 @@
 /** `quorate/server` in one process: four replicas of the example's counter, request verifiers and repliers (docs/library.md). */
 import { join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
+import { writeCluster } from "../../cli/local/write-cluster.ts";
 import { connectService, newIdentity, type ReplicaReply, type ServiceProxy } from "../../client/index.ts";
 import { Counter } from "../../examples/counter/counter.ts";
 import { textOf, utf8 } from "../../protocol/bytes.ts";
-import { Replica, type ReplicaOptions, type ReplyToSend } from "../../server/index.ts";
-import { TestCluster, until } from "./cluster.ts";
+import {
+  loadServerConfig,
+  Replica,
+  type ReplicaOptions,
+  type ReplyToSend,
+  type ServerConfig,
+} from "../../server/index.ts";
+import { freeBasePort, temporaryFolder, until } from "./cluster.ts";
 
 const SILENT = { info: () => undefined, warn: () => undefined, error: () => undefined };
 /** Patient enough for a machine with other things to do; a request that waits for FORWARDs still gets them soon. */
-const settings = { requestTimeoutMs: 2_000 };
+const REQUEST_TIMEOUT_MS = 2_000;
 
 type Hooks = Pick<ReplicaOptions, "verifier" | "replier" | "logger">;
 
+interface Running {
+  readonly directory: string;
+  readonly replicas: readonly Replica[];
+}
+
+function configOf(directory: string, id: number): ServerConfig {
+  const config = loadServerConfig(join(directory, `replica-${id}`, "node.yaml"), { env: {} });
+  return { ...config, requestTimeoutMs: REQUEST_TIMEOUT_MS };
+}
+
 /** Replicas of the counter, each with hooks of its own. */
-async function started(hooksOf: (id: number) => Hooks, ids: readonly number[] = [0, 1, 2, 3]) {
-  const cluster = await TestCluster.create({ settings });
+async function started(hooksOf: (id: number) => Hooks, ids: readonly number[] = [0, 1, 2, 3]): Promise<Running> {
+  const directory = join(temporaryFolder(), "cluster");
+  const basePort = await freeBasePort(4);
+  const open = { clients: "open", signedRequests: false } as const;
+  await writeCluster({ directory, replicas: 4, hosts: ["127.0.0.1"], basePort, ...open });
   const replicas = await Promise.all(
     ids.map((id) =>
       Replica.start({
-        config: join(cluster.home(id), "node.yaml"),
+        config: configOf(directory, id),
         service: (state) => new Counter(state),
         logger: SILENT,
         ...hooksOf(id),
@@ -29,11 +49,11 @@ async function started(hooksOf: (id: number) => Hooks, ids: readonly number[] = 
   onTestFinished(async () => {
     await Promise.all(replicas.map((replica) => replica.stop()));
   });
-  return { cluster, replicas };
+  return { directory, replicas };
 }
 
-async function connected({ cluster }: { cluster: TestCluster }): Promise<ServiceProxy> {
-  const options = { cluster: cluster.clusterPath, identity: newIdentity(), timeoutMs: 30_000 };
+async function connected({ directory }: Running): Promise<ServiceProxy> {
+  const options = { cluster: join(directory, "cluster.json"), identity: newIdentity(), timeoutMs: 30_000 };
   const proxy = await connectService(options);
   onTestFinished(() => proxy.close());
   return proxy;
@@ -162,9 +182,8 @@ test("a replier hears of every execution, whoever replies, and keeps a reply fro
 });
 
 test("a cluster that begins with a snapshot of the key-value store runs no other service", async () => {
-  const { cluster } = await started(() => ({}), []);
-  const { loadServerConfig } = await import("../../server/index.ts");
-  const config = loadServerConfig(join(cluster.home(0), "node.yaml"));
+  const { directory } = await started(() => ({}), []);
+  const config = configOf(directory, 0);
   const origin = { clusterId: "00".repeat(32), snapshot: "00".repeat(32), revisionOffset: 0 } as never;
   const founded = { ...config, cluster: { ...config.cluster, origin } };
   const start = Replica.start({ config: founded, service: (state) => new Counter(state), logger: SILENT });

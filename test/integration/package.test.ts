@@ -6,6 +6,7 @@ import { beforeAll, expect, test } from "vitest";
 import { temporaryFolder } from "./cluster.ts";
 import { compiled, type Ended, run } from "./programs.ts";
 
+const COMPILE_MS_MAX = 240_000;
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const tsc = pathToFileURL(join(root, "node_modules/typescript/bin/tsc"));
 
@@ -24,41 +25,54 @@ const invoke = (proxy: ServiceProxy): OrderedInvocation => proxy.invokeOrderedAs
 console.log(started, [connectService, invoke, newIdentity, serve, snapshotted, Replica.start].every((one) => typeof one === "function"));
 `;
 
+/** The TypeScript blocks of docs/library.md. */
+function documented(): string[] {
+  const text = readFileSync(join(root, "docs/library.md"), "utf8");
+  return [...text.matchAll(/^```ts\n(.*?)^```$/gms)].map(([, code = ""]) => code);
+}
+
 /** A project that has the package among its modules, and nothing else of this repository. */
-function project(program: string): string {
+function project(programs: readonly string[], { skipLibCheck }: { skipLibCheck: boolean }): string {
   const folder = temporaryFolder();
+  const names = programs.map((_, index) => `program${index}.ts`);
   mkdirSync(join(folder, "node_modules"));
   symlinkSync(root, join(folder, "node_modules/quorate"));
   mkdirSync(join(folder, "node_modules/@types"));
   symlinkSync(join(root, "node_modules/@types/node"), join(folder, "node_modules/@types/node"));
-  const options = { target: "ES2023", module: "NodeNext", strict: true, types: ["node"], skipLibCheck: false };
+  const options = { target: "ES2023", module: "NodeNext", strict: true, types: ["node"], skipLibCheck };
   writeFileSync(join(folder, "package.json"), JSON.stringify({ type: "module" }));
-  writeFileSync(join(folder, "tsconfig.json"), JSON.stringify({ compilerOptions: options, files: ["main.ts"] }));
-  writeFileSync(join(folder, "main.ts"), program);
+  writeFileSync(join(folder, "tsconfig.json"), JSON.stringify({ compilerOptions: options, files: names }));
+  programs.forEach((program, index) => {
+    writeFileSync(join(folder, names[index] as string), program);
+  });
   return folder;
 }
 
-const compile = (folder: string): Promise<Ended> => run(tsc, ["-p", folder], { cwd: folder, timeoutMs: 110_000 });
+const compile = (folder: string): Promise<Ended> =>
+  run(tsc, ["-p", folder], { cwd: folder, timeoutMs: COMPILE_MS_MAX });
 
 beforeAll(() => {
   compiled("server/main");
 });
 
-test("a project that imports the package is typed, compiles and runs", async () => {
-  const folder = project(PROGRAM);
+test("a project that imports the package is typed, compiles and runs; the examples of docs/library.md compile, too", async () => {
+  const examples = documented();
+  expect(examples).toHaveLength(2);
+  const folder = project([PROGRAM, ...examples], { skipLibCheck: false });
   expect(await compile(folder)).toMatchObject({ code: 0, stdout: "" });
-  const { code, stdout, stderr } = await run(pathToFileURL(join(folder, "main.js")), [], { cwd: folder });
+  const { code, stdout, stderr } = await run(pathToFileURL(join(folder, "program0.js")), [], { cwd: folder });
   expect({ code, stdout, stderr }).toEqual({ code: 0, stdout: "null true\n", stderr: "" });
-});
+}, 300_000);
 
 test("the types refuse a service that is none: the check above can fail", async () => {
   const folder = project(
-    PROGRAM.replace("execute(command: Uint8Array): Uint8Array", "execute(command: string): string"),
+    [PROGRAM.replace("execute(command: Uint8Array): Uint8Array", "execute(command: string): string")],
+    { skipLibCheck: true },
   );
   const { code, stdout } = await compile(folder);
   expect(code).not.toBe(0);
   expect(stdout).toContain("Echo");
-});
+}, 300_000);
 
 test("every file that package.json exports is built, and is in the package", async () => {
   const { exports } = JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as { exports: object };

@@ -9,7 +9,18 @@ import { changed, type Mutation } from "./mutation.ts";
 
 const ROOT = join(import.meta.dirname, "../../..");
 /** What hunting needs. */
-const PARTS = ["protocol", "storage", "client", "server", "test", "package.json", "tsconfig.json", "vitest.config.ts"];
+const PARTS = [
+  "protocol",
+  "storage",
+  "client",
+  "server",
+  "cli",
+  "examples",
+  "test",
+  "package.json",
+  "tsconfig.json",
+  "vitest.config.ts",
+];
 
 export class Tree {
   readonly directory = mkdtempSync(join(tmpdir(), "quorate-planted-"));
