@@ -13,6 +13,7 @@ import type { Driver } from "../../server/driver.ts";
 import type { Clock } from "../../server/driver-contract.ts";
 import { type GatewayListener, Host, type LinkListener } from "../../server/host.ts";
 import type { Gateway, Links } from "../../server/network/contract.ts";
+import { RequestHooks, type RequestToVerify } from "../../server/request-hooks.ts";
 import type { Executor } from "../../server/service/executor.ts";
 import type { Storage } from "../../storage/contract.ts";
 import type { Attacker, Outgoing } from "./contract.ts";
@@ -49,6 +50,8 @@ export interface MachineParts {
   readonly gateways: GatewayHub;
   readonly options: ConsensusOptions;
   readonly checkpointPeriod: number;
+  /** Its request verifier refuses one request in four. */
+  readonly picky: boolean;
   readonly watcher: MachineWatcher;
 }
 
@@ -58,6 +61,7 @@ export const HEALTHY_DISK_US = { min: 50, max: 2_000 };
 const VERIFY_US = { min: 50, max: 1_500 };
 const DEFER_US = { min: 5, max: 150 };
 const TIMER_SLACK_US = 1_000;
+const REFUSED_ONE_IN = 4;
 const ATTACKER_IDLE_US = 50_000;
 
 type State = "down" | "starting" | "up" | "stopping";
@@ -140,8 +144,13 @@ export class Machine {
   }
 
   async #boot(process: number): Promise<void> {
-    const { cluster, crypto, options, checkpointPeriod, watcher, trace } = this.parts;
+    const { cluster, crypto, options, checkpointPeriod, picky, watcher, trace } = this.parts;
     const { self } = this;
+    const logger = {
+      info: (detail: object, message: string) => this.#log(process, message, detail),
+      warn: (detail: object, message: string) => this.#log(process, message, detail),
+      error: (detail: object, message: string) => this.#log(process, message, detail),
+    };
     const host = new Host({
       cluster,
       self,
@@ -158,11 +167,8 @@ export class Machine {
       checkpointPeriod,
       clock: this.#clock(process),
       verifier: (checks, then) => this.#verify(process, checks, then),
-      logger: {
-        info: (detail, message) => this.#log(process, message, detail),
-        warn: (detail, message) => this.#log(process, message, detail),
-        error: (detail, message) => this.#log(process, message, detail),
-      },
+      logger,
+      hooks: new RequestHooks({ logger, verifier: picky ? (request) => this.#refusal(request) : undefined }),
       hasSpace: async () => !this.disk.full,
       fatal: (error) => this.#failed(process, error),
       observer: {
@@ -187,7 +193,14 @@ export class Machine {
     if (this.attacker) this.#every(process, ATTACKER_IDLE_US, () => this.#post(this.#idle()));
   }
 
-  #log(process: number, message: string, detail: Readonly<Record<string, unknown>>): void {
+  /** Of the same request always the same. */
+  #refusal({ session, sequence }: RequestToVerify): string | null {
+    if ((session + sequence) % REFUSED_ONE_IN !== 0) return null;
+    this.parts.trace.count("refused by a picky replica");
+    return "PICKY";
+  }
+
+  #log(process: number, message: string, detail: object): void {
     if (process !== this.#process) return;
     this.parts.trace.count(`log: ${message.split(":")[0]}`);
     const { trace } = this.parts;

@@ -2,6 +2,7 @@
  * What one seed stands for: sizes, tunables, workload, and the swarm of faults, each kind enabled or not and with a rate
  * of its own. Runs in which few kinds are enabled find what a mix of everything hides.
  */
+import type { ReplicaId } from "../../protocol/view.ts";
 import type { ConsensusOptions } from "../../server/consensus/contract.ts";
 import type { Workload } from "./client.ts";
 import { CALM, type Profile } from "./network.ts";
@@ -59,6 +60,8 @@ export interface Plan {
   readonly mallory: boolean;
   /** Correct replicas that stay dead in the liveness phase, if so many of the f are left. */
   readonly deadAtLast: number;
+  /** The replica whose request verifier refuses some of what all others take. */
+  readonly picky: ReplicaId | null;
 }
 
 const SECOND_US = 1_000_000;
@@ -95,6 +98,7 @@ export function drawPlan(seed: number): Plan {
     byzantine: random.chance(0.5) ? 1 + random.below(f) : 0,
     deadAtLast: random.below(f + 1),
     mallory: random.chance(0.35),
+    picky: random.chance(0.3) ? random.below(n) : null,
   };
 }
 

@@ -76,6 +76,7 @@ export async function runSeed(options: RunOptions): Promise<Report> {
     consensus,
     checkpointPeriod,
     signedRequests,
+    picky: plan.picky,
     extraEndpoints: plan.mallory ? MALLORY_ENDPOINTS : 0,
     ...(listener ? { listener } : {}),
     observers: (made) => [checkersFor(made, plan), ...(options.observers?.(made) ?? [])],

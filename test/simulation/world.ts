@@ -43,6 +43,8 @@ export interface WorldOptions {
   readonly consensus: ConsensusOptions;
   readonly checkpointPeriod: number;
   readonly signedRequests: boolean;
+  /** The replica whose request verifier refuses some of what all others take. */
+  readonly picky?: ReplicaId | null;
   /** Members that are played by two machines each: the second ones are numbered from n on. */
   readonly twins?: readonly ReplicaId[];
   /** Endpoints beyond machines and clients, for whatever drives the wires by itself (Byzantine clients). */
@@ -104,7 +106,9 @@ export class World {
     const { consensus, checkpointPeriod } = options;
     const parts = { cluster, crypto, scheduler, trace, links, gateways, watcher };
     const shared = { ...parts, options: consensus, checkpointPeriod };
-    this.machines = identities.map((self, number) => new Machine({ ...shared, number, self }));
+    this.machines = identities.map(
+      (self, number) => new Machine({ ...shared, number, self, picky: self === options.picky }),
+    );
     for (const machine of this.machines) if (twins.includes(machine.self)) machine.trusted = false;
     this.#observers = options.observers(this);
     this.clients = Array.from({ length: options.clients }, (_, number) => {
