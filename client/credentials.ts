@@ -2,7 +2,7 @@
  * Everything that needs the client's secrets (docs/protocol.md section 2): proving a connection, authenticating a request
  * for every member, checking replies. The shared keys are static and derived once per member.
  */
-import type { Digest } from "../protocol/bytes.ts";
+import { type Digest, latin1 } from "../protocol/bytes.ts";
 import { authStatement, encodeAuth, type Reply, verifyReply } from "../protocol/client-frames.ts";
 import type { Cluster } from "../protocol/cluster.ts";
 import type { Crypto, MacKey, Signer } from "../protocol/crypto/contract.ts";
@@ -28,10 +28,14 @@ export class Credentials {
   readonly #cluster: Cluster;
   readonly #keys: readonly MemberKeys[];
   readonly #sign: Signer;
+  /** An administrator's: replicas that know the key let him in without a grant. */
+  readonly #signsConnections: boolean;
   readonly #ids: { readonly cluster: Digest; readonly client: Digest };
 
   /** @throws QuorateError KEY_FILE_INVALID when a member's public key is of low order. */
   constructor(crypto: Crypto, cluster: Cluster, identity: Identity) {
+    const own = latin1(identity.signKey);
+    this.#signsConnections = cluster.view.administrators.some((key) => latin1(key) === own);
     this.#crypto = crypto;
     this.#cluster = cluster;
     this.client = clientIdOf(crypto, identity);
@@ -53,7 +57,8 @@ export class Credentials {
     const { replica, nonce, session } = options;
     const { connect } = this.#keys[position] as MemberKeys;
     const statement = authStatement({ cluster: this.#cluster.id, replica, nonce, client: this.client, session });
-    return encodeAuth({ keys: this.publicKeys, session, mac: this.#crypto.mac(connect, statement) });
+    const signature = this.#signsConnections ? this.#sign(statement) : null;
+    return encodeAuth({ keys: this.publicKeys, session, mac: this.#crypto.mac(connect, statement), signature });
   }
 
   prove(digest: Digest, signed: boolean): RequestProof {

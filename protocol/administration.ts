@@ -7,11 +7,11 @@
 import type { Digest } from "./bytes.ts";
 import { latin1 } from "./bytes.ts";
 import type { SignatureCheck } from "./certificate.ts";
-import { decode, encode, type Infer, text, union } from "./codec.ts";
+import { bytes, decode, encode, type Infer, text, union } from "./codec.ts";
 import type { Signer } from "./crypto/contract.ts";
 import { Malformed, type Rejection, reject } from "./errors.ts";
 import { Reader, Writer } from "./layout.ts";
-import { ADMINISTRATORS_MAX, STATEMENT_BODY_BYTES_MAX } from "./limits.ts";
+import { ADMINISTRATORS_MAX, FRAME_BYTES_MAX, STATEMENT_BODY_BYTES_MAX } from "./limits.ts";
 import { type Request, SIGNATURE_BYTES } from "./request.ts";
 import { type View, writeTag } from "./view.ts";
 
@@ -73,10 +73,10 @@ export function signStatement(
   statement: Statement,
   administrators: readonly { readonly signKey: Uint8Array; readonly sign: Signer }[],
 ): SignedStatement {
-  const bytes = statementBytes(cluster, statement);
+  const signed = statementBytes(cluster, statement);
   const byKey = new Map(administrators.map((administrator) => [latin1(administrator.signKey), administrator]));
   const sorted = [...byKey.entries()].sort(([a], [b]) => (a < b ? -1 : 1));
-  const signatures = sorted.map(([, { signKey, sign }]) => ({ key: signKey, signature: sign(bytes) }));
+  const signatures = sorted.map(([, { signKey, sign }]) => ({ key: signKey, signature: sign(signed) }));
   return { ...statement, signatures };
 }
 
@@ -88,8 +88,8 @@ export function encodeSignedStatement(signed: SignedStatement): Uint8Array {
 }
 
 /** @throws Malformed */
-export function decodeSignedStatement(bytes: Uint8Array): SignedStatement {
-  const reader = new Reader(bytes);
+export function decodeSignedStatement(input: Uint8Array): SignedStatement {
+  const reader = new Reader(input);
   const type = STATEMENT_TYPES[reader.u8() - 1];
   if (type === undefined) throw new Malformed("STATEMENT_TYPE");
   const statement = { number: reader.u53(), notAfterMs: reader.u53(), body: reader.bytes(STATEMENT_BODY_BYTES_MAX) };
@@ -141,6 +141,8 @@ export const administrationResultSchema = union({
   refused: [2, { code: text({ max: 64 }), message: text({ max: 512 }) }],
   /** Not executed, and it never will be: another statement with this number or a higher one was judged before. */
   overtaken: [3, {}],
+  /** To a `list`: a page as `decodeListingPage` reads it. */
+  listed: [4, { page: bytes({ max: FRAME_BYTES_MAX }) }],
 });
 export type AdministrationResult = Infer<typeof administrationResultSchema>;
 export const encodeAdministrationResult = (result: AdministrationResult): Uint8Array =>

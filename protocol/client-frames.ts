@@ -6,14 +6,14 @@
  *
  * A reply's MAC covers its header exactly as received.
  */
-import type { Digest } from "./bytes.ts";
+import { type Digest, EMPTY } from "./bytes.ts";
 import type { Crypto, MacKey } from "./crypto/contract.ts";
 import { equalMacs } from "./crypto/contract.ts";
 import { decoded, Malformed, type Rejection } from "./errors.ts";
 import { PUBLIC_KEYS_BYTES } from "./identity.ts";
 import { Reader, Writer } from "./layout.ts";
 import { ENVELOPE_BYTES_MAX, REQUEST_BYTES_MAX, WIRE_VERSION } from "./limits.ts";
-import { AUTHENTICATOR_BYTES, REQUEST_KINDS, type RequestKind } from "./request.ts";
+import { AUTHENTICATOR_BYTES, REQUEST_KINDS, type RequestKind, SIGNATURE_BYTES } from "./request.ts";
 import { writeTag } from "./view.ts";
 
 export const NONCE_BYTES = 32;
@@ -77,6 +77,8 @@ export interface Auth {
   readonly session: number;
   /** Full HMAC (key purpose `connect`) over `authStatement`. */
   readonly mac: Digest;
+  /** Ed25519 over `authStatement`: how an administrator connects without being a client. Else null. */
+  readonly signature: Uint8Array | null;
 }
 
 export interface RequestFrame {
@@ -123,7 +125,8 @@ export function encodeWelcome(): Uint8Array {
 }
 
 export function encodeAuth(auth: Omit<Auth, "type">): Uint8Array {
-  return writer.reset().u8(AUTH).u8(WIRE_VERSION).raw(auth.keys).u53(auth.session).rawLatin1(auth.mac).finish();
+  writer.reset().u8(AUTH).u8(WIRE_VERSION).raw(auth.keys).u53(auth.session).rawLatin1(auth.mac);
+  return writer.raw(auth.signature ?? EMPTY).finish();
 }
 
 /** What AUTH MACs: the gateway's nonce, so that it cannot be replayed, and who speaks to whom. */
@@ -251,6 +254,7 @@ export function decodeClientFrame(bytes: Uint8Array): Auth | RequestFrame | Reje
       keys: reader.raw(PUBLIC_KEYS_BYTES),
       session: reader.u53(),
       mac: reader.rawLatin1(MAC_BYTES) as Digest,
+      signature: reader.left === 0 ? null : reader.raw(SIGNATURE_BYTES),
     };
     reader.end();
     return auth;

@@ -142,10 +142,6 @@ function originDigest(crypto: Crypto, id: Digest, founded: { clientsDigest: Dige
   return crypto.sha256(writer.view());
 }
 
-export function clientMay(cluster: Cluster, client: Digest): boolean {
-  return cluster.clients === "open" || cluster.clients.has(client);
-}
-
 export function clusterFileText(file: ClusterFile): string {
   return `${JSON.stringify(file, null, 2)}\n`;
 }

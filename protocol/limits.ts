@@ -24,6 +24,10 @@ export const ADMINISTRATORS_MAX = 16;
 /** Statements of administrators in one batch: their signatures are verified where they are executed. */
 export const BATCH_STATEMENTS_MAX = 16;
 export const STATEMENT_BODY_BYTES_MAX = 256 * KIB;
+/** Prefixes that one grant names for reading, and for writing. */
+export const GRANT_PREFIXES_MAX = 256;
+export const GRANTS_PAGE_MAX = 512;
+export const GRANTS_PAGE_BYTES = 128 * KIB;
 /** How far the number of a statement, which is a time, may lie ahead of batch time. */
 export const STATEMENT_AHEAD_MS_MAX = 60 * 60 * 1000;
 export const FRAME_BYTES_MAX = 8 * MIB;

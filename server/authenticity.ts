@@ -1,10 +1,12 @@
 /**
  * Whose request is it? Client keys, the MAC keys shared with each client, and the checks of authenticator entries and
  * signatures (docs/protocol.md section 2). Keys certify themselves: a client id is their fingerprint. They are learned from
- * AUTH and from envelopes and kept beside the replicated state; a replica that lacks them holds a proposal until others vouch.
+ * AUTH and from envelopes and kept beside the replicated state; those of granted clients are in it. A replica that lacks them
+ * holds a proposal until others vouch. Whether a client has rights is no question here: that is judged at execution, and a
+ * request sent in time must not look forged to whoever has executed its client's revocation already.
  */
 import { copyOf, type Digest } from "../protocol/bytes.ts";
-import { type Cluster, clientMay } from "../protocol/cluster.ts";
+import type { Cluster } from "../protocol/cluster.ts";
 import { type Crypto, equalMacs, type MacKey } from "../protocol/crypto/contract.ts";
 import { decoded, isRejection, QuorateError } from "../protocol/errors.ts";
 import { clientIdOf, type Identity, type PublicKeys, publicKeysFrom, sharedMacKey } from "../protocol/identity.ts";
@@ -31,18 +33,28 @@ export interface ClientKeys {
   readonly outgoing: MacKey;
 }
 
+/** What the state knows of clients. */
+export interface KnownClients {
+  /** The public keys of a client that is or was granted. */
+  keysOf(client: Digest): Uint8Array | null;
+  /** May its keys be learned from what it sends? */
+  knows(client: Digest): boolean;
+}
+
 export class Authenticity {
   readonly #crypto: Crypto;
   readonly #cluster: Cluster;
   readonly #identity: Identity;
+  readonly #known: KnownClients;
   readonly #position: number;
   readonly #clients = new Map<Digest, ClientKeys>();
   readonly #mustSign = new Set<Digest>();
 
-  constructor(options: { crypto: Crypto; cluster: Cluster; self: ReplicaId; identity: Identity }) {
+  constructor(options: { crypto: Crypto; cluster: Cluster; self: ReplicaId; identity: Identity; known: KnownClients }) {
     this.#crypto = options.crypto;
     this.#cluster = options.cluster;
     this.#identity = options.identity;
+    this.#known = options.known;
     this.#position = positionOf(options.cluster.view, options.self);
   }
 
@@ -50,8 +62,9 @@ export class Authenticity {
   keysOf(client: Digest, given: Uint8Array | null): ClientKeys | null {
     const known = this.#clients.get(client);
     if (known) return known;
-    if (!given) return null;
-    const publicKeys = publicKeysFrom(given);
+    const source = this.#known.keysOf(client) ?? given;
+    if (!source) return null;
+    const publicKeys = publicKeysFrom(source);
     if (clientIdOf(this.#crypto, publicKeys) !== client) return null;
     const shared = { cluster: this.#cluster.id, mine: this.#identity, theirs: publicKeys };
     try {
@@ -86,9 +99,9 @@ export class Authenticity {
 
   /** Judges a request by its decoded envelope: a signature comes back as a check to be made off the event loop. */
   judge(request: Request, envelope: Envelope): Authentication {
-    if (request.cluster !== this.#cluster.id || !clientMay(this.#cluster, request.client)) return "unproven";
+    if (request.cluster !== this.#cluster.id) return "unproven";
     if (envelope.view !== this.#cluster.view.id) return "unproven";
-    const keys = this.keysOf(request.client, envelope.keys);
+    const keys = this.keysOf(request.client, this.#learnable(request) ? envelope.keys : null);
     if (!keys) return "unproven";
     const statement = requestStatement(this.#cluster.id, envelope.view, request.digest);
     const { authenticator } = envelope;
@@ -98,6 +111,11 @@ export class Authenticity {
     }
     if (this.mustSign(request.client)) return "unproven";
     return this.#matches(keys, statement, macAt(authenticator.macs, this.#position)) ? "authentic" : "unproven";
+  }
+
+  /** An administrator need not be a client: his statement is proven by itself. */
+  #learnable(request: Request): boolean {
+    return request.kind === "administer" || this.#known.knows(request.client);
   }
 
   /** For the core: the same on the envelope's bytes. */

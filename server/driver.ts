@@ -6,7 +6,7 @@
  * instance is on its way before the last one executes. A batch executes only once it is in the own journal as decided:
  * replies would have to wait for that anyway, and so the state store never gets ahead of the journal.
  */
-import { copyOf } from "../protocol/bytes.ts";
+import { copyOf, type Digest } from "../protocol/bytes.ts";
 import type { Signer } from "../protocol/crypto/contract.ts";
 import { assertNever, isRejection, type Rejection } from "../protocol/errors.ts";
 import { decodeMessage, encodeMessage, type Message } from "../protocol/messages.ts";
@@ -57,7 +57,7 @@ export class Driver {
       this.#end = resolve;
     });
     const { crypto, cluster, self, identity, verifier, start, options, executor } = parts;
-    this.authenticity = new Authenticity({ crypto, cluster, self, identity });
+    this.authenticity = new Authenticity({ crypto, cluster, self, identity, known: executor.grants });
     this.#durableUpTo = start.lastDecided.instance;
     this.#readsFrom = Math.max(start.newest?.instance ?? 0, parts.settledFrom);
     const { hooks } = parts;
@@ -68,7 +68,9 @@ export class Driver {
         : this.authenticity.authenticate(request, envelope),
     );
     const signer = crypto.signer(identity.signSeed);
-    const settled = (request: Request): boolean => executor.lookup(request) !== null;
+    // What nobody may order any more waits for no leader either.
+    const settled = (request: Request): boolean =>
+      executor.lookup(request) !== null || (request.kind !== "administer" && !executor.permits(request.client));
     this.#core = new Core({ view: cluster.view, self, crypto, signer, authenticate, settled, options }, start);
     const failed = (error: unknown): void => this.#halt(error);
     this.#behind = new WriteBehind(executor, parts.storage.state, {
@@ -94,6 +96,7 @@ export class Driver {
       port: {
         accepting: () => !this.#draining,
         answersReads: () => executor.applied.instance >= this.#readsFrom && this.#core.current,
+        permits: (client) => this.admits(client),
         lookup: (request) => (executor.applied.instance < parts.settledFrom ? null : executor.lookup(request)),
         leaves: (reply) => hooks.leaves(reply, { repeated: true }),
         refusal: (request) => hooks.refusal(request),
@@ -186,6 +189,12 @@ export class Driver {
   /** True once this replica stopped, for good or ill. */
   get halted(): boolean {
     return this.#halted;
+  }
+
+  /** May this client be one now? Grants expire by batch time in execution; here the clock counts too, when nothing is ordered. */
+  admits(client: Digest): boolean {
+    const { executor, clock } = this.#parts;
+    return executor.permits(client, clock.wallMs());
   }
 
   get draining(): boolean {

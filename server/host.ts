@@ -7,7 +7,7 @@
  * aside before it is begun anew. 3. what cannot be mended ends the process: a failed sync, a broken invariant, damage again
  * and again.
  */
-import { copyOf } from "../protocol/bytes.ts";
+import { copyOf, type Digest } from "../protocol/bytes.ts";
 import type { Cluster } from "../protocol/cluster.ts";
 import type { Crypto } from "../protocol/crypto/contract.ts";
 import { assertNever, isRejection, QuorateError, type Rejection } from "../protocol/errors.ts";
@@ -40,6 +40,8 @@ export interface LinkListener {
 }
 
 export interface GatewayListener {
+  /** May this client connect? */
+  admits(client: Digest): boolean;
   onAuthenticated(connection: ClientConnection, keys: Uint8Array): void;
   onRequest(connection: ClientConnection, envelope: Uint8Array, request: Uint8Array): Rejection | null;
 }
@@ -130,6 +132,12 @@ export class Host {
 
   get diskLow(): boolean {
     return this.#diskLow;
+  }
+
+  /** May this client have a copy of the whole state? Nobody may while no replica runs. */
+  mayReadAll(client: Digest): boolean {
+    const stage = this.#stage;
+    return stage.type === "replica" && stage.executor.permitsAll(client, this.#parts.clock.wallMs());
   }
 
   /** What an operator should look at. */
@@ -393,6 +401,7 @@ export class Host {
     let gateway: Gateway | null = null;
     try {
       gateway = await this.#parts.openGateway({
+        admits: (client) => replica.admits(client),
         onAuthenticated: (connection, keys) => replica.authenticity.learn(connection.client, keys),
         onRequest: (connection, envelope, request) => replica.onRequest(connection, envelope, request),
       });

@@ -3,8 +3,8 @@
  * are never encoded again (docs/protocol.md sections 2, 3 and 8). Everything refused is answered, bound to the request.
  */
 import { copyOf, type Digest, EMPTY, utf8 } from "../protocol/bytes.ts";
-import { encodeReply, type ReplyBody, type ReplyStatus } from "../protocol/client-frames.ts";
-import { type Cluster, clientMay } from "../protocol/cluster.ts";
+import { CLOSE_CODES, encodeReply, type ReplyBody, type ReplyStatus } from "../protocol/client-frames.ts";
+import type { Cluster } from "../protocol/cluster.ts";
 import type { Crypto } from "../protocol/crypto/contract.ts";
 import { decoded, isRejection, type Rejection, reject } from "../protocol/errors.ts";
 import { LARGE_RESULT_BYTES } from "../protocol/limits.ts";
@@ -15,12 +15,17 @@ import type { ClientConnection } from "./network/contract.ts";
 import type { OrderedReply } from "./service/executor.ts";
 import type { Verifier } from "./verifier.ts";
 
+/** Requests answered on the connection of a client that is none any more, before it is closed. */
+const TURNED_AWAY_MAX = 64;
+
 /** What the intake asks of the replica around it. */
 export interface IntakePort {
   /** False while draining: everything new is refused. */
   accepting(): boolean;
   /** May unordered requests be answered now (section 3, "Unordered requests")? */
   answersReads(): boolean;
+  /** May this client be one now, as far as the executed state and the clock here tell? */
+  permits(client: Digest): boolean;
   /** An answer that needs no ordering, or null. */
   lookup(request: Request): OrderedReply | null;
   /** May this answer, given again, leave? */
@@ -54,6 +59,8 @@ export class Intake {
   readonly #verifier: Verifier;
   readonly #port: IntakePort;
   readonly #emptyDigest: Digest;
+  /** Requests of a connection answered since its client lost its rights. */
+  readonly #turnedAway = new WeakMap<ClientConnection, number>();
 
   constructor(options: {
     crypto: Crypto;
@@ -82,7 +89,8 @@ export class Intake {
     if (request.client !== connection.client || request.session !== connection.session)
       return reject("punish", "REQUEST_OWNER");
     if (request.cluster !== this.#cluster.id) return reject("punish", "REQUEST_CLUSTER");
-    if (!clientMay(this.#cluster, request.client)) return this.#refuse(connection, request, "NOT_A_CLIENT");
+    if (request.kind !== "administer" && !this.#port.permits(request.client))
+      return this.#turnAway(connection, request);
     if (!this.#port.accepting()) return this.#busy(connection, request);
     if (envelope.view !== this.#cluster.view.id) return this.#advise(connection, request, "NEWER_VIEW");
     if (this.#authenticity.mustSign(request.client) && envelope.authenticator.type !== "signature") {
@@ -160,6 +168,17 @@ export class Intake {
       result: reply.result,
       replier,
     });
+  }
+
+  /** Revoked or expired since it connected. It hears so for what it has sent; then the connection goes. */
+  #turnAway(connection: ClientConnection, request: Request): null {
+    const known = this.#port.lookup(request);
+    if (known) this.reply(connection, known, EVERYBODY);
+    else this.#refuse(connection, request, "NOT_PERMITTED");
+    const count = (this.#turnedAway.get(connection) ?? 0) + 1;
+    this.#turnedAway.set(connection, count);
+    if (count >= TURNED_AWAY_MAX) connection.close(CLOSE_CODES.NOT_A_CLIENT, "NOT_A_CLIENT");
+    return null;
   }
 
   #refuse(connection: ClientConnection, request: Request, reason: string): null {

@@ -5,8 +5,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { statfs } from "node:fs/promises";
 import { join } from "node:path";
-import { bytesOf, hex } from "../protocol/bytes.ts";
-import { clientMay } from "../protocol/cluster.ts";
+import { bytesOf, hex, sameBytes } from "../protocol/bytes.ts";
 import { nodeCrypto } from "../protocol/crypto/node.ts";
 import { QuorateError } from "../protocol/errors.ts";
 import { BATCH_BYTES_MAX, STATUS_INTERVAL_MS } from "../protocol/limits.ts";
@@ -142,6 +141,7 @@ export async function startServer(
       replica: self,
       source: sourceOf(host),
       nowMs: () => Date.now(),
+      mayRead: (client) => host.mayReadAll(client),
     });
     const health = new Health({ config, host, metrics, version: VERSION, access });
     const admin = await openAdmin({
@@ -306,7 +306,8 @@ function gatewayOptions(config: ServerConfig, listener: GatewayListener, faults:
     identity,
     listen: { host: listen.host, port: listen.clientPort },
     events: {
-      admit: (client) => clientMay(cluster, client),
+      admit: (client) => listener.admits(client),
+      administers: (signKey) => cluster.view.administrators.some((key) => sameBytes(key, signKey)),
       onAuthenticated: (connection, keys) => listener.onAuthenticated(connection, keys),
       onRequest: (connection, envelope, request) => {
         const rejection = listener.onRequest(connection, envelope, request);

@@ -55,23 +55,31 @@ export interface Carrier {
 /** Says who a client is, or why it may not connect. */
 export type Authenticate = (auth: Auth, nonce: Uint8Array) => { client: Digest } | { refused: CloseName };
 
-/** The real check: granted, and in possession of the key (purpose `connect`) for this replica and this nonce. */
+/**
+ * The real check: a client, and in possession of the key (purpose `connect`) for this replica and this nonce; or an
+ * administrator, who signs besides, as a client id does not tell who holds a signing key.
+ */
 export function authenticator(options: {
   crypto: Crypto;
   cluster: Digest;
   replica: number;
   identity: Identity;
   admit(client: Digest): boolean;
+  administers(signKey: Uint8Array): boolean;
 }): Authenticate {
-  const { crypto, cluster, replica, identity } = options;
+  const { crypto, cluster, replica, identity, admit, administers } = options;
   return (auth, nonce) => {
     const theirs = publicKeysFrom(auth.keys);
     const client = clientIdOf(crypto, theirs);
-    if (!options.admit(client)) return { refused: "NOT_A_CLIENT" };
+    const { signature } = auth;
+    const admitted = admit(client);
+    if (!admitted && !(signature && administers(theirs.signKey))) return { refused: "NOT_A_CLIENT" };
     try {
       const key = sharedMacKey(crypto, { cluster, mine: identity, theirs, purpose: "connect" });
       const statement = authStatement({ cluster, replica, nonce, client, session: auth.session });
-      return equalMacs(crypto.mac(key, statement), auth.mac) ? { client } : { refused: "UNAUTHENTICATED" };
+      if (!equalMacs(crypto.mac(key, statement), auth.mac)) return { refused: "UNAUTHENTICATED" };
+      const proven = admitted || (signature !== null && crypto.verify(theirs.signKey, statement, signature));
+      return proven ? { client } : { refused: "UNAUTHENTICATED" };
     } catch (error) {
       if (error instanceof QuorateError) return { refused: "UNAUTHENTICATED" }; // a key of low order
       throw error;
@@ -101,7 +109,7 @@ export interface ClientSessionsOptions {
   readonly replica: number;
   readonly view: number;
   readonly authenticate: Authenticate;
-  readonly events: Omit<GatewayEvents, "admit">;
+  readonly events: Omit<GatewayEvents, "admit" | "administers">;
   readonly limits: GatewayLimits;
   /** Default: the real one. */
   readonly time?: SessionTime;
@@ -182,7 +190,7 @@ export class ClientSession implements ClientConnection {
 
 /** All connections of one gateway. */
 export class ClientSessions {
-  readonly events: Omit<GatewayEvents, "admit">;
+  readonly events: Omit<GatewayEvents, "admit" | "administers">;
   readonly limits: GatewayLimits;
   readonly #options: ClientSessionsOptions;
   readonly #open = new Set<ClientSession>();

@@ -49,6 +49,8 @@ export interface ClientConnection {
 export interface GatewayEvents {
   /** May this client connect? */
   admit(client: Digest): boolean;
+  /** Is this an administrator's key? Whoever signs with it may connect, to bring statements. Absent: nobody's is. */
+  administers?(signKey: Uint8Array): boolean;
   /** A client proved itself with these public keys (64 bytes, valid only during the call unless copied). */
   onAuthenticated?(connection: ClientConnection, keys: Uint8Array): void;
   /** A REQUEST frame's parts. Valid only during the call unless copied. */

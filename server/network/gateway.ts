@@ -41,7 +41,9 @@ export interface GatewayOptions extends UnauthenticatedGatewayOptions {
  */
 export function openGateway(options: GatewayOptions): Promise<Gateway> {
   const { crypto, cluster, replica, identity, events } = options;
-  return open(options, authenticator({ crypto, cluster, replica, identity, admit: (client) => events.admit(client) }));
+  const admit = (client: Digest): boolean => events.admit(client);
+  const administers = (signKey: Uint8Array): boolean => events.administers?.(signKey) ?? false;
+  return open(options, authenticator({ crypto, cluster, replica, identity, admit, administers }));
 }
 
 /**

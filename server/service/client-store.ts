@@ -130,7 +130,7 @@ export class ClientStore {
         this.#idleNotBefore = client.lastMs + idleMsMax;
         break;
       }
-      this.#drop(client);
+      this.drop(client);
     }
   }
 
@@ -190,7 +190,8 @@ export class ClientStore {
     }
   }
 
-  #drop(client: Client): void {
+  /** Forgets a client with all it holds; the floor rises to its highest session. */
+  drop(client: Client): void {
     let highest = client.watermark;
     for (const session of client.sessions.values()) {
       highest = Math.max(highest, session.number);

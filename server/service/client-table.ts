@@ -72,7 +72,12 @@ export const CLIENT_TABLE_LIMITS: Omit<ClientTableLimits, "maxClients"> = {
 };
 
 /** Reasons in the result of a REFUSED answer. */
-export type RefusalReason = "SESSION_AHEAD" | "CLIENTS_FULL" | "CLUSTER_MISMATCH" | "INVALID_ARGUMENT";
+export type RefusalReason =
+  | "SESSION_AHEAD"
+  | "CLIENTS_FULL"
+  | "CLUSTER_MISMATCH"
+  | "INVALID_ARGUMENT"
+  | "NOT_PERMITTED";
 
 /** Outcome of a judgement: an answer, or the live session in which the request shall now be executed. */
 export type Judgement =
@@ -193,6 +198,12 @@ export class ClientTable {
     if (request.sequence < session.base) return this.#answer("ACKED", instance, EMPTY);
     const earlier = session.executed.get(request.sequence);
     return earlier ? this.#again(earlier, request, instance) : null;
+  }
+
+  /** A revoked client makes room. Its sessions never open again, like those of an idle one. */
+  forget(id: Digest): void {
+    const client = this.#store.clients.get(id);
+    if (client) this.#store.drop(client);
   }
 
   /** What the client table does not judge: answered with these bytes. */

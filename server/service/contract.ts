@@ -3,6 +3,7 @@
  * but state, commands and context may influence a result or a change (docs/protocol.md section 6, "Under the state root").
  */
 import type { Digest } from "../../protocol/bytes.ts";
+import type { KeyRange } from "../../protocol/key-ranges.ts";
 
 /** Replicated state as the service sees it: byte strings by latin1 key, in a name space of its own. */
 export interface ServiceState {
@@ -37,6 +38,20 @@ export interface ExecutionContext {
   readonly replyFull: boolean;
 }
 
+/** The keys a command may read and write, whatever the state. */
+export interface Access {
+  readonly reads: readonly KeyRange[];
+  readonly writes: readonly KeyRange[];
+}
+
+/** How a service takes part in rights per key prefix (docs/protocol.md section 2, "Rights"). */
+export interface AccessRules {
+  /** Null: no command of this service. It touches nothing and the service refuses it. */
+  access(command: Uint8Array): Access | null;
+  /** The result of a command whose client lacks a right; it is not executed. */
+  readonly notPermitted: Uint8Array;
+}
+
 /** One client's bundle of commands in a batch. */
 export interface OrderedRequest {
   readonly client: Digest;
@@ -48,7 +63,7 @@ export interface OrderedBatch {
   readonly instance: number;
   /** Agreed time. */
   readonly timestampMs: number;
-  /** What was executed before, cancelled or too late is among them, and will not be executed. */
+  /** What was executed before, cancelled, too late or not permitted is among them, and will not be executed. */
   readonly requests: readonly OrderedRequest[];
 }
 
@@ -76,6 +91,8 @@ export interface Service {
    * every ordered command is taken to do so.
    */
   grows?(command: Uint8Array): boolean;
+  /** Without, only clients with all rights may use the service. */
+  readonly accessRules?: AccessRules;
   /** What unordered answers name beside their result; without it the last executed instance. */
   readonly revision?: number | undefined;
 }

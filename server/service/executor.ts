@@ -15,12 +15,14 @@ import type { Cluster } from "../../protocol/cluster.ts";
 import { encodeResults } from "../../protocol/commands.ts";
 import type { Crypto } from "../../protocol/crypto/contract.ts";
 import { assert, assertNever, Malformed, QuorateError } from "../../protocol/errors.ts";
+import { ALL_RIGHTS, type Rights } from "../../protocol/grants.ts";
 import type { Request } from "../../protocol/request.ts";
 import { ADMINISTRATION_KEY, Administration, administrationRefused, statementOf } from "./administration.ts";
 import type { Answer, BatchPlace } from "./client-records.ts";
 import { CLIENT_TABLE_LIMITS, ClientTable, type ClientTableLimits } from "./client-table.ts";
 import type { Position, Service, ServiceFactory, StoredState } from "./contract.ts";
-import { type Changes, ReplicatedState, SERVICE_SPACE, ServiceSpace } from "./state.ts";
+import { Grants, mayDoAll, mayReadAll, permits } from "./grants.ts";
+import { type Changes, GRANT_SPACE, ReplicatedState, SERVICE_SPACE, ServiceSpace } from "./state.ts";
 
 const MIB = 1024 * 1024;
 /** Results of one request after which nothing large is added: with one more result at most, its reply fits a frame. */
@@ -79,6 +81,7 @@ export class Executor {
   readonly #state: ReplicatedState;
   readonly #clients: ClientTable;
   readonly #administration: Administration;
+  readonly #grants: Grants;
   readonly #service: Service;
   #applied: Position;
   /** The instance the last group taken stands at. */
@@ -94,8 +97,9 @@ export class Executor {
       crypto,
       cluster,
       administrators: () => administrators,
-      carryOut: (statement) => this.#carryOut(statement),
+      carryOut: (statement, place) => this.#carryOut(statement, place),
     });
+    this.#grants = new Grants({ crypto, clients: options.clients, maxClients });
     this.#service = options.service(new ServiceSpace(this.#state));
     this.#applied = options.applied;
     this.#takenInstance = options.applied.instance;
@@ -108,6 +112,7 @@ export class Executor {
   load(key: string, value: Uint8Array): void {
     try {
       if (key.startsWith(SERVICE_SPACE)) this.#service.load(key.slice(SERVICE_SPACE.length), value);
+      else if (key.startsWith(GRANT_SPACE)) this.#grants.load(key, value);
       else if (key === ADMINISTRATION_KEY) this.#administration.load(value);
       else this.#clients.load(key, value);
     } catch (cause) {
@@ -130,6 +135,22 @@ export class Executor {
   /** Clients in the replicated client table. */
   get clients(): number {
     return this.#clients.size;
+  }
+
+  /** Who may be a client, and what it may do, as of the last executed instance. */
+  get grants(): Grants {
+    return this.#grants;
+  }
+
+  /** May this client be one at batch time, or at a later time? */
+  permits(client: Digest, atMs = 0): boolean {
+    return this.#grants.rightsOf(client, Math.max(atMs, this.#applied.timestampMs)) !== null;
+  }
+
+  /** May this client read the whole state, at batch time or a later time? */
+  permitsAll(client: Digest, atMs: number): boolean {
+    const rights = this.#grants.rightsOf(client, Math.max(atMs, this.#applied.timestampMs));
+    return rights !== null && mayReadAll(rights);
   }
 
   /** Executes the next decided batch: one answer per request, in order. `digest` is h(instance). */
@@ -178,11 +199,13 @@ export class Executor {
    * command is no query or because the results would not fit one reply.
    */
   query(request: Request): { readonly result: Uint8Array; readonly revision: number } | null {
+    const rights = this.#grants.rightsOf(request.client, this.#applied.timestampMs);
+    if (rights === null || !this.#maySpeak(rights)) return null;
     const results: Uint8Array[] = [];
     let bytes = 0;
     for (const command of request.commands) {
       if (bytes >= REQUEST_RESULTS_BYTES_MAX) return null;
-      const result = this.#service.query(command);
+      const result = this.#refusalFor(rights, command) ?? this.#service.query(command);
       if (result === null) return null;
       bytes += result.length;
       results.push(result);
@@ -207,6 +230,7 @@ export class Executor {
     this.#takenInstance = this.#applied.instance;
     this.#clients.writeChanges(this.#state);
     this.#administration.writeChanges(this.#state);
+    this.#grants.writeChanges(this.#state);
     return { changes: this.#state.takeGroup(), applied: this.#applied };
   }
 
@@ -226,36 +250,63 @@ export class Executor {
     // Unreachable as long as voters check requests; answered all the same, as an assertion must not hang on a client's bytes.
     if (request.cluster !== this.#cluster) return this.#clients.refusal("CLUSTER_MISMATCH", place.instance);
     if (request.kind === "unordered") return this.#clients.refusal("INVALID_ARGUMENT", place.instance);
-    if (request.kind === "resolve") return this.#clients.resolve(request, place);
     if (request.kind === "administer") {
       return this.#clients.answerOf(this.#administration.execute(request, place), place.instance);
     }
+    const rights = this.#grants.rightsOf(request.client, place.timestampMs);
+    if (rights === null || !this.#maySpeak(rights)) return this.#strangersAnswer(request, place.instance);
+    if (request.kind === "resolve") return this.#clients.resolve(request, place);
     const judgement = this.#clients.judge(request, place);
     if (!judgement.execute) return judgement.answer;
     context.client = request.client;
-    const result = this.#executeCommands(request, context, Math.min(roomBytes, REQUEST_RESULTS_BYTES_MAX));
+    const result = this.#executeCommands(request, rights, context, Math.min(roomBytes, REQUEST_RESULTS_BYTES_MAX));
     return this.#clients.record(judgement.session, request, place, result);
   }
 
-  #executeCommands(request: Request, context: Context, roomBytes: number): Uint8Array {
+  /** Nothing is opened or consumed for whoever may not be a client; what was executed while he was one is told. */
+  #strangersAnswer(request: Request, instance: number): Answer {
+    const known = request.kind === "ordered" ? this.#clients.lookup(request, instance) : null;
+    return known ?? this.#clients.refusal("NOT_PERMITTED", instance);
+  }
+
+  /** A service that does not say which keys a command touches is for clients with all rights. */
+  #maySpeak(rights: Rights): boolean {
+    return this.#service.accessRules !== undefined || mayDoAll(rights);
+  }
+
+  /** The result of a command that its client has no right to, or null when it has. */
+  #refusalFor(rights: Rights, command: Uint8Array): Uint8Array | null {
+    const rules = this.#service.accessRules;
+    if (rights === ALL_RIGHTS || rules === undefined) return null;
+    const access = rules.access(command);
+    return access === null || permits(rights, access) ? null : rules.notPermitted;
+  }
+
+  #executeCommands(request: Request, rights: Rights, context: Context, roomBytes: number): Uint8Array {
     const results: Uint8Array[] = [];
     let left = roomBytes;
     for (const command of request.commands) {
       context.replyFull = left <= 0;
-      const result = this.#service.execute(command, context);
+      const result = this.#refusalFor(rights, command) ?? this.#service.execute(command, context);
       left -= result.length;
       results.push(result);
     }
     return encodeResults(results);
   }
 
-  #carryOut({ type }: Statement): AdministrationResult {
+  #carryOut({ type, body }: Statement, { timestampMs: nowMs }: BatchPlace): AdministrationResult {
     switch (type) {
       case "reconfigure":
+        return administrationRefused("INVALID_ARGUMENT", "this release does not change the membership");
       case "grant":
-      case "revoke":
+        return this.#grants.grant(body, nowMs);
+      case "revoke": {
+        const { result, client } = this.#grants.revoke(body);
+        if (client !== null) this.#clients.forget(client);
+        return result;
+      }
       case "list":
-        return administrationRefused("INVALID_ARGUMENT", `this release carries out no statement of type ${type}`);
+        return this.#grants.list(body, { nowMs, number: this.#administration.number });
       default:
         return assertNever(type);
     }

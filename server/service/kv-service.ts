@@ -16,6 +16,7 @@ import {
   type WireEntry,
 } from "../../protocol/commands.ts";
 import { assert, assertNever, type ErrorCode, Malformed } from "../../protocol/errors.ts";
+import { rangeOfKey } from "../../protocol/key-ranges.ts";
 import { Reader, Writer } from "../../protocol/layout.ts";
 import {
   KEY_BYTES_MAX,
@@ -24,7 +25,7 @@ import {
   REQUEST_BYTES_MAX,
   VALUE_BYTES_MAX,
 } from "../../protocol/limits.ts";
-import type { ExecutionContext, Service, ServiceFactory, ServiceState } from "./contract.ts";
+import type { Access, AccessRules, ExecutionContext, Service, ServiceFactory, ServiceState } from "./contract.ts";
 import { OrderedIndex } from "./ordered-index.ts";
 
 const REVISION_KEY = "";
@@ -44,6 +45,33 @@ function refused(code: ErrorCode, message: string): ResultOf<"refused"> {
 
 const REPLY_FULL = refused("BUSY", "the results before this one fill the reply; ask again in a request of its own");
 const MALFORMED = new Uint8Array(encodeResult(refused("INVALID_ARGUMENT", "the bytes are no command of this service")));
+
+const NOT_PERMITTED = new Uint8Array(
+  encodeResult(
+    refused("NOT_PERMITTED", "this client has no right to these keys; kv client list shows what is granted"),
+  ),
+);
+
+/** On raw bytes, and every end of a range: what a condition or a limit makes of it does not matter. */
+function accessOf(command: Command): Access {
+  switch (command.type) {
+    case "get":
+      return { reads: [rangeOfKey(latin1(command.key))], writes: [] };
+    case "range":
+      return {
+        reads: [{ from: latin1(command.from), to: command.to === null ? null : latin1(command.to) }],
+        writes: [],
+      };
+    case "put":
+    case "delete":
+    case "cas":
+      return { reads: [], writes: [rangeOfKey(latin1(command.key))] };
+    case "noop":
+      return { reads: [], writes: [] };
+    default:
+      return assertNever(command);
+  }
+}
 
 /** Why a key cannot be one, or null. */
 function keyFault(key: Uint8Array): ResultOf<"refused"> | null {
@@ -73,6 +101,14 @@ export class KvService implements Service {
   constructor(state: ServiceState) {
     this.#state = state;
   }
+
+  readonly accessRules: AccessRules = {
+    access: (bytes) => {
+      const command = this.#decode(bytes);
+      return command && accessOf(command);
+    },
+    notPermitted: NOT_PERMITTED,
+  };
 
   get revision(): number {
     return this.#revision;

@@ -15,6 +15,8 @@ export const SERVICE_SPACE = "k";
 export const CLIENT_SPACE = "c";
 /** Executed sequences with their cached replies. */
 export const SEQUENCE_SPACE = "q";
+/** Grants of clients. */
+export const GRANT_SPACE = "g";
 /** Single values: the client table's floor. */
 export const META_SPACE = "m";
 

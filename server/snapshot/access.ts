@@ -6,7 +6,7 @@
 
 import { ADMIN_REQUEST_MS_MAX, adminStatement, parseAuthorization } from "../../protocol/admin-request.ts";
 import { type Digest, fromHex, latin1, utf8 } from "../../protocol/bytes.ts";
-import { type Cluster, clientMay } from "../../protocol/cluster.ts";
+import type { Cluster } from "../../protocol/cluster.ts";
 import type { Crypto } from "../../protocol/crypto/contract.ts";
 import { clientIdOf } from "../../protocol/identity.ts";
 import { FRAME_BYTES_MAX } from "../../protocol/limits.ts";
@@ -30,6 +30,8 @@ export interface SnapshotAccessOptions {
   readonly replica: number;
   readonly source: SnapshotSource;
   readonly nowMs: () => number;
+  /** May this client read the whole store? A snapshot leaves nothing out. */
+  readonly mayRead: (client: Digest) => boolean;
 }
 
 function refusal(status: SnapshotAnswer["status"], why: string): SnapshotAnswer {
@@ -68,12 +70,12 @@ export class SnapshotAccess {
 
   /** Why this request is not answered, or null. */
   #refused({ path, query, authorization }: SnapshotRequest): string | null {
-    const { crypto, cluster, replica, nowMs } = this.#options;
+    const { crypto, cluster, replica, nowMs, mayRead } = this.#options;
     const claim = parseAuthorization(authorization);
     if (!claim) return "sign the request: Authorization: Quorate <keys>:<milliseconds>:<signature>";
     const { keys, timestampMs, signature } = claim;
     if (Math.abs(nowMs() - timestampMs) > ADMIN_REQUEST_MS_MAX) return "the request is not of now; check the clocks";
-    if (!clientMay(cluster, clientIdOf(crypto, keys))) return "this client may not read";
+    if (!mayRead(clientIdOf(crypto, keys))) return "this client may not read everything";
     const asked = query === "" ? path : `${path}?${query}`;
     const statement = adminStatement({ cluster: cluster.id, replica, timestampMs, method: "GET", path: asked });
     return crypto.verify(keys.signKey, statement, signature) ? null : "the signature is wrong";

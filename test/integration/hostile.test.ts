@@ -71,7 +71,7 @@ const atTheGateway: Record<string, (cluster: TestCluster, replica: number) => Pr
     const stranger = new Stranger(cluster.file, replica);
     await stranger.hello();
     const keys = publicKeysBytes(newIdentity());
-    stranger.send(encodeAuth({ keys, session: 1, mac: latin1(nodeCrypto.random(32)) }));
+    stranger.send(encodeAuth({ keys, session: 1, mac: latin1(nodeCrypto.random(32)), signature: null }));
     expect(await stranger.closed).toBe(4401);
   },
   /** Everything right, for another cluster. */
@@ -85,7 +85,7 @@ const atTheGateway: Record<string, (cluster: TestCluster, replica: number) => Pr
     const key = sharedMacKey(nodeCrypto, { cluster: other, mine, theirs: member, purpose: "connect" });
     const client = clientIdOf(nodeCrypto, mine);
     const statement = authStatement({ cluster: other, replica, nonce, client, session: 1 });
-    stranger.send(encodeAuth({ keys: publicKeysBytes(mine), session: 1, mac: nodeCrypto.mac(key, statement) }));
+    stranger.send(encodeAuth({ keys: publicKeysBytes(mine), session: 1, mac: nodeCrypto.mac(key, statement), signature: null }));
     expect(await stranger.closed).toBe(4401);
   },
   /** Known to the gateway, with a request that is somebody else's. */

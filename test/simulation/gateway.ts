@@ -3,8 +3,8 @@
  * side, the SDK's `Transport` (client/ports.ts) on the other, real frames in between.
  */
 import type { Channel, ChannelEvents, Transport } from "../../client/ports.ts";
-import type { Digest } from "../../protocol/bytes.ts";
-import { type Cluster, clientMay } from "../../protocol/cluster.ts";
+import { type Digest, sameBytes } from "../../protocol/bytes.ts";
+import type { Cluster } from "../../protocol/cluster.ts";
 import type { Crypto } from "../../protocol/crypto/contract.ts";
 import type { Identity } from "../../protocol/identity.ts";
 import type { Member, ReplicaId } from "../../protocol/view.ts";
@@ -34,6 +34,7 @@ export interface GatewayPort {
   readonly time: SessionTime;
   /** Runs what concerns the replica on this machine as its process would: later while it is paused, never once it is gone. */
   enter(run: () => void): void;
+  admits(client: Digest): boolean;
   onAuthenticated(connection: ClientConnection, keys: Uint8Array): void;
   onRequest(connection: ClientConnection, envelope: Uint8Array, request: Uint8Array): void;
 }
@@ -130,13 +131,15 @@ export class SimulatedGateway implements Gateway {
     const { port, cluster, crypto } = options;
     const { replica, identity, time } = port;
     this.#port = port;
-    const admit = (client: Digest): boolean => clientMay(cluster, client);
+    const admit = (client: Digest): boolean => port.admits(client);
+    const administers = (signKey: Uint8Array): boolean =>
+      cluster.view.administrators.some((key) => sameBytes(key, signKey));
     this.#sessions = new ClientSessions({
       crypto,
       cluster: cluster.id,
       replica,
       view: cluster.view.id,
-      authenticate: authenticator({ crypto, cluster: cluster.id, replica, identity, admit }),
+      authenticate: authenticator({ crypto, cluster: cluster.id, replica, identity, admit, administers }),
       events: {
         onAuthenticated: (connection, keys) => port.onAuthenticated(connection, keys),
         onRequest: (connection, envelope, request) => port.onRequest(connection, envelope, request),

@@ -225,6 +225,7 @@ export class Machine {
         nowMs: () => clock.nowUs() / 1000,
         every: (periodMs, run) => this.#every(process, periodMs * 1000, run),
       },
+      admits: (client) => listener.admits(client),
       onAuthenticated: (connection, keys) => listener.onAuthenticated(connection, keys),
       onRequest: (connection, envelope, request) => {
         const rejection: Rejection | null = listener.onRequest(connection, envelope, request);

@@ -343,10 +343,11 @@ describe("kv snapshot save", () => {
           snapshot: (request) =>
             new SnapshotAccess({
               crypto: nodeCrypto,
-              cluster: { ...cluster, clients: clients === "open" ? "open" : new Set() },
+              cluster,
               replica,
               source: sources[replica] as SnapshotSource,
               nowMs: Date.now,
+              mayRead: () => clients === "open",
             }).answer(request),
         },
       });

@@ -16,7 +16,8 @@ const mallory = newIdentity(nodeCrypto);
 const place = { view: 0, regency: 0 };
 
 function access(source: Partial<SnapshotSource> = {}): SnapshotAccess {
-  const cluster = { id: CLUSTER, clients: new Set([clientIdOf(nodeCrypto, alice)]) } as unknown as Cluster;
+  const cluster = { id: CLUSTER } as unknown as Cluster;
+  const mayRead = (client: string): boolean => client === clientIdOf(nodeCrypto, alice);
   const full: SnapshotSource = {
     offer: async () => null,
     manifest: async () => null,
@@ -24,7 +25,7 @@ function access(source: Partial<SnapshotSource> = {}): SnapshotAccess {
     history: async ({ from }) => ({ type: "HISTORY", ...place, from, previous: ROOT, batches: [], proof: null }),
     ...source,
   };
-  return new SnapshotAccess({ crypto: nodeCrypto, cluster, replica: 1, source: full, nowMs: () => NOW_MS });
+  return new SnapshotAccess({ crypto: nodeCrypto, cluster, replica: 1, source: full, nowMs: () => NOW_MS, mayRead });
 }
 
 function ask(
