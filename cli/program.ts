@@ -5,6 +5,7 @@
 import { readFileSync } from "node:fs";
 import { Command } from "commander";
 import { benchCommand } from "./commands/bench.ts";
+import { clientCommand } from "./commands/client.ts";
 import { devCommand } from "./commands/dev.ts";
 import { deleteCommand, getCommand } from "./commands/get.ts";
 import { clientKeyCommand, idCommand } from "./commands/id.ts";
@@ -24,7 +25,7 @@ const EXIT_CODES = `Exit codes:
   1  key not found (get, delete)
   2  bad usage or input
   3  no quorum or timeout
-  4  refused by the cluster: a failed condition, a limit
+  4  refused by the cluster: a failed condition, a limit, a right that is missing
   70 a defect in kv itself (KV_DEBUG=1 shows where)
 
 Global options may stand before or after the verb.`;
@@ -57,6 +58,7 @@ export function buildProgram(io: Io, end: (code: ExitCode) => void): Command {
     statusCommand(io, end),
     snapshotCommand(io),
     recoverCommand(io),
+    clientCommand(io),
     benchCommand(io),
     idCommand(io),
     clientKeyCommand(io),

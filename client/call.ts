@@ -1,14 +1,30 @@
 /** What a caller waits for (`Call`), and the request that carries it (`InFlight`), as the session's tables hold them. */
 import type { Digest } from "../protocol/bytes.ts";
+import type { RequestKind } from "../protocol/request.ts";
 import type { RequestProof } from "./credentials.ts";
 import type { Votes } from "./quorum.ts";
 import type { ReplicaReply } from "./replica-reply.ts";
 
 /**
  * How a command travels: `write` and `read` are ordered, in requests of their own (a read can be issued again, a write
- * must not be); `query` is unordered first; `resolve` is a RESOLVE.
+ * must not be); `query` is unordered first; `local` is unordered at one replica, whose word is enough; `resolve` is a
+ * RESOLVE; `administer` is a statement of administrators, which stands for itself: it may travel any number of times.
  */
-export type Lane = "write" | "read" | "query" | "resolve";
+export type Lane = "write" | "read" | "query" | "local" | "resolve" | "administer";
+
+/** Numbered apart: replicas never execute them in the session. */
+export function isUnordered(lane: Lane): boolean {
+  return lane === "query" || lane === "local";
+}
+
+export const LANE_KINDS: Readonly<Record<Lane, RequestKind>> = {
+  write: "ordered",
+  read: "ordered",
+  query: "unordered",
+  local: "unordered",
+  resolve: "resolve",
+  administer: "administer",
+};
 
 /** One command and its caller's promise. `done` once the promise is settled. */
 export interface Call {

@@ -6,9 +6,11 @@ import type { ClusterFile } from "../protocol/cluster.ts";
 import { nodeCrypto } from "../protocol/crypto/node.ts";
 import { QuorateError } from "../protocol/errors.ts";
 import { type Identity, newIdentity as newIdentityWith } from "../protocol/identity.ts";
+import { Administration } from "./administration.ts";
 import { readClusterFile, readIdentityFile } from "./identity-file.ts";
 import type { Kv } from "./kv.ts";
 import { type ConnectionOptions, type Ends, open, openService, type ServiceConnectionOptions } from "./open.ts";
+import type { Transport } from "./ports.ts";
 import type { ServiceProxy } from "./service-proxy.ts";
 import { wsTransport } from "./transport-ws.ts";
 
@@ -73,4 +75,32 @@ async function endsOf({ cluster, identity, transport }: ConnectServiceOptions): 
 /** Fresh keys: a client nobody knows yet, welcome where clients are "open". */
 export function newIdentity(): Identity {
   return newIdentityWith(nodeCrypto);
+}
+
+export interface AdministrationConnectOptions {
+  /** The cluster file `kv init` wrote: its path, or its parsed content. */
+  readonly cluster: string | ClusterFile;
+  /** Key files of administrators, or their keys: at least as many as the cluster's threshold. */
+  readonly administrators: readonly (string | Identity)[];
+  /** Milliseconds each call waits for a quorum; 5,000 by default. */
+  readonly timeoutMs?: number | undefined;
+  readonly transport?: Transport | undefined;
+}
+
+/**
+ * Connects as an administrator, who may grant and revoke clients' rights.
+ * @throws QuorateError NOT_ADMINISTRATOR, and as `connect`
+ * @example
+ * ```ts
+ * const administration = await connectAdministration({ cluster: ".kv/cluster.json", administrators: [".kv/admin.key"] });
+ * await administration.grant({ keys, read: ["shared/"], write: ["alice/"] });
+ * await administration.close();
+ * ```
+ */
+export async function connectAdministration(options: AdministrationConnectOptions): Promise<Administration> {
+  const { cluster, administrators, timeoutMs, transport = wsTransport } = options;
+  const file = typeof cluster === "string" ? await readClusterFile(cluster) : cluster;
+  const identities: Identity[] = [];
+  for (const keys of administrators) identities.push(typeof keys === "string" ? await readIdentityFile(keys) : keys);
+  return Administration.open({ cluster: file, administrators: identities, crypto: nodeCrypto, transport, timeoutMs });
 }

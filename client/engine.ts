@@ -15,7 +15,7 @@ import { assertNever, decoded, isRejection, type QuorateError } from "../protoco
 import type { Identity } from "../protocol/identity.ts";
 import { SESSION_WINDOW } from "../protocol/limits.ts";
 import { encodeResolve, type ResolveTarget } from "../protocol/request.ts";
-import type { Call, InFlight, Lane } from "./call.ts";
+import { type Call, type InFlight, isUnordered, type Lane } from "./call.ts";
 import type { Calls } from "./calls.ts";
 import { Credentials } from "./credentials.ts";
 import { endedWith, interrupted, lostSession, refusedBy, resultGone, timedOut, undecodable } from "./failures.ts";
@@ -28,11 +28,13 @@ import { RequestTable } from "./request-table.ts";
 import { RetryPolicy } from "./retry-policy.ts";
 import { Sender } from "./sender.ts";
 import type { SessionNumbers } from "./session-numbers.ts";
-import { type EndStatus, judgeOrdered, judgeUnordered, type Verdict } from "./verdict.ts";
+import { type EndStatus, judgeLocal, judgeOrdered, judgeUnordered, type Verdict } from "./verdict.ts";
 
 const TICK_MS = 50;
 /** Bounds of what is in flight; further commands wait and are bundled. */
 const IN_FLIGHT_MAX = 64;
+/** Local reads travel alone, so that one that fits no bundle's reply cannot hold up others. */
+const LOCAL_IN_FLIGHT_MAX = 256;
 const IN_FLIGHT_BYTES_MAX = 16 * 1024 * 1024;
 
 export interface EngineOptions {
@@ -59,7 +61,9 @@ export class Engine {
     write: new LaneQueue("write"),
     read: new LaneQueue("read"),
     query: new LaneQueue("query"),
+    local: new LaneQueue("local"),
     resolve: new LaneQueue("resolve"),
+    administer: new LaneQueue("administer"),
   };
   #number: number;
   /** The session cannot go on: a new one is opened as soon as nothing in it is unfinished. */
@@ -213,9 +217,14 @@ export class Engine {
     const now = this.#options.clock.monotonicMs();
     if (this.#retry.paused(now)) return;
     this.#keepWindowOpen();
+    const { write, read, query, local, resolve, administer } = this.#queues;
+    // One replica's word is enough for these.
+    while (this.#replicas.readyCount > 0 && this.#table.unordered.size < LOCAL_IN_FLIGHT_MAX && !local.empty) {
+      this.#dispatch("local", local.take(), now);
+    }
     if (!this.#replicas.quorumReady) return;
-    const { write, read, query, resolve } = this.#queues;
     for (const call of resolve.drain()) this.#dispatch("resolve", [call], now);
+    for (const call of administer.drain()) this.#dispatch("administer", [call], now);
     let sent = true;
     while (sent) {
       sent = false;
@@ -241,16 +250,18 @@ export class Engine {
 
   #dispatch(lane: Lane, calls: Call[], now: number): boolean {
     if (calls.length === 0) return false;
-    const numbers = lane === "query" ? this.#table.nextUnordered() : this.#table.nextOrdered();
+    const numbers = isUnordered(lane) ? this.#table.nextUnordered() : this.#table.nextOrdered();
     const entry = this.#sender.build({ lane, calls, session: this.#number, ...numbers, now });
     this.#table.add(entry);
-    this.#sender.transmit(entry);
+    this.#sender.transmit(entry, lane === "local" ? entry.replier : undefined);
     return true;
   }
 
   /** A replica came (back): it gets what is in flight, and what waited for a quorum may leave. */
   #onReady(position: number): void {
-    for (const entry of this.#table.all()) if (!entry.abandoned) this.#sender.transmit(entry, position);
+    for (const entry of this.#table.all()) {
+      if (!entry.abandoned && entry.lane !== "local") this.#sender.transmit(entry, position);
+    }
     this.#scheduleFlush();
   }
 
@@ -268,12 +279,16 @@ export class Engine {
     const { view } = this.#options.cluster;
     if (reply.view !== view.id) return;
     this.#tellObservers(entry, reply);
-    const { votes, lane } = entry;
-    votes.add(position, reply);
-    const judge = { crypto: this.#options.crypto, view, votes };
-    const verdict =
-      lane === "query" ? judgeUnordered(judge, reply, this.#unanswered(entry)) : judgeOrdered(judge, reply);
+    entry.votes.add(position, reply);
+    const verdict = this.#judge(entry, reply);
     if (verdict.type !== "wait") this.#actOn(entry, verdict);
+  }
+
+  #judge(entry: InFlight, reply: Reply): Verdict {
+    const { crypto, cluster } = this.#options;
+    const judge = { crypto, view: cluster.view, votes: entry.votes };
+    if (entry.lane === "local") return judgeLocal(judge, reply);
+    return entry.lane === "query" ? judgeUnordered(judge, reply, this.#unanswered(entry)) : judgeOrdered(judge, reply);
   }
 
   /** Those who want to hear single replies. One that throws waits no longer, as if it had aborted. */
@@ -310,6 +325,10 @@ export class Engine {
       case "reorder":
         this.#issueAgain(entry);
         return;
+      case "elsewhere":
+        // With the next tick: replicas that all cannot answer must not be asked in a circle without a pause.
+        entry.resendAt = now;
+        return;
       case "gone":
         if (entry.lane === "write") this.#fail(entry, resultGone, { type: "executed" });
         else this.#issueAgain(entry);
@@ -338,12 +357,12 @@ export class Engine {
 
   #finish(entry: InFlight, result: Uint8Array, now: number): void {
     const { calls, lane } = entry;
-    if (lane === "resolve") {
+    if (lane === "resolve" || lane === "administer") {
       this.#conclude(entry, { type: "unknown" });
       for (const call of calls) this.#calls.settle(call, result);
       return;
     }
-    if (lane !== "query") {
+    if (!isUnordered(lane)) {
       this.#sender.keysKnown = true;
       this.#retry.answered(entry.attempts === 1 ? now - entry.sentAt : null);
     }
@@ -403,7 +422,7 @@ export class Engine {
   #queueAgain(call: Call): void {
     if (call.done) return;
     call.entry = null;
-    if (call.lane !== "resolve") call.lane = "read";
+    if (call.lane === "query") call.lane = "read";
     this.#queues[call.lane].push(call);
   }
 
@@ -440,7 +459,9 @@ export class Engine {
     }
     for (const entry of this.#table.unordered.values()) {
       this.#expire(entry, now);
-      if (entry.open > 0 && now >= entry.resendAt) this.#issueAgain(entry);
+      if (entry.open === 0 || now < entry.resendAt) continue;
+      if (entry.lane === "local") this.#sender.elsewhere(entry, now);
+      else this.#issueAgain(entry);
     }
     for (const queue of Object.values(this.#queues)) {
       for (const call of queue.expired(now)) this.#calls.reject(call, timedOut(call, this.#replicas.reach));
@@ -452,8 +473,7 @@ export class Engine {
   /** Something waits to be sent, or the window must be kept open. */
   get #mayFlush(): boolean {
     if (this.#mustRoll || this.#table.windowUsed >= SESSION_WINDOW / 2) return true;
-    const { write, read, query, resolve } = this.#queues;
-    return !(write.empty && read.empty && query.empty && resolve.empty);
+    return Object.values(this.#queues).some((queue) => !queue.empty);
   }
 
   #repeat(entry: InFlight, now: number): void {

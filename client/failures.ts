@@ -28,6 +28,15 @@ const ASK = "ask with outcome(error.requestId) before writing again";
 
 export function timedOut(call: Call, reach: Reach): QuorateError {
   const { have, need, missing } = reach;
+  if (call.lane === "local") {
+    const message = `timed out: none of the ${have} replicas connected answered a local read${missing}; try again`;
+    return new QuorateError("TIMEOUT", message, { have });
+  }
+  if (call.lane === "administer" && call.entry !== null) {
+    const message =
+      "timed out: no quorum answered; the statement may be executed yet: see kv client list before the next";
+    return new QuorateError("UNKNOWN_OUTCOME", message, { have, need, outcome: "unknown" });
+  }
   const short = have < need;
   const why = short ? `${have} of the ${need} replicas needed are connected${missing}` : "no quorum answered in time";
   const requestId = sentWrite(call);
@@ -75,6 +84,15 @@ export function endedWith(status: EndStatus): QuorateError {
 
 export function refusedBy(call: Call, reason: string): QuorateError {
   const detail = { reason, ...(sentWrite(call) ? { requestId: sentWrite(call), outcome: "unknown" } : {}) };
+  if (reason === "NOT_PERMITTED") {
+    const message = "this client has no rights, or none any more; ask an administrator for a grant (kv client grant)";
+    return new QuorateError("NOT_PERMITTED", message, detail);
+  }
+  if (reason === "NOT_ADMINISTRATOR") {
+    const message = "the statement lacks signatures of this cluster's administrators: as many as its threshold says";
+    return new QuorateError("NOT_ADMINISTRATOR", message, detail);
+  }
+  if (call.lane === "local") return new QuorateError("REFUSED", `the replica asked refused: ${reason}`, detail);
   return new QuorateError("REFUSED", `a quorum refused the request: ${reason}`, detail);
 }
 

@@ -37,8 +37,17 @@ export interface CasOptions<T> extends WriteOptions {
   readonly value: T;
 }
 
+/**
+ * How much a read promises. "linearizable": a quorum's answer, which sees every write acknowledged before it. "local": one
+ * replica's last executed state. It may be stale by any amount, two reads may go back in time, and a replica that lies is
+ * believed; it costs one round trip to one replica and needs no quorum. Writes are always linearizable.
+ */
+export type Consistency = "linearizable" | "local";
+
 export interface ReadOptions extends CallOptions {
-  /** Order the read like a write, instead of asking a quorum at once. Both are linearizable. */
+  /** The connection's `consistency` by default. */
+  readonly consistency?: Consistency | undefined;
+  /** Order the read like a write, instead of asking a quorum at once. Both are linearizable; not for "local" reads. */
   readonly ordered?: boolean | undefined;
 }
 

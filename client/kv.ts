@@ -1,6 +1,6 @@
 /**
- * `Kv`: the key-value store as callers see it (docs/protocol.md sections 3 and 8). Reads and writes are linearizable; each
- * answer is one that a quorum of replicas gave. A missing key is `null`; every failure is a `QuorateError` with a code.
+ * `Kv`: the key-value store as callers see it (docs/protocol.md sections 3 and 8). Reads and writes are linearizable, each
+ * answer one that a quorum of replicas gave, unless a read asks for `consistency: "local"`. A missing key is `null`; every failure is a `QuorateError` with a code.
  */
 import { bytesOf, hex, latin1, prefixEnd } from "../protocol/bytes.ts";
 import { type Command, encodeCommand, type Result, type WireEntry } from "../protocol/commands.ts";
@@ -12,6 +12,7 @@ import { ConflictError, type RequestId } from "./errors.ts";
 import type {
   CallOptions,
   CasOptions,
+  Consistency,
   Deleted,
   DeleteOptions,
   Entry,
@@ -35,6 +36,7 @@ import type { ServiceProxy } from "./service-proxy.ts";
 /** Defaults of one connection. */
 export interface KvDefaults {
   readonly orderedReads: boolean;
+  readonly consistency: Consistency;
 }
 
 /**
@@ -269,9 +271,10 @@ export class Kv<T> implements AsyncDisposable {
     command: () => C,
     decode: (result: Result, command: C) => R,
   ): Promise<R> {
-    const { timeoutMs, signal, ordered = this.#defaults.orderedReads } = options;
+    const { timeoutMs, signal, consistency = this.#defaults.consistency } = options;
+    const ordered = options.ordered ?? (consistency !== "local" && this.#defaults.orderedReads);
     const made = command();
-    const submit = { timeoutMs, signal, ordered, crowdedOut };
+    const submit = { timeoutMs, signal, consistency, ordered, crowdedOut };
     return decode(readResult(await this.service.invokeUnorderedHashed(encodeCommand(made), submit)), made);
   }
 

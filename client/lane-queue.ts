@@ -111,6 +111,7 @@ export class LaneQueue {
   }
 
   get #countMax(): number {
+    if (this.#lane === "local") return 1;
     const write = this.#lane === "write";
     const fitting = Math.floor((write ? CACHED_REPLY_BYTES_MAX : READ_BUNDLE_BYTES_TARGET) / this.#resultBytes);
     return Math.min(BUNDLE_COMMANDS_MAX, Math.max(write ? 1 : 4, fitting));

@@ -9,6 +9,7 @@ import type { Identity } from "../protocol/identity.ts";
 import { systemClock } from "./clock.ts";
 import { type Codec, utf8 } from "./codecs.ts";
 import { Kv } from "./kv.ts";
+import type { Consistency } from "./kv-types.ts";
 import type { Clock, Transport } from "./ports.ts";
 import { ServiceProxy } from "./service-proxy.ts";
 import { Session } from "./session.ts";
@@ -20,6 +21,11 @@ export interface ServiceConnectionOptions {
   readonly timeoutMs?: number | undefined;
   /** Sign every request (Ed25519). Done anyway when the cluster asks for it. */
   readonly signed?: boolean | undefined;
+  /**
+   * What unordered commands promise unless they say otherwise; "linearizable" by default. With "local" one replica is enough to
+   * connect: see `Consistency` for what is lost.
+   */
+  readonly consistency?: Consistency | undefined;
   /** Gives up connecting. */
   readonly signal?: AbortSignal | undefined;
   /** Replaces the WebSocket transport. */
@@ -53,7 +59,7 @@ const processNumbers = new SessionNumbers();
 
 /** @throws QuorateError CONFIG_INVALID, KEY_FILE_INVALID, INVALID_ARGUMENT, and as `Replicas.whenQuorumReady` */
 export async function openService(options: ServiceConnectionOptions & Ends): Promise<ServiceProxy> {
-  const { crypto, identity, transport, timeoutMs = TIMEOUT_MS, signal } = options;
+  const { crypto, identity, transport, timeoutMs = TIMEOUT_MS, signal, consistency = "linearizable" } = options;
   if (!(timeoutMs > 0)) throw new QuorateError("INVALID_ARGUMENT", "timeoutMs must be above 0");
   const parsed = clusterFileSchema.safeParse(options.cluster);
   if (!parsed.success) throw new QuorateError("CONFIG_INVALID", `the cluster file: ${firstIssue(parsed.error)}`);
@@ -68,16 +74,21 @@ export async function openService(options: ServiceConnectionOptions & Ends): Pro
     signed: options.signed ?? cluster.signedRequests,
   });
   try {
-    await session.ready({ timeoutMs, signal });
+    const need = consistency === "local" ? 1 : cluster.view.quorum;
+    await session.ready({ timeoutMs, signal, need });
   } catch (error) {
     await session.close();
     throw error;
   }
-  return new ServiceProxy(session, { timeoutMs });
+  return new ServiceProxy(session, { timeoutMs, consistency });
 }
 
 /** @throws QuorateError as `openService` */
 export async function open<T>(options: ConnectionOptions<T> & Ends): Promise<Kv<T>> {
+  const { orderedReads = false, consistency = "linearizable" } = options;
+  if (orderedReads && consistency === "local") {
+    throw new QuorateError("INVALID_ARGUMENT", "reads are either local or ordered, not both");
+  }
   const codec = options.codec ?? (utf8 as Codec<unknown> as Codec<T>);
-  return new Kv(await openService(options), codec, { orderedReads: options.orderedReads ?? false });
+  return new Kv(await openService(options), codec, { orderedReads, consistency });
 }

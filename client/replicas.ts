@@ -134,12 +134,12 @@ export class Replicas {
   }
 
   /**
-   * Resolves once a quorum of replicas welcomed this client.
+   * Resolves once a quorum of replicas, or `need` of them, welcomed this client.
    * @throws QuorateError QUORUM_UNAVAILABLE after `timeoutMs`; CLUSTER_MISMATCH or REFUSED as soon as waiting cannot help;
    *   ABORTED, CLOSED
    */
-  whenQuorumReady(options: { timeoutMs: number; signal?: AbortSignal | undefined }): Promise<void> {
-    const { timeoutMs, signal } = options;
+  whenQuorumReady(options: { timeoutMs: number; signal?: AbortSignal | undefined; need?: number }): Promise<void> {
+    const { timeoutMs, signal, need = this.#view.quorum } = options;
     return new Promise((resolve, reject) => {
       const end = (error?: QuorateError) => {
         timer.cancel();
@@ -151,10 +151,13 @@ export class Replicas {
       const onAbort = () => end(new QuorateError("ABORTED", "aborted by the caller's signal", {}, signal?.reason));
       const check = () => {
         if (this.#closed) end(new QuorateError("CLOSED", "the connection was closed"));
-        else if (this.quorumReady) end();
-        else if (this.#hopeless) end(this.#unavailable(this.#hopeless));
+        else if (this.readyCount >= need) end();
+        else {
+          const code = this.#hopeless(need);
+          if (code) end(this.#unavailable(code, need));
+        }
       };
-      const timer = this.#clock.after(timeoutMs, () => end(this.#unavailable("QUORUM_UNAVAILABLE")));
+      const timer = this.#clock.after(timeoutMs, () => end(this.#unavailable("QUORUM_UNAVAILABLE", need)));
       this.#waiters.add(check);
       signal?.addEventListener("abort", onAbort, { once: true });
       if (signal?.aborted) onAbort();
@@ -173,15 +176,15 @@ export class Replicas {
     for (const check of [...this.#waiters]) check();
   }
 
-  /** The code to fail with when no quorum can come about however long one waits. */
-  get #hopeless(): ErrorCode | null {
+  /** The code to fail with when so many replicas can never be connected, however long one waits. */
+  #hopeless(need: number): ErrorCode | null {
     const definite = this.connections.flatMap(({ fault }) => (fault?.definite ? [fault] : []));
-    if (this.#view.n - definite.length >= this.#view.quorum) return null;
+    if (this.#view.n - definite.length >= need) return null;
     return definite.some(({ code }) => code === "CLUSTER_MISMATCH") ? "CLUSTER_MISMATCH" : "REFUSED";
   }
 
-  #unavailable(code: ErrorCode): QuorateError {
-    const { have, need, missing } = this.reach;
+  #unavailable(code: ErrorCode, need: number): QuorateError {
+    const { have, missing } = this.reach;
     return new QuorateError(code, `${have} of the ${need} replicas needed are connected${missing}`, { have, need });
   }
 }

@@ -5,7 +5,7 @@
  * requests are numbered apart: replicas never execute them in the session, and their numbers must not use up its window.
  */
 import type { Reply } from "../protocol/client-frames.ts";
-import type { InFlight } from "./call.ts";
+import { type InFlight, isUnordered, LANE_KINDS } from "./call.ts";
 
 export class RequestTable {
   readonly ordered = new Map<number, InFlight>();
@@ -39,7 +39,7 @@ export class RequestTable {
   }
 
   add(entry: InFlight): void {
-    if (entry.lane === "query") {
+    if (isUnordered(entry.lane)) {
       this.unordered.set(entry.sequence, entry);
       return;
     }
@@ -51,12 +51,12 @@ export class RequestTable {
   find(reply: Reply): InFlight | undefined {
     if (reply.kind === "unordered") return this.unordered.get(reply.sequence);
     const entry = this.ordered.get(reply.sequence);
-    return entry && (entry.lane === "resolve") === (reply.kind === "resolve") ? entry : undefined;
+    return entry && LANE_KINDS[entry.lane] === reply.kind ? entry : undefined;
   }
 
   /** False when it was removed before. */
   remove(entry: InFlight): boolean {
-    const table = entry.lane === "query" ? this.unordered : this.ordered;
+    const table = isUnordered(entry.lane) ? this.unordered : this.ordered;
     if (table.get(entry.sequence) !== entry) return false;
     table.delete(entry.sequence);
     if (!entry.abandoned) this.#count(entry, -1);

@@ -11,6 +11,7 @@ const REFUSAL_CODES: ReadonlySet<string> = new Set<ErrorCode>([
   "REQUEST_TOO_LARGE",
   "DECODE_FAILED",
   "STORAGE_FULL",
+  "NOT_PERMITTED",
   "BUSY",
 ]);
 

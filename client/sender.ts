@@ -4,8 +4,8 @@
  */
 import type { Cluster } from "../protocol/cluster.ts";
 import type { Crypto } from "../protocol/crypto/contract.ts";
-import { encodeRequest, type RequestKind } from "../protocol/request.ts";
-import type { Call, InFlight, Lane } from "./call.ts";
+import { encodeRequest } from "../protocol/request.ts";
+import { type Call, type InFlight, LANE_KINDS, type Lane } from "./call.ts";
 import type { Credentials } from "./credentials.ts";
 import { sharedFrame, signedFrame } from "./frames.ts";
 import { Votes } from "./quorum.ts";
@@ -16,12 +16,8 @@ import { ADVICE } from "./verdict.ts";
 /** After this an unordered request is issued again as ordered. */
 const UNORDERED_MS_MAX = 100;
 
-const KINDS: Readonly<Record<Lane, RequestKind>> = {
-  write: "ordered",
-  read: "ordered",
-  query: "unordered",
-  resolve: "resolve",
-};
+/** A replica that was asked for a local read and says nothing for so long is passed over. */
+const LOCAL_MS_MAX = 250;
 
 export class Sender {
   /** Requests carry a signature: asked for by the cluster, the caller, or a weak quorum of replicas. */
@@ -64,7 +60,7 @@ export class Sender {
     const { id: cluster, view } = this.#cluster;
     const { client } = this.#credentials;
     const deadlineMs = calls[0]?.deadlineMs ?? 0;
-    const fields = { cluster, client, session, sequence, ackedBelow, kind: KINDS[lane], deadlineMs, commands };
+    const fields = { cluster, client, session, sequence, ackedBelow, kind: LANE_KINDS[lane], deadlineMs, commands };
     const bytes = encodeRequest(fields);
     const digest = this.#crypto.sha256(bytes);
     const entry: InFlight = {
@@ -82,7 +78,7 @@ export class Sender {
       replier: this.#replicas.nextReplier(),
       everybody: calls[0]?.everybody ?? false,
       attempts: 1,
-      resendAt: now + (lane === "query" ? UNORDERED_MS_MAX : this.#retry.resendDelayMs(1)),
+      resendAt: now + this.#patienceMs(lane),
       timeoutAt: Number.POSITIVE_INFINITY,
       open: calls.length,
       abandoned: false,
@@ -95,6 +91,20 @@ export class Sender {
       if (call.timeoutAt < entry.timeoutAt) entry.timeoutAt = call.timeoutAt;
     }
     return entry;
+  }
+
+  #patienceMs(lane: Lane): number {
+    if (lane === "local") return LOCAL_MS_MAX;
+    return lane === "query" ? UNORDERED_MS_MAX : this.#retry.resendDelayMs(1);
+  }
+
+  /** A local read goes to another replica, which has not said anything to it yet. */
+  elsewhere(entry: InFlight, now: number): void {
+    entry.attempts++;
+    entry.resendAt = now + LOCAL_MS_MAX;
+    entry.votes.forget(ADVICE);
+    entry.replier = this.#replicas.nextReplier();
+    this.transmit(entry, entry.replier);
   }
 
   /** To every connected replica, or again to the one at `only`. */

@@ -8,7 +8,7 @@ import { REPLY_STATUSES, type ReplyStatus } from "../protocol/client-frames.ts";
 import { decodeResults } from "../protocol/commands.ts";
 import { decoded, isRejection, QuorateError } from "../protocol/errors.ts";
 import { type RequestId, UnknownOutcomeError } from "./errors.ts";
-import type { CallOptions, WriteOptions } from "./kv-types.ts";
+import type { CallOptions, Consistency, WriteOptions } from "./kv-types.ts";
 import type { ReplicaReply } from "./replica-reply.ts";
 import type { ReplicaState } from "./replicas.ts";
 import { unexpected } from "./results.ts";
@@ -23,7 +23,9 @@ export interface InvokeOptions extends CallOptions {
 export interface OrderedOptions extends InvokeOptions, Pick<WriteOptions, "deadlineMs"> {}
 
 export interface UnorderedOptions extends InvokeOptions {
-  /** Order it at once, like a command that changes something. */
+  /** The connection's `consistency` by default. */
+  readonly consistency?: Consistency | undefined;
+  /** Order it at once, like a command that changes something; not for what is asked locally. */
   readonly ordered?: boolean | undefined;
   /** Says of a result that the results before it in the reply left no room (`ExecutionContext.replyFull`): ask again. */
   readonly crowdedOut?: ((result: Uint8Array) => boolean) | undefined;
@@ -71,11 +73,13 @@ export interface OrderedInvocation extends Invocation {
 export class ServiceProxy implements AsyncDisposable {
   readonly #session: Session;
   readonly #timeoutMs: number;
+  readonly #consistency: Consistency;
 
   /** Use `connectService()`. */
-  constructor(session: Session, defaults: { readonly timeoutMs: number }) {
+  constructor(session: Session, defaults: { readonly timeoutMs: number; readonly consistency: Consistency }) {
     this.#session = session;
     this.#timeoutMs = defaults.timeoutMs;
+    this.#consistency = defaults.consistency;
   }
 
   /** This client's id: 64 hexadecimal digits. */
@@ -109,22 +113,23 @@ export class ServiceProxy implements AsyncDisposable {
   /**
    * Asks for something that changes nothing, without ordering it; every replica sends the whole result. Ordered after all when
    * no quorum answers alike within 100 ms, or when the service says that it is no query: so it may be executed more than once.
-   * @throws QuorateError REQUEST_TOO_LARGE, BUSY, REFUSED, TIMEOUT, QUORUM_UNAVAILABLE, ABORTED, CLOSED
+   * With `consistency: "local"` one replica is asked, and believed; nothing is ordered.
+   * @throws QuorateError INVALID_ARGUMENT, REQUEST_TOO_LARGE, BUSY, REFUSED, TIMEOUT, QUORUM_UNAVAILABLE, ABORTED, CLOSED
    */
   invokeUnordered(command: Uint8Array, options: UnorderedOptions = {}): Promise<Uint8Array> {
-    return this.#submit(command, this.#unordered(options, { everybody: true }));
+    return this.#ask(command, options, { everybody: true });
   }
 
   /** The same, but one replica sends a result above 1 KiB and the others its digest. @throws as `invokeUnordered` */
   invokeUnorderedHashed(command: Uint8Array, options: UnorderedOptions = {}): Promise<Uint8Array> {
-    return this.#submit(command, this.#unordered(options, { everybody: false }));
+    return this.#ask(command, options, { everybody: false });
   }
 
   /** `invokeOrdered`, or `invokeOrderedHashed`, with a handle on what is under way. */
   invokeOrderedAsync(command: Uint8Array, options: OrderedOptions & { hashed?: boolean } = {}): OrderedInvocation {
     const everybody = options.hashed !== true;
-    const invocation = this.#invocation(command, options, (signal) =>
-      this.#ordered({ ...options, signal }, { everybody }),
+    const invocation = this.#invocation(options, (signal) =>
+      this.#submit(command, this.#ordered({ ...options, signal }, { everybody })),
     );
     return { ...invocation, outcome: (asking) => this.#outcomeOf(invocation.result, asking) };
   }
@@ -132,7 +137,7 @@ export class ServiceProxy implements AsyncDisposable {
   /** `invokeUnordered`, or `invokeUnorderedHashed`, with a handle on what is under way. */
   invokeUnorderedAsync(command: Uint8Array, options: UnorderedOptions & { hashed?: boolean } = {}): Invocation {
     const everybody = options.hashed !== true;
-    return this.#invocation(command, options, (signal) => this.#unordered({ ...options, signal }, { everybody }));
+    return this.#invocation(options, (signal) => this.#ask(command, { ...options, signal }, { everybody }));
   }
 
   /**
@@ -173,19 +178,34 @@ export class ServiceProxy implements AsyncDisposable {
     return { lane: "write", timeoutMs, deadlineMs, signal, onReply, everybody };
   }
 
-  #unordered(options: UnorderedOptions, { everybody }: { everybody: boolean }): SubmitOptions {
-    const { timeoutMs = this.#timeoutMs, ordered = false, signal, crowdedOut, onReply } = options;
-    return { lane: ordered ? "read" : "query", timeoutMs, signal, crowdedOut, onReply, everybody };
+  /** An option that makes no sense rejects, like everything else that goes wrong. */
+  async #ask(
+    command: Uint8Array,
+    options: UnorderedOptions,
+    { everybody }: { everybody: boolean },
+  ): Promise<Uint8Array> {
+    const { timeoutMs = this.#timeoutMs, signal, crowdedOut, onReply } = options;
+    const lane = this.#laneOf(options);
+    return await this.#submit(command, { lane, timeoutMs, signal, crowdedOut, onReply, everybody });
   }
 
-  #invocation(
-    command: Uint8Array,
-    { signal }: InvokeOptions,
-    optionsWith: (signal: AbortSignal) => SubmitOptions,
-  ): Invocation {
+  /** What was asked for and nothing weaker: a local answer is never taken for a linearizable one that failed. */
+  #laneOf({ consistency = this.#consistency, ordered = false }: UnorderedOptions): SubmitOptions["lane"] {
+    switch (consistency) {
+      case "local":
+        if (ordered) throw new QuorateError("INVALID_ARGUMENT", "a read is either local or ordered, not both");
+        return "local";
+      case "linearizable":
+        return ordered ? "read" : "query";
+      default:
+        throw new QuorateError("INVALID_ARGUMENT", `consistency is "linearizable" or "local", not "${consistency}"`);
+    }
+  }
+
+  #invocation({ signal }: InvokeOptions, submit: (signal: AbortSignal) => Promise<Uint8Array>): Invocation {
     const cancelled = new AbortController();
     const either = signal ? AbortSignal.any([signal, cancelled.signal]) : cancelled.signal;
-    const result = this.#submit(command, optionsWith(either));
+    const result = submit(either);
     // Whoever holds a handle may look at the outcome instead.
     result.catch(() => undefined);
     return { result, cancel: (reason) => cancelled.abort(reason) };

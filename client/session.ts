@@ -38,7 +38,7 @@ export interface WaitOptions {
 }
 
 export interface SubmitOptions extends WaitOptions {
-  readonly lane: "write" | "read" | "query";
+  readonly lane: "write" | "read" | "query" | "local";
   readonly deadlineMs?: number | undefined;
   /** Of a read: whether this result says that the bundle left no room for it. It is issued again then. */
   readonly crowdedOut?: ((result: Uint8Array) => boolean) | undefined;
@@ -75,7 +75,7 @@ export class Session {
   }
 
   /** @see Replicas.whenQuorumReady */
-  ready(options: WaitOptions): Promise<void> {
+  ready(options: WaitOptions & { readonly need?: number }): Promise<void> {
     return this.#engine.replicas.whenQuorumReady(options);
   }
 
@@ -133,6 +133,14 @@ export class Session {
       });
       if (call === null) return;
       this.#engine.enqueueResolve(target, call);
+    });
+  }
+
+  /** Brings a signed statement of administrators: the bytes of its result, from a quorum. */
+  administer(command: Uint8Array, options: WaitOptions): Promise<Uint8Array> {
+    return new Promise((settle, reject) => {
+      const call = this.#newCall({ ...options, command, lane: "administer", settle, reject });
+      if (call !== null) this.#engine.enqueue(call);
     });
   }
 

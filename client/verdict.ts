@@ -27,7 +27,9 @@ export type Verdict =
   | { readonly type: "busy" }
   | { readonly type: "mustSign" }
   /** Unordered only: no quorum can come about any more. */
-  | { readonly type: "reorder" };
+  | { readonly type: "reorder" }
+  /** Local reads only: this replica cannot answer now. */
+  | { readonly type: "elsewhere" };
 
 const WAIT: Verdict = { type: "wait" };
 const BYTES_MISSING: Verdict = { type: "bytesMissing" };
@@ -35,6 +37,7 @@ const GONE: Verdict = { type: "gone" };
 const BUSY: Verdict = { type: "busy" };
 const MUST_SIGN: Verdict = { type: "mustSign" };
 const REORDER: Verdict = { type: "reorder" };
+const ELSEWHERE: Verdict = { type: "elsewhere" };
 
 /** Advice of single replicas; a resend asks for it anew. */
 export const ADVICE: ReadonlySet<ReplyStatus> = new Set([
@@ -91,6 +94,19 @@ export function judgeUnordered(judge: Judge, reply: Reply, pending: number): Ver
   }
   if (reply.status === "MUST_SIGN" && votes.countStatus("MUST_SIGN") >= view.weakQuorum) return MUST_SIGN;
   return votes.okPossible(view.quorum, pending) ? WAIT : REORDER;
+}
+
+/** The word of the one replica that was asked for a local read: nobody vouches for it. */
+export function judgeLocal({ crypto }: Pick<Judge, "crypto">, reply: Reply): Verdict {
+  switch (reply.status) {
+    case "OK":
+      if (reply.body !== "full" || crypto.sha256(reply.result) !== reply.resultDigest) return ELSEWHERE;
+      return { type: "result", result: reply.result };
+    case "REFUSED":
+      return { type: "refused", reason: textOf(reply.result.subarray(0, 256)) ?? "unknown" };
+    default:
+      return ELSEWHERE;
+  }
 }
 
 /** The bytes the quorum vouches for. A body that contradicts its header is dropped; its member's vote stays. */

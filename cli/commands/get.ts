@@ -1,5 +1,6 @@
 /** `kv get` and `kv delete`: both end in exit code 1 when the key does not exist. */
 import { Command, Option } from "commander";
+import type { Consistency } from "../../client/kv-types.ts";
 import { EXIT, type ExitCode } from "../exit.ts";
 import { type Format, globalsOf, helpTail } from "../globals.ts";
 import { type Io, writeOut } from "../io.ts";
@@ -39,10 +40,20 @@ export function entryTable(entries: readonly ShownEntry[]): string {
   return tableText(["KEY", "CREATED", "MODIFIED", "VERSION", "VALUE"], rows);
 }
 
+interface GetOptions {
+  readonly consistency: Consistency;
+}
+
+export function consistencyOption(): Option {
+  const text = "linearizable: a quorum's answer; local: one replica's, which may be old, or a lie";
+  return new Option("--consistency <how>", text).choices(["linearizable", "local"]).default("linearizable");
+}
+
 export function getCommand(io: Io, end: (code: ExitCode) => void): Command {
   return new Command("get")
     .description("read a value")
     .argument("<key>", "key, 1 to 4096 bytes of UTF-8")
+    .addOption(consistencyOption())
     .addHelpText(
       "after",
       helpTail({
@@ -53,10 +64,10 @@ export function getCommand(io: Io, end: (code: ExitCode) => void): Command {
         examples: ["kv get greeting", "kv get readme -o raw > copy-of-readme", "kv get greeting -o json"],
       }),
     )
-    .action(async (key: string, _options: object, command: Command) => {
+    .action(async (key: string, options: GetOptions, command: Command) => {
       const globals = globalsOf(command);
       const keyBytes = keyArgument(key);
-      const entry = await withKv(globals, io, (kv) => kv.get(keyBytes));
+      const entry = await withKv(globals, io, (kv) => kv.get(keyBytes), options);
       if (entry) return await writeEntry(io, globals.output, { ...entry, key: keyBytes });
       if (globals.output === "json") await writeOut(io, "null\n");
       io.stderr.write(`kv: not found: ${printable(keyBytes)}\n`);

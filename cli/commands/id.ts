@@ -5,42 +5,58 @@ import { Command } from "commander";
 import { hex } from "../../protocol/bytes.ts";
 import { nodeCrypto } from "../../protocol/crypto/node.ts";
 import { QuorateError } from "../../protocol/errors.ts";
-import { clientIdOf, type Identity, keyFileText, newIdentity, parseKeyFile } from "../../protocol/identity.ts";
+import {
+  clientIdOf,
+  type Identity,
+  keyFileText,
+  newIdentity,
+  parseKeyFile,
+  publicKeysBytes,
+} from "../../protocol/identity.ts";
 import { usageError } from "../exit.ts";
 import { chooseCluster, chooseIdentity, type Format, globalsOf, helpTail } from "../globals.ts";
 import { type Io, writeOut } from "../io.ts";
 
 const KEY_MODE = 0o600;
 
-function idText(format: Format, file: string, id: string): string {
-  if (format === "json") return `${JSON.stringify({ file, id })}\n`;
-  return format === "raw" ? id : `${id}\n`;
+/** What others may know of a key file: the id that the cluster names it by, and the keys an administrator grants rights to. */
+function idText(format: Format, file: string, identity: Identity): string {
+  const id = hex(clientIdOf(nodeCrypto, identity));
+  const keys = hex(publicKeysBytes(identity));
+  if (format === "json") return `${JSON.stringify({ file, id, keys })}\n`;
+  return format === "raw" ? id : `id   ${id}\nkeys ${keys}\n`;
 }
 
 export function idCommand(io: Io): Command {
   return new Command("id")
-    .description("print the client id of a key file, as the cluster file lists it")
+    .description("print the client id and the public keys of a key file, to hand to an administrator")
     .argument("[file]", "client key file (default: the one --identity names, else client.key beside the cluster file)")
-    .addHelpText("after", helpTail({ json: '{"file","id"}', examples: ["kv id", "kv id alice.key"] }))
+    .addHelpText(
+      "after",
+      helpTail({
+        notes: "-o raw prints the id alone.",
+        json: '{"file","id","keys"}; kv client grant --key-file takes it',
+        examples: ["kv id", "kv id alice.key -o json > alice.pub"],
+      }),
+    )
     .action(async (file: string | undefined, _options: object, command: Command) => {
       const globals = globalsOf(command);
       const path = file ?? globals.identity ?? chooseIdentity(globals, chooseCluster(globals, io));
-      const id = hex(clientIdOf(nodeCrypto, readClientKey(path)));
-      await writeOut(io, idText(globals.output, path, id));
+      await writeOut(io, idText(globals.output, path, readClientKey(path)));
     });
 }
 
 export function clientKeyCommand(io: Io): Command {
   return new Command("client-key")
-    .description("create a new client key file (mode 0600) and print its client id")
+    .description("create a new client key file (mode 0600) and print its client id and public keys")
     .argument("<file>", "file to create; it must not exist")
     .addHelpText(
       "after",
       helpTail({
         notes:
-          "Keep the file where nobody else can read it. Where the cluster file lists its clients, the id must be listed\n" +
-          "before the cluster is first started.",
-        json: '{"file","id"}',
+          "Keep the file where nobody else can read it. Where the cluster does not take everybody, hand id and keys to an\n" +
+          "administrator: kv client grant.",
+        json: '{"file","id","keys"}',
         examples: ["kv client-key alice.key", "kv get greeting --identity alice.key"],
       }),
     )
@@ -48,7 +64,7 @@ export function clientKeyCommand(io: Io): Command {
       const globals = globalsOf(command);
       const identity = newIdentity(nodeCrypto);
       writeNewKey(file, keyFileText("client", identity));
-      await writeOut(io, idText(globals.output, file, hex(clientIdOf(nodeCrypto, identity))));
+      await writeOut(io, idText(globals.output, file, identity));
     });
 }
 

@@ -1,5 +1,6 @@
 /** `kv range`: the entries of a prefix or of [from, to), page by page. */
 import { Command, Option } from "commander";
+import type { Consistency } from "../../client/kv-types.ts";
 import { utf8 } from "../../protocol/bytes.ts";
 import { usageError } from "../exit.ts";
 import { globalsOf, helpTail, requireFormat } from "../globals.ts";
@@ -7,7 +8,7 @@ import { type Io, writeOut } from "../io.ts";
 import { integerIn } from "../numbers.ts";
 import { type BytesKv, withKv } from "../session.ts";
 import { printable } from "../text.ts";
-import { entryJson, entryTable, type ShownEntry } from "./get.ts";
+import { consistencyOption, entryJson, entryTable, type ShownEntry } from "./get.ts";
 
 export interface RangeOptions {
   readonly prefix?: string;
@@ -16,6 +17,7 @@ export interface RangeOptions {
   readonly limit?: number;
   readonly reverse?: true;
   readonly keysOnly?: true;
+  readonly consistency: Consistency;
 }
 
 const FLUSH_CHARACTERS = 64 * 1024;
@@ -45,6 +47,7 @@ export function rangeCommand(io: Io): Command {
     )
     .option("--reverse", "from the last key to the first")
     .option("--keys-only", "without the values")
+    .addOption(consistencyOption())
     .addHelpText(
       "after",
       helpTail({
@@ -61,11 +64,13 @@ export function rangeCommand(io: Io): Command {
       const globals = globalsOf(command);
       const format = requireFormat(globals, ["simple", "json", "table"]);
       const range = rangeOf(options);
-      await withKv(globals, io, async (kv) => {
+      const { consistency } = options;
+      const list = async (kv: BytesKv): Promise<void> => {
         const entries = scan(kv, range, options);
         if (format === "table") await writeTable(io, entries);
         else await writeLines(io, entries, format === "json" ? entryJson : simpleLine);
-      });
+      };
+      await withKv(globals, io, list, { consistency });
     });
 }
 
@@ -74,8 +79,9 @@ async function* scan(
   range: ReturnType<typeof rangeOf>,
   options: RangeOptions,
 ): AsyncGenerator<ShownEntry> {
-  const { limit, reverse, keysOnly } = options;
+  const { limit, reverse, keysOnly, consistency } = options;
   const how = {
+    consistency,
     ...(limit === undefined ? {} : { limit }),
     ...(reverse ? { reverse } : {}),
     ...(keysOnly ? { keysOnly } : {}),

@@ -85,7 +85,9 @@ const atTheGateway: Record<string, (cluster: TestCluster, replica: number) => Pr
     const key = sharedMacKey(nodeCrypto, { cluster: other, mine, theirs: member, purpose: "connect" });
     const client = clientIdOf(nodeCrypto, mine);
     const statement = authStatement({ cluster: other, replica, nonce, client, session: 1 });
-    stranger.send(encodeAuth({ keys: publicKeysBytes(mine), session: 1, mac: nodeCrypto.mac(key, statement), signature: null }));
+    stranger.send(
+      encodeAuth({ keys: publicKeysBytes(mine), session: 1, mac: nodeCrypto.mac(key, statement), signature: null }),
+    );
     expect(await stranger.closed).toBe(4401);
   },
   /** Known to the gateway, with a request that is somebody else's. */

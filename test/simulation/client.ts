@@ -16,6 +16,7 @@ import { QuorateError } from "../../protocol/errors.ts";
 import { clientIdOf } from "../../protocol/identity.ts";
 import type { RunObserver } from "./checkers/events.ts";
 import { identityOf } from "./crypto.ts";
+import { fastCrypto } from "./fast-crypto.ts";
 import { WALL_START_MS } from "./machine.ts";
 import type { Scheduler } from "./scheduler.ts";
 import type { Trace } from "./trace.ts";
@@ -64,6 +65,10 @@ interface Unresolved {
   readonly call: CallRecord;
   readonly bytes: Uint8Array;
   readonly error: UnknownOutcomeError;
+}
+
+export function simulatedClientId(number: number): Digest {
+  return clientIdOf(fastCrypto, identityOf(`client ${number}`));
 }
 
 export class SimulatedClient {

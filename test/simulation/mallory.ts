@@ -14,7 +14,7 @@ import { identityOf } from "./crypto.ts";
 import { WALL_START_MS } from "./machine.ts";
 import type { World } from "./world.ts";
 
-const NAME = "client mallory";
+export const MALLORY_NAME = "client mallory";
 const COPIES = 2;
 /** Endpoints that a world must have to spare for it. */
 export const MALLORY_ENDPOINTS = COPIES;
@@ -58,7 +58,9 @@ export class Mallory {
       try {
         kv ??= await this.#open(copy);
         const value = String(++this.#values);
-        const key = `a/${random.below(3)}`;
+        // Where rights count, it tries the keys of others as well.
+        const elsewhere = this.#world.options.rights && random.chance(0.4);
+        const key = `${elsewhere ? "k" : "a/"}${random.below(3)}`;
         if (random.chance(0.2)) await kv.get(key, { ordered: random.chance(0.5) });
         else await kv.put(key, value);
       } catch (error) {
@@ -80,7 +82,7 @@ export class Mallory {
     };
     return open<string>({
       cluster: file,
-      identity: identityOf(NAME),
+      identity: identityOf(MALLORY_NAME),
       crypto,
       transport: this.#twisted(this.#world.transport(this.#world.options.clients + copy)),
       clock,

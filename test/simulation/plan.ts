@@ -58,6 +58,8 @@ export interface Plan {
   readonly byzantine: number;
   /** Does one client lie as well? */
   readonly mallory: boolean;
+  /** Are clients listed, and the lying one granted and revoked? */
+  readonly rights: boolean;
   /** Correct replicas that stay dead in the liveness phase, if so many of the f are left. */
   readonly deadAtLast: number;
   /** The replica whose request verifier refuses some of what all others take. */
@@ -99,6 +101,7 @@ export function drawPlan(seed: number): Plan {
     deadAtLast: random.below(f + 1),
     mallory: random.chance(0.35),
     picky: random.chance(0.3) ? random.below(n) : null,
+    rights: random.chance(0.5),
   };
 }
 

@@ -2,6 +2,7 @@
  * One seed from its plan to its report: a safety phase under faults, then a liveness phase in a healed world, in which
  * every client must finish and all live correct replicas must come to stand at the same instance with the same state.
  */
+import { administratorsOf } from "../../protocol/administration.ts";
 import { Checkers } from "./checkers/all.ts";
 import type { RunObserver } from "./checkers/events.ts";
 import { assertLinearizable } from "./checkers/wire-history.ts";
@@ -11,6 +12,7 @@ import { liars } from "./liars.ts";
 import type { Machine } from "./machine.ts";
 import { MALLORY_ENDPOINTS, Mallory } from "./mallory.ts";
 import { drawPlan, type Plan } from "./plan.ts";
+import { REGISTRAR_ENDPOINTS, Registrar } from "./registrar.ts";
 import { type AttackerParts, World } from "./world.ts";
 
 /** A healed world has this much virtual time to finish everything. */
@@ -66,7 +68,7 @@ export interface Report {
 export async function runSeed(options: RunOptions): Promise<Report> {
   const { seed, listener } = options;
   const plan = options.plan ?? drawPlan(seed);
-  const { n, f, clients, workload, consensus, checkpointPeriod, signedRequests } = plan;
+  const { n, f, clients, workload, consensus, checkpointPeriod, signedRequests, rights } = plan;
   const world = new World({
     seed: plan.seed,
     n,
@@ -77,7 +79,8 @@ export async function runSeed(options: RunOptions): Promise<Report> {
     checkpointPeriod,
     signedRequests,
     picky: plan.picky,
-    extraEndpoints: plan.mallory ? MALLORY_ENDPOINTS : 0,
+    rights,
+    extraEndpoints: (plan.mallory ? MALLORY_ENDPOINTS : 0) + (plan.mallory && rights ? REGISTRAR_ENDPOINTS : 0),
     ...(listener ? { listener } : {}),
     observers: (made) => [checkersFor(made, plan), ...(options.observers?.(made) ?? [])],
   });
@@ -118,13 +121,16 @@ function sorted(world: World): Record<string, number> {
 async function phases(world: World, plan: Plan): Promise<number> {
   const faults = new Faults(world, plan);
   const mallory = plan.mallory ? new Mallory(world) : null;
+  const registrar = plan.mallory && plan.rights ? new Registrar(world) : null;
   world.start();
   mallory?.start();
+  registrar?.start();
   faults.start();
   const safeUs = world.nowUs + plan.safetyUs;
   await world.run({ untilUs: safeUs });
   const live = faults.heal();
   mallory?.stop();
+  registrar?.stop();
   world.tell((observer) => observer.healed?.({ nowUs: world.nowUs }));
   world.trace.event(
     "note",
@@ -176,6 +182,7 @@ function checkersFor(world: World, { checkpointPeriod }: Plan): Checkers {
     cluster: cluster.id,
     genesis: cluster.genesis,
     maxClients: cluster.maxClients,
+    founding: { clients: cluster.clients, administrators: administratorsOf(cluster.view) },
     view: cluster.view,
     memoryLimits: {
       ...MEMORY_LIMITS,

@@ -13,7 +13,7 @@ import { decodeRequest, type Request } from "../../protocol/request.ts";
 import type { ReplicaId } from "../../protocol/view.ts";
 import type { ConsensusOptions, Effect } from "../../server/consensus/contract.ts";
 import type { RunObserver } from "./checkers/events.ts";
-import { type CallRecord, SimulatedClient, type Workload } from "./client.ts";
+import { type CallRecord, SimulatedClient, simulatedClientId, type Workload } from "./client.ts";
 import { type Attacker, Violation } from "./contract.ts";
 import { identityOf, worldCrypto } from "./crypto.ts";
 import { GatewayHub } from "./gateway.ts";
@@ -45,6 +45,8 @@ export interface WorldOptions {
   readonly signedRequests: boolean;
   /** The replica whose request verifier refuses some of what all others take. */
   readonly picky?: ReplicaId | null;
+  /** Only the clients of this world are founding ones; whoever else comes needs a grant. */
+  readonly rights?: boolean;
   /** Members that are played by two machines each: the second ones are numbered from n on. */
   readonly twins?: readonly ReplicaId[];
   /** Endpoints beyond machines and clients, for whatever drives the wires by itself (Byzantine clients). */
@@ -354,7 +356,8 @@ export class World {
 }
 
 function clusterFile(options: WorldOptions): ClusterFile {
-  const { n, f, signedRequests } = options;
+  const { n, f, signedRequests, rights = false } = options;
+  const clients = Array.from({ length: options.clients }, (_, number) => hex(simulatedClientId(number)));
   return {
     format: 1,
     clusterId: CLUSTER_ID,
@@ -366,7 +369,7 @@ function clusterFile(options: WorldOptions): ClusterFile {
       return { id, host: `r${id}`, ...ports, signKey: hex(signKey), boxKey: hex(boxKey) };
     }),
     administrators: [hex(identityOf("administrator").signKey)],
-    clients: "open",
+    clients: rights ? clients : "open",
     signedRequests,
     maxClients: MAX_CLIENTS,
   };

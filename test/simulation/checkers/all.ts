@@ -15,6 +15,7 @@ import { LivenessChecker } from "./liveness.ts";
 import { MemoryChecker } from "./memory.ts";
 import { MultiKeyChecker } from "./multi-key.ts";
 import { type DecidedInstance, Replay, type ReplayOptions } from "./replay.ts";
+import { RightsChecker } from "./rights.ts";
 import { StateRootsChecker } from "./state-roots.ts";
 import { ValidityChecker } from "./validity.ts";
 import { VotesChecker } from "./votes.ts";
@@ -44,6 +45,8 @@ export class Checkers implements RunObserver {
     this.#replay = new Replay(options);
     this.#replay.listen(exactlyOnce);
     this.#replay.listen(durability);
+    const { cluster, founding } = options;
+    if (founding) this.#replay.listen(new RightsChecker({ crypto, cluster, ...founding }));
     this.#all = [
       this.agreement,
       new ValidityChecker(),

@@ -140,6 +140,7 @@ export class Replay {
       load: (key, value) => inner.load(key, value),
       query: (command) => inner.query(command),
       grows: (command) => inner.grows(command),
+      ...(inner.accessRules ? { accessRules: inner.accessRules } : {}),
       get revision(): number {
         return inner.revision;
       },

@@ -14,6 +14,7 @@ import { reads } from "./reads.ts";
 import { regencyClaims } from "./regency-claims.ts";
 import { repairs } from "./repairs.ts";
 import { replayedRequests } from "./replayed-requests.ts";
+import { rights } from "./rights.ts";
 import { slowNetwork } from "./slow-network.ts";
 import { unservableRecord } from "./unservable-record.ts";
 import { votesBeforeTheJournal } from "./votes-before-the-journal.ts";
@@ -31,6 +32,7 @@ export const ATTACKS: Readonly<Record<string, (seed: number) => void>> = {
   "regency claims": regencyClaims,
   repairs,
   "replayed requests": replayedRequests,
+  rights,
   "slow network": slowNetwork,
   "unservable record": unservableRecord,
   "votes before the journal": votesBeforeTheJournal,

@@ -77,9 +77,8 @@ describe("help", () => {
   });
 
   test("all verbs of the interface are there", () => {
-    const wanted = "init dev put get delete cas range import export status snapshot recover bench id client-key".split(
-      " ",
-    );
+    const wanted =
+      "init dev put get delete cas range import export status snapshot recover client bench id client-key".split(" ");
     expect([...verbs].sort()).toEqual(wanted.sort());
   });
 
@@ -193,7 +192,8 @@ test("kv client-key creates a private key once, kv id names it", async () => {
   const file = folder.in("alice.key");
   const created = await kv(["client-key", file]);
   expect(created.code).toBe(0);
-  expect(created.out).toMatch(/^[0-9a-f]{64}\n$/);
+  const [, id = ""] = /^id {3}([0-9a-f]{64})\nkeys [0-9a-f]{128}\n$/.exec(created.out) ?? [];
+  expect(id).not.toBe("");
   expect((statSync(file).mode & 0o777).toString(8)).toBe("600");
   const text = readFileSync(file, "utf8");
   expect(await kv(["client-key", file])).toMatchObject({
@@ -202,7 +202,9 @@ test("kv client-key creates a private key once, kv id names it", async () => {
     err: expect.stringContaining("never overwritten"),
   });
   expect(readFileSync(file, "utf8")).toBe(text);
-  expect(await kv(["id", file, "-o", "raw"])).toEqual({ code: 0, out: created.out.trimEnd(), err: "" });
+  expect(await kv(["id", file, "-o", "raw"])).toEqual({ code: 0, out: id, err: "" });
+  const shown = JSON.parse((await kv(["id", file, "-o", "json"])).out) as { file: string; id: string; keys: string };
+  expect(created.out).toBe(`id   ${shown.id}\nkeys ${shown.keys}\n`);
   writeFileSync(file, text.replace('"client"', '"admin"'));
   expect(await kv(["id", file])).toMatchObject({ code: 2, out: "" });
   expect(await kv(["id", folder.in("none")])).toMatchObject({
