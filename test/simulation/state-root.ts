@@ -4,7 +4,7 @@
  */
 import { bytesOf, concat, type Digest, utf8 } from "../../protocol/bytes.ts";
 import type { Crypto } from "../../protocol/crypto/contract.ts";
-import type { ExecutionContext, Service, ServiceState } from "../../server/service/contract.ts";
+import type { AccessRules, ExecutionContext, Service, ServiceState } from "../../server/service/contract.ts";
 import type { OrderedReply } from "../../server/service/executor.ts";
 import { KvService } from "../../server/service/kv-service.ts";
 import { fastCrypto } from "./fast-crypto.ts";
@@ -31,6 +31,10 @@ export class RootedService implements Service {
 
   get root(): Uint8Array {
     return this.#sum;
+  }
+
+  get accessRules(): AccessRules {
+    return this.#service.accessRules;
   }
 
   get revision(): number {

@@ -3,6 +3,7 @@ import { LIVENESS_BUGS } from "./liveness.ts";
 import type { Mutation } from "./mutation.ts";
 import { RECOVERY_BUGS } from "./recovery.ts";
 import { RESTART_BUGS } from "./restart.ts";
+import { RIGHTS_BUGS } from "./rights.ts";
 import { SERVICE_BUGS } from "./service.ts";
 import { SYNCHRONIZATION_BUGS } from "./synchronization.ts";
 import { VOTING_BUGS } from "./voting.ts";
@@ -13,5 +14,6 @@ export const PLANTED_BUGS: readonly Mutation[] = [
   ...RESTART_BUGS,
   ...RECOVERY_BUGS,
   ...LIVENESS_BUGS,
+  ...RIGHTS_BUGS,
   ...SERVICE_BUGS,
 ];

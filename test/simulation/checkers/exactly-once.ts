@@ -10,7 +10,8 @@
  * The rules look at the service, not at the client table: a table that forgets is caught by what it lets through.
  */
 import { type Digest, hex } from "../../../protocol/bytes.ts";
-import { decodeResolution, type Resolution } from "../../../protocol/commands.ts";
+import { decodeResolution, decodeResult, decodeResults, type Resolution } from "../../../protocol/commands.ts";
+import { decoded, isRejection } from "../../../protocol/errors.ts";
 import { decodeResolve, type Request, requestKey } from "../../../protocol/request.ts";
 import type { ReplicaId } from "../../../protocol/view.ts";
 import { Violation } from "../contract.ts";
@@ -46,7 +47,10 @@ export class ExactlyOnceChecker implements RunObserver, ReplayListener {
   replayed(replayed: ReplayedRequest): void {
     const { reply, instance, commands } = replayed;
     const { request, status } = reply;
-    if (commands.length > 0) this.#took(request, reply.resultDigest, instance);
+    // Statements are numbered by themselves: rights.ts judges them.
+    if (request.kind === "administer") return;
+    const refused = status === "OK" && !this.#effects.has(request.key) && wasRefused(request, reply.result);
+    if (commands.length > 0 || refused) this.#took(request, reply.resultDigest, instance);
     else if (status !== "OK") return;
     else if (request.kind === "resolve") this.#resolved(request, reply.result, instance);
     else this.#repeated(request, reply.resultDigest, instance);
@@ -81,6 +85,15 @@ export class ExactlyOnceChecker implements RunObserver, ReplayListener {
     }
     if (resolution.type === "cancelled") this.#cancelled.add(key);
   }
+}
+
+/** A request of commands that their client has no right to is judged, answered and remembered, but nothing runs. */
+function wasRefused({ kind }: Request, result: Uint8Array | null): boolean {
+  if (kind !== "ordered" || !result) return false;
+  return decodeResults(result).every((bytes) => {
+    const answer = decoded(() => decodeResult(bytes));
+    return !isRejection(answer) && answer.type === "refused" && answer.code === "NOT_PERMITTED";
+  });
 }
 
 function broken({ client, session, sequence }: Request, what: string): Violation {
