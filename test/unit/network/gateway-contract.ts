@@ -2,7 +2,7 @@
 import { connect as dialTcp } from "node:net";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import WebSocket from "ws";
-import { type Digest, latin1 } from "../../../protocol/bytes.ts";
+import { type Digest, latin1, sameBytes } from "../../../protocol/bytes.ts";
 import {
   type Auth,
   authStatement,
@@ -31,10 +31,15 @@ class Server implements GatewayEvents {
   readonly closed: ClientConnection[] = [];
   readonly faults: { code: string; remote: string }[] = [];
   refused: Digest | null = null;
+  administrator: Uint8Array | null = null;
   echo = false;
 
   admit(client: Digest): boolean {
     return client !== this.refused;
+  }
+
+  administers(signKey: Uint8Array): boolean {
+    return this.administrator !== null && sameBytes(signKey, this.administrator);
   }
 
   onRequest(connection: ClientConnection, envelope: Uint8Array, request: Uint8Array): void {
@@ -269,6 +274,29 @@ export function gatewayContract(implementation: "uws" | "ws"): void {
       expect(await cutter.closed()).toBe(CLOSE_CODES.BAD_FRAME);
       expect(server.codes()).toEqual(["UNEXPECTED_AUTH", "TEXT_FRAME", "TRUNCATED"]);
       expect(server.closed.length).toBe(3);
+    });
+
+    test("an administrator who is no client connects by signing the nonce; his public key alone opens nothing", async () => {
+      const admin = newIdentity(nodeCrypto);
+      server.administrator = admin.signKey;
+      // Anybody can put his own box key beside an administrator's signing key.
+      const thief = { ...newIdentity(nodeCrypto), signKey: admin.signKey };
+      for (const [who, signer, code] of [
+        [thief, null, CLOSE_CODES.NOT_A_CLIENT],
+        [thief, thief, CLOSE_CODES.UNAUTHENTICATED],
+        [admin, null, CLOSE_CODES.NOT_A_CLIENT],
+        [admin, admin, null],
+      ] as const) {
+        const client = clientIdOf(nodeCrypto, who);
+        server.refused = client;
+        const socket = open();
+        const hello = await socket.hello();
+        const statement = authStatement({ cluster: CLUSTER, replica: REPLICA, nonce: hello.nonce, client, session: 1 });
+        const signature = signer && nodeCrypto.signer(signer.signSeed)(statement);
+        socket.socket.send(authFor(who, replica, hello, 1, { signature }));
+        if (code !== null) expect(await socket.closed()).toBe(code);
+        else await until(() => gateway.connectionOf(client, 1) !== undefined, "the administrator is in");
+      }
     });
 
     test("who is not granted is told so", async () => {
