@@ -55,7 +55,7 @@ export function clientIdOf(crypto: Crypto, keys: PublicKeys): Digest {
 /** The MAC key two identities share for one purpose in one cluster. @throws QuorateError KEY_FILE_INVALID */
 export function sharedMacKey(
   crypto: Crypto,
-  options: { cluster: Digest; mine: Identity; theirs: PublicKeys; purpose: Purpose },
+  options: { cluster: Digest; mine: Pick<Identity, "boxSecret">; theirs: PublicKeys; purpose: Purpose },
 ): MacKey {
   const secret = crypto.agree(options.mine.boxSecret, options.theirs.boxKey);
   const info = utf8(`quorate/key/1/${options.purpose}`);

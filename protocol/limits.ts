@@ -58,6 +58,12 @@ export const PENDING_BYTES_MAX = 256 * MIB;
 /** Statements of administrators that may wait, beyond every other bound. */
 export const PENDING_STATEMENTS_MAX = 64;
 
+/** Requests that were received and are not judged yet, of everybody and of one client, before BUSY. */
+export const INTAKE_REQUESTS_MAX = 16_384;
+export const INTAKE_REQUESTS_PER_CLIENT_MAX = 4_096;
+export const INTAKE_BYTES_MAX = 64 * MIB;
+export const INTAKE_BYTES_PER_CLIENT_MAX = 16 * MIB;
+
 /** Kept free for requests that other replicas forward, beyond `PENDING_BYTES_MAX`: dropping those would starve clients. */
 export const FORWARDED_BYTES_RESERVE = 32 * MIB;
 /** Below this much free disk a replica refuses commands that add to the state (STORAGE_FULL), unless configured otherwise. */
@@ -108,6 +114,7 @@ export const STATUS_INSTANCES_MAX = 64;
 export const STATUS_INTERVAL_MS = 250;
 
 assert(VALUE_BYTES_MAX + KEY_BYTES_MAX < REQUEST_BYTES_MAX, "a put of the largest value fits a request");
+assert(CLIENT_FRAME_BYTES_MAX < INTAKE_BYTES_PER_CLIENT_MAX, "the largest request of a client can be judged");
 assert(REQUEST_BYTES_MAX + 64 < BATCH_BYTES_MAX, "the largest request fits a batch");
 assert(BATCH_BYTES_MAX + BATCH_REQUESTS_MAX * 640 < FRAME_BYTES_MAX, "a batch with typical envelopes fits a frame");
 assert(VALUE_BYTES_MAX + KEY_BYTES_MAX + CHUNK_BYTES_TARGET + 64 < CHUNK_BYTES_MAX, "the largest entry fits a chunk");

@@ -54,8 +54,8 @@ export function encodeRequest(request: RequestFields): Uint8Array {
   return writer.finish();
 }
 
-/** Shape, ranges and `ackedBelow <= sequence`; the digest is computed here, once. @throws Malformed */
-export function decodeRequest(crypto: Crypto, bytes: Uint8Array): Request {
+/** Shape, ranges and `ackedBelow <= sequence`; the digest is computed here, once, unless it is `known`. @throws Malformed */
+export function decodeRequest(crypto: Crypto, bytes: Uint8Array, known: Digest | null = null): Request {
   if (bytes.length > REQUEST_BYTES_MAX) throw new Malformed("REQUEST_TOO_LARGE");
   const reader = new Reader(bytes);
   if (reader.u32() !== MAGIC) throw new Malformed("REQUEST_MAGIC");
@@ -75,7 +75,7 @@ export function decodeRequest(crypto: Crypto, bytes: Uint8Array): Request {
   const commands: Uint8Array[] = [];
   for (let index = 0; index < count; index++) commands.push(reader.bytes(REQUEST_BYTES_MAX));
   reader.end();
-  const digest = crypto.sha256(bytes);
+  const digest = known ?? crypto.sha256(bytes);
   const key = requestKey(client, session, sequence);
   return { cluster, client, session, sequence, ackedBelow, kind, deadlineMs, commands, bytes, digest, key };
 }

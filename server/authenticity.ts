@@ -7,9 +7,9 @@
  */
 import { copyOf, type Digest } from "../protocol/bytes.ts";
 import type { Cluster } from "../protocol/cluster.ts";
-import { type Crypto, equalMacs, type MacKey } from "../protocol/crypto/contract.ts";
-import { decoded, isRejection, QuorateError } from "../protocol/errors.ts";
-import { clientIdOf, type Identity, type PublicKeys, publicKeysFrom, sharedMacKey } from "../protocol/identity.ts";
+import { type Crypto, equalMacs } from "../protocol/crypto/contract.ts";
+import { decoded, isRejection } from "../protocol/errors.ts";
+import type { Identity } from "../protocol/identity.ts";
 import { MUST_SIGN_MAX } from "../protocol/limits.ts";
 import {
   AUTHENTICATOR_BYTES,
@@ -20,18 +20,8 @@ import {
   requestStatement,
 } from "../protocol/request.ts";
 import { positionOf, type ReplicaId } from "../protocol/view.ts";
+import { ClientKeyring, type ClientKeys } from "./client-keyring.ts";
 import type { Authentication } from "./consensus/contract.ts";
-
-const CLIENTS_KEPT_MAX = 20_000;
-
-/** What is known of one client. */
-export interface ClientKeys {
-  readonly publicKeys: PublicKeys;
-  /** Checks what the client sends. */
-  readonly incoming: MacKey;
-  /** Authenticates replies. */
-  readonly outgoing: MacKey;
-}
 
 /** What the state knows of clients. */
 export interface KnownClients {
@@ -44,42 +34,27 @@ export interface KnownClients {
 export class Authenticity {
   readonly #crypto: Crypto;
   readonly #cluster: Cluster;
-  readonly #identity: Identity;
   readonly #known: KnownClients;
   readonly #position: number;
-  readonly #clients = new Map<Digest, ClientKeys>();
+  readonly #keyring: ClientKeyring;
   readonly #mustSign = new Set<Digest>();
 
   constructor(options: { crypto: Crypto; cluster: Cluster; self: ReplicaId; identity: Identity; known: KnownClients }) {
     this.#crypto = options.crypto;
     this.#cluster = options.cluster;
-    this.#identity = options.identity;
     this.#known = options.known;
+    this.#keyring = new ClientKeyring({ crypto: options.crypto, cluster: options.cluster.id, mine: options.identity });
     this.#position = positionOf(options.cluster.view, options.self);
   }
 
   /** The keys of a client if they are known, or given here and really its own. */
   keysOf(client: Digest, given: Uint8Array | null): ClientKeys | null {
-    const known = this.#clients.get(client);
-    if (known) return known;
-    const source = this.#known.keysOf(client) ?? given;
-    if (!source) return null;
-    const publicKeys = publicKeysFrom(source);
-    if (clientIdOf(this.#crypto, publicKeys) !== client) return null;
-    const shared = { cluster: this.#cluster.id, mine: this.#identity, theirs: publicKeys };
-    try {
-      const keys: ClientKeys = {
-        publicKeys,
-        incoming: sharedMacKey(this.#crypto, { ...shared, purpose: "client-to-replica" }),
-        outgoing: sharedMacKey(this.#crypto, { ...shared, purpose: "replica-to-client" }),
-      };
-      if (this.#clients.size >= CLIENTS_KEPT_MAX) this.#clients.delete(this.#clients.keys().next().value as Digest);
-      this.#clients.set(client, keys);
-      return keys;
-    } catch (error) {
-      if (error instanceof QuorateError) return null;
-      throw error;
-    }
+    return this.#keyring.keysOf(client, null) ?? this.#keyring.keysOf(client, this.#known.keysOf(client) ?? given);
+  }
+
+  /** Which MAC of a vector is this replica's. */
+  get position(): number {
+    return this.#position;
   }
 
   /** Keys a client has proved to hold, from its AUTH. */
@@ -123,15 +98,6 @@ export class Authenticity {
     const parsed = decoded(() => decodeEnvelope(envelope));
     return isRejection(parsed) ? "unproven" : this.judge(request, parsed);
   };
-
-  /** The filter in front of a signature check: the MAC for this very replica. */
-  passesFilter(request: Request, envelope: Envelope): boolean {
-    const { authenticator } = envelope;
-    if (authenticator.type !== "signature") return true;
-    const keys = this.keysOf(request.client, envelope.keys);
-    if (!keys) return false;
-    return this.#matches(keys, requestStatement(this.#cluster.id, envelope.view, request.digest), authenticator.mac);
-  }
 
   #matches(keys: ClientKeys, statement: Uint8Array, mac: string): boolean {
     return equalMacs(mac, this.#crypto.mac(keys.incoming, statement).slice(0, AUTHENTICATOR_BYTES));

@@ -21,6 +21,8 @@ export { prepareDirectory as prepareDataDirectory } from "../storage/leveldb.ts"
 export const LOG_LEVELS = ["trace", "debug", "info", "warn", "error", "fatal", "silent"] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
 
+const WORKERS_MAX = 64;
+
 const path = z.string().min(1);
 
 /** `node.yaml`, field by field. Paths are relative to the file itself. */
@@ -41,8 +43,8 @@ export const nodeFileSchema = z.strictObject({
     })
     .default({}),
   logLevel: z.enum(LOG_LEVELS).default("info"),
-  /** Worker threads; this release runs every stage on the event loop. */
-  workers: z.literal(0).default(0),
+  /** Worker threads for client intake (parsing, authenticators, signatures); 0: on the event loop. */
+  workers: z.int().min(0).max(WORKERS_MAX).default(0),
   /** Age of the oldest pending request at which this replica acts on it, in milliseconds. */
   requestTimeoutMs: z.int().min(50).max(600_000).default(1_000),
   /** Free disk below which commands that add to the state are refused with STORAGE_FULL; 0 switches the check off. */
@@ -83,7 +85,7 @@ export interface ServerConfig {
   readonly dataDir: string;
   readonly listen: ListenAddresses;
   readonly logLevel: LogLevel;
-  readonly workers: 0;
+  readonly workers: number;
   readonly requestTimeoutMs: number;
   readonly diskReserveBytes: number;
   readonly checkpointPeriod: number;

@@ -10,6 +10,7 @@ import type { ReplicaId } from "../protocol/view.ts";
 import type { Storage } from "../storage/contract.ts";
 import type { ConsensusOptions } from "./consensus/contract.ts";
 import type { Start } from "./consensus/restart.ts";
+import type { OpenIntakeStage } from "./intake-stage/contract.ts";
 import type { RequestHooks } from "./request-hooks.ts";
 import type { Executor } from "./service/executor.ts";
 import type { Verifier } from "./verifier.ts";
@@ -35,6 +36,8 @@ export interface DriverObserver {
   decided(batch: { instance: number; requests: number; bytes: number; digest: Digest }): void;
   phase(name: "journal" | "verify" | "execute" | "state_write", seconds: number): void;
   fault(source: "message", from: ReplicaId, code: string): void;
+  /** A client sent what no correct client sends: its connection is closed. */
+  clientFault(client: Digest, code: string): void;
   suspected(leader: ReplicaId, reason: string): void;
   regencyInstalled(regency: number, leader: ReplicaId): void;
   fetched(kind: "batch" | "history"): void;
@@ -59,6 +62,8 @@ export interface ReplicaParts {
   readonly options: ConsensusOptions;
   readonly clock: Clock;
   readonly verifier: Verifier;
+  /** Where requests are parsed and their authenticators checked. */
+  readonly openIntakeStage: OpenIntakeStage;
   readonly logger: DriverLogger;
   readonly observer: DriverObserver;
   /** Instances between two checkpoints: P. */

@@ -8,7 +8,7 @@
  */
 import { copyOf, type Digest } from "../protocol/bytes.ts";
 import type { Signer } from "../protocol/crypto/contract.ts";
-import { assertNever, isRejection, type Rejection } from "../protocol/errors.ts";
+import { assertNever, isRejection } from "../protocol/errors.ts";
 import { decodeMessage, encodeMessage, type Message } from "../protocol/messages.ts";
 import { EVERYBODY, type Request } from "../protocol/request.ts";
 import type { ReplicaId } from "../protocol/view.ts";
@@ -93,6 +93,7 @@ export class Driver {
           if (!this.#halted) this.#guarded(() => then(valid));
         });
       },
+      openStage: parts.openIntakeStage,
       port: {
         accepting: () => !this.#draining,
         answersReads: () => executor.applied.instance >= this.#readsFrom && this.#core.current,
@@ -108,6 +109,11 @@ export class Driver {
         administered: (request) => executor.proven(request),
         refusesGrowth: (request) => this.#diskLow && executor.grows(request),
         submit: (request, envelope, replier) => this.input({ type: "request", request, envelope, replier }),
+        misbehaved: (client, code) => parts.observer.clientFault(client, code),
+        guard: (work) => {
+          if (!this.#halted) this.#guarded(work);
+        },
+        failed,
       },
     });
   }
@@ -234,14 +240,9 @@ export class Driver {
     this.input({ type: "message", from, message });
   }
 
-  /** A client's request; a Rejection comes back when its connection must go. */
-  onRequest(connection: ClientConnection, envelope: Uint8Array, request: Uint8Array): Rejection | null {
-    let rejection: Rejection | null = null;
-    if (this.#halted) return rejection;
-    this.#guarded(() => {
-      rejection = this.intake.receive(connection, envelope, request);
-    });
-    return rejection;
+  /** A client's request; both views are copied. */
+  onRequest(connection: ClientConnection, envelope: Uint8Array, request: Uint8Array): void {
+    if (!this.#halted) this.#guarded(() => this.intake.receive(connection, envelope, request));
   }
 
   onConnected(peer: ReplicaId): void {

@@ -10,7 +10,7 @@
 import { copyOf, type Digest } from "../protocol/bytes.ts";
 import type { Cluster } from "../protocol/cluster.ts";
 import type { Crypto } from "../protocol/crypto/contract.ts";
-import { assertNever, isRejection, QuorateError, type Rejection } from "../protocol/errors.ts";
+import { assertNever, isRejection, QuorateError } from "../protocol/errors.ts";
 import type { Identity } from "../protocol/identity.ts";
 import { decodeMessage, encodeMessage, type Message } from "../protocol/messages.ts";
 import type { ReplicaId } from "../protocol/view.ts";
@@ -18,6 +18,8 @@ import type { DiskUse, OpenStorage, Repair, Storage } from "../storage/contract.
 import type { ConsensusOptions } from "./consensus/contract.ts";
 import { Driver } from "./driver.ts";
 import type { Alarm, Clock, DriverLogger, DriverObserver, Ending } from "./driver-contract.ts";
+import type { OpenIntakeStage } from "./intake-stage/contract.ts";
+import { inThreadStage } from "./intake-stage/in-thread.ts";
 import type { ClientConnection, Gateway, Links } from "./network/contract.ts";
 import { recover } from "./recover.ts";
 import { RequestHooks } from "./request-hooks.ts";
@@ -43,7 +45,7 @@ export interface GatewayListener {
   /** May this client connect? */
   admits(client: Digest): boolean;
   onAuthenticated(connection: ClientConnection, keys: Uint8Array): void;
-  onRequest(connection: ClientConnection, envelope: Uint8Array, request: Uint8Array): Rejection | null;
+  onRequest(connection: ClientConnection, envelope: Uint8Array, request: Uint8Array): void;
 }
 
 export interface HostParts {
@@ -61,6 +63,8 @@ export interface HostParts {
   readonly checkpointPeriod: number;
   readonly clock: Clock;
   readonly verifier: Verifier;
+  /** Default: on the event loop. */
+  readonly openIntakeStage?: OpenIntakeStage;
   readonly logger: DriverLogger;
   readonly observer: DriverObserver;
   /** Is there room again on a disk that was full? */
@@ -388,18 +392,20 @@ export class Host {
       checkpointPeriod,
       clock,
       verifier,
+      openIntakeStage: this.#parts.openIntakeStage ?? inThreadStage,
       logger,
       observer,
     });
     this.#parts.incarnated?.(replica, executor);
     replica.diskLow = this.#diskLow;
-    const links = await this.#parts.openLinks({
-      onMessage: (from, payload) => replica.onMessage(from, payload),
-      onConnected: (peer) => replica.onConnected(peer),
-      onDisconnected: () => undefined,
-    });
+    let links: Links | null = null;
     let gateway: Gateway | null = null;
     try {
+      links = await this.#parts.openLinks({
+        onMessage: (from, payload) => replica.onMessage(from, payload),
+        onConnected: (peer) => replica.onConnected(peer),
+        onDisconnected: () => undefined,
+      });
       gateway = await this.#parts.openGateway({
         admits: (client) => replica.admits(client),
         onAuthenticated: (connection, keys) => replica.authenticity.learn(connection.client, keys),
@@ -411,7 +417,8 @@ export class Host {
       return await replica.ended;
     } finally {
       await gateway?.close();
-      await links.close();
+      await links?.close();
+      await replica.intake.close();
     }
   }
 }

@@ -1,16 +1,18 @@
 /**
- * Client intake, the first stage of a put: bounds, authenticity, duplicates; what passes goes to the core as bytes that
- * are never encoded again (docs/protocol.md sections 2, 3 and 8). Everything refused is answered, bound to the request.
+ * Client intake: what the stage in front of it (intake-stage/) found authentic meets this replica's state: bounds, duplicates;
+ * what passes goes to the core as bytes that are never encoded again (docs/protocol.md sections 2, 3 and 8). Everything refused
+ * is answered, bound to the request.
  */
-import { copyOf, type Digest, EMPTY, utf8 } from "../protocol/bytes.ts";
+import { type Digest, EMPTY, utf8 } from "../protocol/bytes.ts";
 import { CLOSE_CODES, encodeReply, type ReplyBody, type ReplyStatus } from "../protocol/client-frames.ts";
 import type { Cluster } from "../protocol/cluster.ts";
 import type { Crypto } from "../protocol/crypto/contract.ts";
-import { decoded, isRejection, type Rejection, reject } from "../protocol/errors.ts";
+import { assertNever, decoded, isRejection, type Rejection, reject } from "../protocol/errors.ts";
 import { LARGE_RESULT_BYTES } from "../protocol/limits.ts";
-import { decodeEnvelope, decodeRequest, type Envelope, EVERYBODY, type Request } from "../protocol/request.ts";
+import { decodeRequest, type Envelope, EVERYBODY, type Request } from "../protocol/request.ts";
 import type { ReplicaId } from "../protocol/view.ts";
 import type { Authenticity } from "./authenticity.ts";
+import type { IntakeStage, Judged, OpenIntakeStage, Outcome } from "./intake-stage/contract.ts";
 import type { ClientConnection } from "./network/contract.ts";
 import type { OrderedReply } from "./service/executor.ts";
 import type { Verifier } from "./verifier.ts";
@@ -40,6 +42,11 @@ export interface IntakePort {
   /** Is the statement of an `administer` request signed by the administrators in force? */
   administered(request: Request): boolean;
   submit(request: Request, envelope: Uint8Array, replier: number): void;
+  /** A client sent what no correct client sends. */
+  misbehaved(client: Digest, code: string): void;
+  /** Runs what the stage says later, while this replica runs. */
+  guard(work: () => void): void;
+  failed(error: Error): void;
 }
 
 export interface IntakeCounts {
@@ -56,7 +63,7 @@ export class Intake {
   readonly #cluster: Cluster;
   readonly #self: ReplicaId;
   readonly #authenticity: Authenticity;
-  readonly #verifier: Verifier;
+  readonly #stage: IntakeStage;
   readonly #port: IntakePort;
   readonly #emptyDigest: Digest;
   /** Requests of a connection answered since its client lost its rights. */
@@ -68,27 +75,70 @@ export class Intake {
     self: ReplicaId;
     authenticity: Authenticity;
     verifier: Verifier;
+    openStage: OpenIntakeStage;
     port: IntakePort;
   }) {
     this.#crypto = options.crypto;
     this.#cluster = options.cluster;
     this.#self = options.self;
     this.#authenticity = options.authenticity;
-    this.#verifier = options.verifier;
     this.#port = options.port;
     this.#emptyDigest = options.crypto.sha256(EMPTY);
+    const { crypto, cluster, authenticity, verifier, port } = options;
+    this.#stage = options.openStage({
+      crypto,
+      cluster: cluster.id,
+      position: () => authenticity.position,
+      keysOf: (client, given) => authenticity.keysOf(client, given),
+      verifier,
+      guard: (work) => port.guard(work),
+      judged: (connection, outcome) => this.#judged(connection, outcome),
+      failed: (error) => port.failed(error),
+    });
   }
 
-  /** One REQUEST frame's parts; the bytes are copied here, once. @returns a Rejection when the connection must go. */
-  receive(connection: ClientConnection, envelopeView: Uint8Array, requestView: Uint8Array): Rejection | null {
-    const envelopeBytes = copyOf(envelopeView);
-    const request = decoded(() => decodeRequest(this.#crypto, copyOf(requestView)));
-    if (isRejection(request)) return request;
-    const envelope = decoded(() => decodeEnvelope(envelopeBytes));
-    if (isRejection(envelope)) return envelope;
+  /** Requests that the stage has not judged yet. */
+  get waiting(): number {
+    return this.#stage.waiting;
+  }
+
+  /** Ends the stage's threads. */
+  close(): Promise<void> {
+    return this.#stage.close();
+  }
+
+  /** One REQUEST frame's parts: copied by the stage, once. */
+  receive(connection: ClientConnection, envelope: Uint8Array, bytes: Uint8Array): void {
+    if (this.#stage.submit(connection, envelope, bytes)) return;
+    const request = decoded(() => decodeRequest(this.#crypto, bytes));
+    const rejection = isRejection(request) ? request : this.#foreign(connection, request);
+    if (rejection) this.#reject(connection, rejection);
+    else if (!isRejection(request)) this.#busy(connection, request);
+  }
+
+  /** The stage is done with a request. False when its connection is ended. */
+  #judged(connection: ClientConnection, outcome: Outcome): boolean {
+    const rejection = isRejection(outcome) ? outcome : this.#take(connection, outcome);
+    return rejection === null || this.#reject(connection, rejection);
+  }
+
+  #reject(connection: ClientConnection, { action, code }: Rejection): boolean {
+    this.#port.misbehaved(connection.client, code);
+    if (action === "ignore") return true;
+    connection.close(4400, code);
+    return false;
+  }
+
+  /** A request that is not of this connection, or not of this cluster. */
+  #foreign(connection: ClientConnection, request: Request): Rejection | null {
     if (request.client !== connection.client || request.session !== connection.session)
       return reject("punish", "REQUEST_OWNER");
-    if (request.cluster !== this.#cluster.id) return reject("punish", "REQUEST_CLUSTER");
+    return request.cluster === this.#cluster.id ? null : reject("punish", "REQUEST_CLUSTER");
+  }
+
+  #take(connection: ClientConnection, { request, envelope, envelopeBytes, proof }: Judged): Rejection | null {
+    const foreign = this.#foreign(connection, request);
+    if (foreign) return foreign;
     if (request.kind !== "administer" && !this.#port.permits(request.client))
       return this.#turnAway(connection, request);
     if (!this.#port.accepting()) return this.#busy(connection, request);
@@ -96,18 +146,17 @@ export class Intake {
     if (this.#authenticity.mustSign(request.client) && envelope.authenticator.type !== "signature") {
       return this.#advise(connection, request, "MUST_SIGN");
     }
-    if (!this.#authenticity.passesFilter(request, envelope)) return reject("punish", "REQUEST_MAC");
-    const verdict = this.#authenticity.judge(request, envelope);
-    if (verdict === "unproven") return reject("punish", "REQUEST_MAC");
-    if (verdict === "authentic") {
-      this.#admit(connection, request, envelope, envelopeBytes);
-      return null;
+    switch (proof) {
+      case "authentic":
+        this.#admit(connection, request, envelope, envelopeBytes);
+        return null;
+      case "unproven":
+        return reject("punish", "REQUEST_MAC");
+      case "forged":
+        return reject("punish", "REQUEST_SIGNATURE");
+      default:
+        return assertNever(proof);
     }
-    this.#verifier([verdict], ([valid]) => {
-      if (valid) this.#admit(connection, request, envelope, envelopeBytes);
-      else connection.close(4400, "REQUEST_SIGNATURE");
-    });
-    return null;
   }
 
   #admit(connection: ClientConnection, request: Request, envelope: Envelope, envelopeBytes: Uint8Array): void {

@@ -5,7 +5,8 @@
 import { existsSync, readFileSync } from "node:fs";
 import { statfs } from "node:fs/promises";
 import { join } from "node:path";
-import { bytesOf, hex, sameBytes } from "../protocol/bytes.ts";
+import { sameBytes } from "../protocol/bytes.ts";
+import { shortId } from "../protocol/cluster.ts";
 import { nodeCrypto } from "../protocol/crypto/node.ts";
 import { QuorateError } from "../protocol/errors.ts";
 import { BATCH_BYTES_MAX, STATUS_INTERVAL_MS } from "../protocol/limits.ts";
@@ -18,6 +19,7 @@ import type { ConsensusOptions } from "./consensus/contract.ts";
 import { watchDisk } from "./disk-reserve.ts";
 import type { DriverLogger, DriverObserver } from "./driver-contract.ts";
 import { type GatewayListener, Host, type LinkListener } from "./host.ts";
+import { workerStage } from "./intake-stage/worker-stage.ts";
 import { openAdmin } from "./network/admin.ts";
 import type { Gateway, Links } from "./network/contract.ts";
 import { FaultLog } from "./network/fault-log.ts";
@@ -93,7 +95,7 @@ export async function startServer(
   application: Application,
   parts: Partial<ServerParts> = {},
 ): Promise<RunningServer> {
-  const { cluster, replica: self, identity, listen, dataDir } = config;
+  const { cluster, replica: self, identity, listen, dataDir, workers } = config;
   if (cluster.view.mode !== "bft") {
     throw new QuorateError("CONFIG_INVALID", "this release runs mode bft only; create the cluster with kv init");
   }
@@ -123,6 +125,7 @@ export async function startServer(
     checkpointPeriod: config.checkpointPeriod,
     clock: realClock,
     verifier: threadPoolVerifier,
+    ...(workers > 0 ? { openIntakeStage: workerStage({ workers, boxSecret: identity.boxSecret }) } : {}),
     logger,
     observer: observerOf(reporting),
     hasSpace: () => hasRoom(dataDir),
@@ -221,6 +224,7 @@ function observerOf({ metrics, faults, logger }: Reporting): DriverObserver {
     decided: (batch) => metrics.observeBatch(batch),
     phase: (name, seconds) => metrics.observePhase(name, seconds),
     fault: (source, from, code) => faults.report({ source, from, code, remote: `replica ${from}` }),
+    clientFault: (client, code) => faults.report({ source: "gateway", from: null, code, remote: shortId(client) }),
     suspected: (leader, reason) => {
       const fault = { source: "message", from: leader, code: reason, remote: `replica ${leader}` } as const;
       if (reason.startsWith("HELD")) {
@@ -309,17 +313,7 @@ function gatewayOptions(config: ServerConfig, listener: GatewayListener, faults:
       admit: (client) => listener.admits(client),
       administers: (signKey) => cluster.view.administrators.some((key) => sameBytes(key, signKey)),
       onAuthenticated: (connection, keys) => listener.onAuthenticated(connection, keys),
-      onRequest: (connection, envelope, request) => {
-        const rejection = listener.onRequest(connection, envelope, request);
-        if (!rejection) return;
-        faults.report({
-          source: "gateway",
-          from: null,
-          code: rejection.code,
-          remote: hex(bytesOf(connection.client)).slice(0, 8),
-        });
-        if (rejection.action === "punish") connection.close(4400, rejection.code);
-      },
+      onRequest: (connection, envelope, request) => listener.onRequest(connection, envelope, request),
       onClosed: () => undefined,
       onFault: ({ code, remote }) => faults.report({ source: "gateway", from: null, code, remote }),
     },

@@ -5,7 +5,7 @@
  */
 import type { Cluster } from "../../protocol/cluster.ts";
 import type { Crypto } from "../../protocol/crypto/contract.ts";
-import { isRejection, QuorateError, type Rejection } from "../../protocol/errors.ts";
+import { isRejection, QuorateError } from "../../protocol/errors.ts";
 import { decodeMessage, encodeMessage, type Message } from "../../protocol/messages.ts";
 import type { ReplicaId } from "../../protocol/view.ts";
 import type { ConsensusOptions, Effect, SignatureCheck } from "../../server/consensus/contract.ts";
@@ -175,6 +175,7 @@ export class Machine {
         decided: () => undefined,
         phase: () => undefined,
         fault: (_source, from, code) => trace.count(`rejected: ${code} of ${from === self ? "self" : "peer"}`),
+        clientFault: (_client, code) => trace.count(`rejected: ${code} of a client`),
         suspected: (_leader, reason) => trace.count(`suspected: ${reason.split(" ")[0]}`),
         regencyInstalled: (regency, leader) => watcher.regency(this, { regency, leader }),
         fetched: (kind) => trace.count(`fetched: ${kind}`),
@@ -227,10 +228,7 @@ export class Machine {
       },
       admits: (client) => listener.admits(client),
       onAuthenticated: (connection, keys) => listener.onAuthenticated(connection, keys),
-      onRequest: (connection, envelope, request) => {
-        const rejection: Rejection | null = listener.onRequest(connection, envelope, request);
-        if (rejection?.action === "punish") connection.close(4400, rejection.code);
-      },
+      onRequest: (connection, envelope, request) => listener.onRequest(connection, envelope, request),
     });
     const close = gateway.close.bind(gateway);
     gateway.close = async () => {

@@ -118,7 +118,8 @@ describe("node.yaml", () => {
     [{ replica: "1" }, /replica/],
     [{ dataDir: "" }, /dataDir/],
     [{ logLevel: "loud" }, /logLevel/],
-    [{ workers: 2 }, /workers/],
+    [{ workers: -1 }, /workers/],
+    [{ workers: 65 }, /workers/],
     [{ requestTimeoutMs: 1 }, /requestTimeoutMs/],
     [{ batch: { requestsMax: 0 } }, /batch\.requestsMax/],
   ])("%j is refused by name", (settings, reason) => {

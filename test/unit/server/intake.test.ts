@@ -1,0 +1,139 @@
+/** What the intake makes of what its stage says (docs/protocol.md sections 2, 3 and 8), with a stage that says what it is told. */
+import { beforeEach, describe, expect, test } from "vitest";
+import { decodeGatewayFrame } from "../../../protocol/client-frames.ts";
+import type { Cluster } from "../../../protocol/cluster.ts";
+import { nodeCrypto } from "../../../protocol/crypto/node.ts";
+import { isRejection } from "../../../protocol/errors.ts";
+import { decodeEnvelope, decodeRequest } from "../../../protocol/request.ts";
+import { Authenticity } from "../../../server/authenticity.ts";
+import { Intake } from "../../../server/intake.ts";
+import type { Proof, StageOptions } from "../../../server/intake-stage/contract.ts";
+import { threadPoolVerifier } from "../../../server/verifier.ts";
+import { identityOf } from "./fixture.ts";
+import { cluster, SELF, type Sent, TestClient, TestConnection } from "./intake-requests.ts";
+
+let stage: StageOptions;
+let roomInStage: boolean;
+let accepting: boolean;
+let submitted: string[];
+let misbehaved: string[];
+
+function intakeOf(of: Cluster = cluster): { intake: Intake; authenticity: Authenticity } {
+  const authenticity = new Authenticity({ crypto: nodeCrypto, cluster: of, self: SELF, identity: identityOf(SELF) });
+  const intake = new Intake({
+    crypto: nodeCrypto,
+    cluster: of,
+    self: SELF,
+    authenticity,
+    verifier: threadPoolVerifier,
+    openStage: (options) => {
+      stage = options;
+      return { waiting: 0, submit: () => roomInStage, close: () => Promise.resolve() };
+    },
+    port: {
+      accepting: () => accepting,
+      answersReads: () => true,
+      lookup: () => null,
+      query: () => null,
+      refusesGrowth: () => false,
+      room: () => true,
+      submit: (request) => submitted.push(`${request.session}.${request.sequence}`),
+      misbehaved: (_client, code) => misbehaved.push(code),
+      guard: (work) => work(),
+      failed: () => undefined,
+    },
+  });
+  return { intake, authenticity };
+}
+
+function judge(connection: TestConnection, { envelope, request }: Sent, proof: Proof): boolean {
+  return stage.judged(connection, {
+    request: decodeRequest(nodeCrypto, request),
+    envelope: decodeEnvelope(envelope),
+    envelopeBytes: envelope,
+    proof,
+  });
+}
+
+function answers(client: TestClient, connection: TestConnection): string[] {
+  return connection.frames.map((frame) => {
+    const reply = decodeGatewayFrame(frame);
+    if (isRejection(reply) || reply.type !== "REPLY") throw new Error("no reply");
+    expect(client.credentials.verify(SELF, reply)).toBe(true);
+    return `${reply.sequence} ${reply.status}`;
+  });
+}
+
+describe("the intake", () => {
+  let client: TestClient;
+  let connection: TestConnection;
+  beforeEach(() => {
+    roomInStage = true;
+    accepting = true;
+    submitted = [];
+    misbehaved = [];
+    client = new TestClient("a client");
+    connection = new TestConnection(client.id);
+  });
+
+  test("hands over what is authentic, and ends the connection of whatever is not", () => {
+    const { authenticity } = intakeOf();
+    authenticity.learn(client.id, client.keys);
+    expect(judge(connection, client.send(), "authentic")).toBe(true);
+    expect(submitted).toEqual(["1.1"]);
+    for (const [proof, code] of [
+      ["unproven", "REQUEST_MAC"],
+      ["forged", "REQUEST_SIGNATURE"],
+    ] as const) {
+      const liar = new TestConnection(client.id);
+      expect(judge(liar, client.send({ signed: true }), proof)).toBe(false);
+      expect(liar.closed).toBe(code);
+    }
+    const strange = new TestConnection(client.id);
+    expect(judge(strange, client.send({ fields: { session: 2 } }), "authentic")).toBe(false);
+    const foreign = new TestConnection(client.id);
+    expect(judge(foreign, client.send({ fields: { cluster: client.id } }), "authentic")).toBe(false);
+    expect(misbehaved).toEqual(["REQUEST_MAC", "REQUEST_SIGNATURE", "REQUEST_OWNER", "REQUEST_CLUSTER"]);
+    expect(submitted).toEqual(["1.1"]);
+  });
+
+  test("advice comes before blame: an old view, MACs where a signature is due, a replica that stops", () => {
+    const { authenticity } = intakeOf();
+    authenticity.learn(client.id, client.keys);
+    expect(judge(connection, client.send({ view: 7 }), "unproven")).toBe(true);
+    authenticity.demandSignatures(client.id);
+    expect(judge(connection, client.send(), "unproven")).toBe(true);
+    expect(judge(connection, client.send({ signed: true }), "authentic")).toBe(true);
+    accepting = false;
+    expect(judge(connection, client.send(), "unproven")).toBe(true);
+    expect(answers(client, connection)).toEqual(["1 NEWER_VIEW", "2 MUST_SIGN", "4 BUSY"]);
+    expect(submitted).toEqual(["1.3"]);
+    expect(connection.closed).toBeNull();
+  });
+
+  test("MACs never stand in for a signature that the cluster demands", () => {
+    const { authenticity } = intakeOf({ ...cluster, signedRequests: true });
+    authenticity.learn(client.id, client.keys);
+    judge(connection, client.send(), "authentic");
+    expect(answers(client, connection)).toEqual(["1 MUST_SIGN"]);
+    expect(submitted).toEqual([]);
+  });
+
+  test("without room in its stage it says BUSY, to the client's own requests only (section 8)", () => {
+    const { intake, authenticity } = intakeOf();
+    authenticity.learn(client.id, client.keys);
+    roomInStage = false;
+    const { envelope, request } = client.send();
+    intake.receive(connection, envelope, request);
+    expect(answers(client, connection)).toEqual(["1 BUSY"]);
+    expect(intake.counts.busy).toBe(1);
+    const other = client.send({ fields: { session: 9 } });
+    intake.receive(connection, other.envelope, other.request);
+    expect(connection.closed).toBe("REQUEST_OWNER");
+    const broken = new TestConnection(client.id);
+    intake.receive(broken, envelope, request.subarray(1));
+    expect(broken.closed).toBe("REQUEST_MAGIC");
+    expect(misbehaved).toEqual(["REQUEST_OWNER", "REQUEST_MAGIC"]);
+    expect(submitted).toEqual([]);
+  });
+});
