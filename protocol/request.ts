@@ -131,6 +131,13 @@ export function encodeEnvelope(envelope: Envelope): Uint8Array {
     .finish();
 }
 
+const FLAGS_AT = 8;
+
+/** Whether an envelope that is not decoded yet says that it carries a signature. */
+export function claimsSignature(envelope: Uint8Array): boolean {
+  return ((envelope[FLAGS_AT] ?? 0) & FLAG_SIGNED) !== 0;
+}
+
 /** @throws Malformed */
 export function decodeEnvelope(bytes: Uint8Array): Envelope {
   const reader = new Reader(bytes);

@@ -1,6 +1,7 @@
 /**
- * What the event loop and a worker say to each other: one ArrayBuffer each way for many requests, handed over and never copied. A
- * message per request would cost more than the work it moves. Both ends are ours: a batch that does not decode is a bug.
+ * What the event loop and a worker say to each other: many requests in one message of a few ArrayBuffers, handed over and handed
+ * back with the answers, never copied. A message per request would cost more than the work it moves. Both ends are ours: a buffer
+ * that does not decode is a bug.
  */
 import { type ByteBuffer, bufferOver, type Digest } from "../../protocol/bytes.ts";
 import { assertNever } from "../../protocol/errors.ts";
@@ -14,10 +15,16 @@ export interface Raw {
   readonly request: Uint8Array;
 }
 
-/** What a worker says of one request. Its bytes stay with the event loop, so a digest is all that has to come back. */
+/** What a worker says of one request: its digest is all that the event loop does not have. */
 export type Answer =
   | { readonly type: "authentic" | "unproven" | "forged"; readonly digest: Digest }
   | { readonly type: "malformed"; readonly code: string };
+
+/** The answers to all requests of a message, in its order, and its buffers again. */
+export interface Answered {
+  readonly answers: ArrayBuffer;
+  readonly buffers: ArrayBuffer[];
+}
 
 const ANSWERS = ["authentic", "unproven", "forged", "malformed"] as const;
 const HEADER_BYTES = 8;

@@ -6,13 +6,14 @@ import type { IntakeStage, OpenIntakeStage, Outcome, StageOptions } from "./cont
 import { examine } from "./examine.ts";
 import { ConnectionOrder } from "./order.ts";
 
-class InThreadStage implements IntakeStage {
+export class InThreadStage implements IntakeStage {
   readonly #options: StageOptions;
   readonly #order: ConnectionOrder;
 
-  constructor(options: StageOptions) {
+  /** `order`: shared with whoever else judges requests of the same connections. */
+  constructor(options: StageOptions, order: ConnectionOrder) {
     this.#options = options;
-    this.#order = new ConnectionOrder((connection, outcome) => options.judged(connection, outcome));
+    this.#order = order;
   }
 
   get waiting(): number {
@@ -53,4 +54,5 @@ class InThreadStage implements IntakeStage {
   }
 }
 
-export const inThreadStage: OpenIntakeStage = (options) => new InThreadStage(options);
+export const inThreadStage: OpenIntakeStage = (options) =>
+  new InThreadStage(options, new ConnectionOrder((connection, outcome) => options.judged(connection, outcome)));

@@ -1,6 +1,7 @@
 /**
- * The stage on worker threads (contract.ts). The event loop copies requests, hands them over many at a time, and builds what the
- * answers say without hashing or proving anything again.
+ * The stage on worker threads (contract.ts). The event loop copies requests, hands them over, small ones many at a time, and builds
+ * what the answers say without hashing or proving anything again. That costs it about as much as hashing 1 KiB and checking a MAC,
+ * so small requests without a signature are judged where they are (docs/evaluation/intake.md).
  *
  * Queues are bounded both ways: what waits by the order's bounds, and what a worker holds by a few batches, each of which is
  * answered once. So batches grow with the load, and one client's flood waits behind what the others sent.
@@ -8,10 +9,11 @@
 import { Worker } from "node:worker_threads";
 import { copyOf, type Digest, EMPTY } from "../../protocol/bytes.ts";
 import { assert, decoded, InvariantViolation, isRejection, reject } from "../../protocol/errors.ts";
-import { decodeEnvelope, decodeRequest } from "../../protocol/request.ts";
+import { claimsSignature, decodeEnvelope, decodeRequest } from "../../protocol/request.ts";
 import type { ClientConnection } from "../network/contract.ts";
-import { type Answer, decodeAnswers, encodeRaw, type Raw } from "./batches.ts";
+import { type Answer, type Answered, decodeAnswers, decodeRaw, encodeRaw, type Raw } from "./batches.ts";
 import type { IntakeStage, OpenIntakeStage, Outcome, StageOptions } from "./contract.ts";
+import { InThreadStage } from "./in-thread.ts";
 import { ConnectionOrder, type Place } from "./order.ts";
 import { Turns } from "./turns.ts";
 
@@ -21,25 +23,43 @@ export interface WorkerData {
   readonly boxSecret: Uint8Array;
 }
 
-/** Of one message to a worker; a single larger request travels alone. */
+/** Of one message to a worker; a single request may have more bytes. */
 const BATCH_REQUESTS = 64;
-const BATCH_BYTES = 256 * 1024;
+const BATCH_BYTES = 1024 * 1024;
+/** A smaller request is handed over only for its signature; a larger one travels in memory of its own, which comes back. */
+const LARGE_BYTES = 16 * 1024;
 /** One is worked at, one is at hand when it is done. */
 const BATCHES_AHEAD = 2;
 
-interface Entry extends Raw {
+interface Small extends Raw {
+  readonly type: "small";
   readonly place: Place;
+}
+
+interface Large {
+  readonly type: "large";
+  readonly place: Place;
+  /** Of this one request. */
+  readonly buffer: ArrayBuffer;
+}
+
+type Entry = Small | Large;
+
+interface Batch {
+  readonly small: Small[];
+  readonly large: Large[];
 }
 
 interface Thread {
   readonly worker: Worker;
   /** Oldest first. */
-  readonly batches: (readonly Entry[])[];
+  readonly batches: Batch[];
 }
 
 class WorkerStage implements IntakeStage {
   readonly #options: StageOptions;
   readonly #order: ConnectionOrder;
+  readonly #here: InThreadStage;
   readonly #turns = new Turns<Entry>();
   readonly #threads: readonly Thread[];
   #handOverDue = false;
@@ -48,6 +68,7 @@ class WorkerStage implements IntakeStage {
   constructor(options: StageOptions, settings: { workers: number; boxSecret: Uint8Array }) {
     this.#options = options;
     this.#order = new ConnectionOrder((connection, outcome) => options.judged(connection, outcome));
+    this.#here = new InThreadStage(options, this.#order);
     const data: WorkerData = { cluster: options.cluster, boxSecret: settings.boxSecret };
     this.#threads = Array.from({ length: settings.workers }, (_, index) => this.#start(index, data));
   }
@@ -57,15 +78,22 @@ class WorkerStage implements IntakeStage {
   }
 
   submit(connection: ClientConnection, envelopeView: Uint8Array, requestView: Uint8Array): boolean {
+    const large = requestView.length >= LARGE_BYTES;
+    if (!large && !claimsSignature(envelopeView)) {
+      return this.#here.submit(connection, envelopeView, requestView);
+    }
     const { client } = connection;
     const bytes = envelopeView.length + requestView.length;
     if (this.#closed || !this.#order.room(client, bytes)) return false;
-    this.#turns.push(client, {
-      place: this.#order.join(connection, bytes),
-      keys: this.#options.keysOf(client, null)?.publicBytes ?? EMPTY,
-      envelope: copyOf(envelopeView),
-      request: copyOf(requestView),
-    });
+    const place = this.#order.join(connection, bytes);
+    const keys = this.#options.keysOf(client, null)?.publicBytes ?? EMPTY;
+    if (large) {
+      const raw = { keys, envelope: envelopeView, request: requestView };
+      this.#turns.push(client, { type: "large", place, buffer: encodeRaw(this.#options.position(), [raw]) });
+    } else {
+      const [envelope, request] = [copyOf(envelopeView), copyOf(requestView)];
+      this.#turns.push(client, { type: "small", place, keys, envelope, request });
+    }
     if (!this.#handOverDue) {
       this.#handOverDue = true;
       setImmediate(this.#handOver);
@@ -85,7 +113,7 @@ class WorkerStage implements IntakeStage {
     const died = (why: string, cause?: unknown): void => {
       if (!this.#closed) this.#options.failed(new InvariantViolation(`intake worker ${index} ${why}`, { cause }));
     };
-    worker.on("message", (buffer: ArrayBuffer) => this.#answered(thread, buffer));
+    worker.on("message", (answered: Answered) => this.#answered(thread, answered));
     worker.on("error", (error) => died(`died: ${error.message}`, error));
     worker.on("messageerror", (error) => died(`sent what cannot be read: ${error.message}`, error));
     worker.on("exit", (code) => died(`ended with code ${code}`));
@@ -104,50 +132,61 @@ class WorkerStage implements IntakeStage {
       if (thread.batches.length >= BATCHES_AHEAD) return;
       const batch = this.#nextBatch();
       thread.batches.push(batch);
-      const buffer = encodeRaw(this.#options.position(), batch);
-      thread.worker.postMessage(buffer, [buffer]);
+      const buffers = batch.large.map(({ buffer }) => buffer);
+      if (batch.small.length > 0) buffers.unshift(encodeRaw(this.#options.position(), batch.small));
+      thread.worker.postMessage(buffers, buffers);
     }
   }
 
-  #nextBatch(): Entry[] {
+  #nextBatch(): Batch {
     const requestsMax = Math.min(BATCH_REQUESTS, Math.ceil(this.#turns.size / this.#threads.length));
-    const batch: Entry[] = [];
-    let bytes = 0;
-    const fits = ({ place }: Entry): boolean => batch.length === 0 || bytes + place.bytes <= BATCH_BYTES;
-    while (batch.length < requestsMax) {
+    const batch: Batch = { small: [], large: [] };
+    let [requests, bytes] = [0, 0];
+    const fits = ({ place }: Entry): boolean => requests === 0 || bytes + place.bytes <= BATCH_BYTES;
+    while (requests < requestsMax) {
       const entry = this.#turns.take(fits);
       if (!entry) break;
-      batch.push(entry);
+      if (entry.type === "small") batch.small.push(entry);
+      else batch.large.push(entry);
+      requests++;
       bytes += entry.place.bytes;
     }
     return batch;
   }
 
-  #answered(thread: Thread, buffer: ArrayBuffer): void {
+  #answered(thread: Thread, { answers: encoded, buffers }: Answered): void {
     if (this.#closed) return;
     this.#options.guard(() => {
       const batch = thread.batches.shift();
-      const answers = decodeAnswers(buffer);
-      assert(batch?.length === answers.length, "a worker answers every request of a batch");
+      assert(batch, "a worker answers what it was given");
       // The worker has something to do while the answers are dealt with.
       this.#feed();
-      batch.forEach((entry, at) => {
-        this.#order.settle(entry.place, this.#outcome(entry, answers[at] as Answer));
+      const answers = decodeAnswers(encoded);
+      const { small, large } = batch;
+      small.forEach((entry, at) => {
+        this.#settle(entry.place, entry, answers[at]);
+      });
+      const returned = buffers.slice(buffers.length - large.length);
+      large.forEach(({ place }, at) => {
+        this.#settle(place, decodeRaw(returned[at] as ArrayBuffer).requests[0], answers[small.length + at]);
       });
     });
   }
 
-  #outcome({ envelope: envelopeBytes, request: requestBytes }: Entry, answer: Answer): Outcome {
+  #settle(place: Place, raw: Raw | undefined, answer: Answer | undefined): void {
+    assert(raw && answer, "a worker answers every request of a batch");
+    this.#order.settle(place, this.#outcome(raw, answer));
+  }
+
+  #outcome({ envelope: envelopeBytes, request: requestBytes }: Raw, answer: Answer): Outcome {
     if (answer.type === "malformed") return reject("punish", answer.code);
     const { crypto, keysOf } = this.#options;
-    const judged = decoded(() => ({
-      request: decodeRequest(crypto, requestBytes, answer.digest),
-      envelope: decodeEnvelope(envelopeBytes),
-    }));
-    assert(!isRejection(judged), "a worker has found these bytes well-formed");
+    const request = decoded(() => decodeRequest(crypto, requestBytes, answer.digest));
+    const envelope = decoded(() => decodeEnvelope(envelopeBytes));
+    assert(!isRejection(request) && !isRejection(envelope), "a worker has found these bytes well-formed");
     // Without its keys no reply could be authenticated: this thread must know them, too.
-    const known = keysOf(judged.request.client, judged.envelope.keys) !== null;
-    return { ...judged, envelopeBytes, proof: known ? answer.type : "unproven" };
+    const known = keysOf(request.client, envelope.keys) !== null;
+    return { request, envelope, envelopeBytes, proof: known ? answer.type : "unproven" };
   }
 }
 

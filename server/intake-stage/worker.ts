@@ -6,7 +6,7 @@ import { parentPort, workerData } from "node:worker_threads";
 import { nodeCrypto } from "../../protocol/crypto/node.ts";
 import { assert, isRejection } from "../../protocol/errors.ts";
 import { ClientKeyring } from "../client-keyring.ts";
-import { type Answer, decodeRaw, encodeAnswers, type Raw } from "./batches.ts";
+import { type Answer, type Answered, decodeRaw, encodeAnswers, type Raw } from "./batches.ts";
 import { type Examiner, examine } from "./examine.ts";
 import type { WorkerData } from "./worker-stage.ts";
 
@@ -31,8 +31,11 @@ function answer(position: number, { keys, envelope, request }: Raw): Answer {
   return { type: nodeCrypto.verify(publicKey, statement, signature) ? "authentic" : "forged", digest };
 }
 
-port.on("message", (buffer: ArrayBuffer) => {
-  const { position, requests } = decodeRaw(buffer);
-  const answers = encodeAnswers(requests.map((request) => answer(position, request)));
-  port.postMessage(answers, [answers]);
+port.on("message", (buffers: ArrayBuffer[]) => {
+  const answers = buffers.flatMap((buffer) => {
+    const { position, requests } = decodeRaw(buffer);
+    return requests.map((request) => answer(position, request));
+  });
+  const answered: Answered = { answers: encodeAnswers(answers), buffers };
+  port.postMessage(answered, [answered.answers, ...buffers]);
 });

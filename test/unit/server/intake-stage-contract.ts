@@ -19,6 +19,9 @@ import { threadPoolVerifier } from "../../../server/verifier.ts";
 import { identityOf } from "./fixture.ts";
 import { cluster, SELF, type Sent, TestClient, TestConnection } from "./intake-requests.ts";
 
+/** Long enough to be handed over without a signature, where there is somebody to hand it to. */
+const LARGE = { commands: [new Uint8Array(20 * 1024)] };
+
 /** What came out for one connection, in words. */
 function wordOf(outcome: Outcome): string {
   if (isRejection(outcome)) return `${outcome.action} ${outcome.code}`;
@@ -101,6 +104,15 @@ function kinds(): [name: string, client: TestClient, sent: Sent, word: string][]
     of("MACs and keys", (c) => c.send({ keys: true }), "1 authentic vector in 0"),
     of("signature and keys", (c) => c.send({ signed: true, keys: true }), "1 authentic signature in 0"),
     of("several commands", (c) => c.send({ fields: { commands: [utf8("a"), utf8("b")] } }), "1 authentic vector in 0"),
+    of("large", (c) => c.send({ fields: LARGE }), "1 authentic vector in 0"),
+    of("large and signed", (c) => c.send({ fields: LARGE, signed: true, keys: true }), "1 authentic signature in 0"),
+    of("large with wrong MACs", (c) => c.send({ fields: LARGE, spoil: "mac" }), "1 unproven vector in 0"),
+    of("large and changed", (c) => c.send({ fields: LARGE, spoil: "request" }), "1 unproven vector in 0"),
+    of(
+      "large and cut",
+      (c) => ({ ...c.send(), request: cut(c.send({ fields: LARGE }).request, 3) }),
+      "punish TRUNCATED",
+    ),
     of("a read", (c) => c.send({ fields: { kind: "unordered" } }), "1 authentic vector in 0"),
     of("wrong MACs", (c) => c.send({ spoil: "mac" }), "1 unproven vector in 0"),
     of("a signature behind a wrong MAC", (c) => c.send({ signed: true, spoil: "mac" }), "1 unproven signature in 0"),
@@ -185,7 +197,8 @@ export function intakeStageContract(name: string, open: OpenIntakeStage): void {
         for (const { who, on } of lines) {
           const signed = (round + on.id) % 3 === 0;
           const spoil = round % 10 === 9 ? (signed ? "signature" : "mac") : undefined;
-          const one = who.send(spoil ? { signed, spoil } : { signed });
+          const fields = (round + on.id) % 7 === 0 ? LARGE : {};
+          const one = who.send(spoil ? { signed, spoil, fields } : { signed, fields });
           const proof = spoil ? (signed ? "forged" : "unproven") : "authentic";
           sent.get(on)?.push(`${sequenceOf(one)} ${proof} ${signed ? "signature" : "vector"} in 0`);
           expect(stage.submit(on, one)).toBe(true);

@@ -32,7 +32,7 @@ test("a worker that dies is reported: the replica has to halt", async () => {
       },
     });
     const client = new TestClient("a client");
-    const { envelope, request } = client.send({ keys: true });
+    const { envelope, request } = client.send({ signed: true, keys: true });
     stage.submit(new TestConnection(client.id), envelope, request);
   });
   await failed;
