@@ -216,6 +216,7 @@ function runningStatus({ replica, executor, gateway }: Running) {
       pendingRequests,
       pendingBytes,
       bufferedMessages,
+      intake: replica.intake.waiting,
       executionBacklog: replica.executionBacklog,
       clientConnections: gateway.connections,
     },

@@ -1,8 +1,9 @@
-/** Planted bugs in execution, in the client table and at the client (docs/protocol.md section 3). */
+/** Planted bugs at the intake, in execution, in the client table and at the client (docs/protocol.md sections 2, 3 and 8). */
 import type { Mutation } from "./mutation.ts";
 
 const CLIENT_TABLE = "server/service/client-table.ts";
 const DRIVER = "server/driver.ts";
+const INTAKE_ORDER = "server/intake-stage/order.ts";
 const VERDICT = "client/verdict.ts";
 
 export const SERVICE_BUGS: readonly Mutation[] = [
@@ -116,5 +117,51 @@ export const SERVICE_BUGS: readonly Mutation[] = [
     ],
     suite: "unit",
     tests: ["test/unit/service/hooks.test.ts"],
+  },
+  {
+    name: "forged-signature-admitted",
+    rule: "2: a request counts only with its client's MAC or signature",
+    changes: [
+      {
+        file: "server/intake.ts",
+        find: '        return reject("punish", "REQUEST_SIGNATURE");',
+        replace: "        this.#admit(connection, request, envelope, envelopeBytes);\n        return null;",
+      },
+    ],
+    suite: "unit",
+    tests: ["test/unit/server/intake.test.ts"],
+  },
+  {
+    name: "outcomes-out-of-order",
+    rule: "8: requests of one connection are judged in their order",
+    changes: [
+      {
+        file: INTAKE_ORDER,
+        find: "let head: Place | null = line.head;",
+        replace: "let head: Place | null = place;",
+      },
+    ],
+    suite: "unit",
+    tests: ["test/unit/server/turns.test.ts"],
+  },
+  {
+    name: "judged-after-the-end",
+    rule: "8: what waits of a connection that was ended is let go",
+    changes: [{ file: INTAKE_ORDER, find: "        this.#letGo(connection, next);\n        return;", replace: "" }],
+    suite: "unit",
+    tests: ["test/unit/server/turns.test.ts"],
+  },
+  {
+    name: "no-bound-per-client-in-intake",
+    rule: "8: what waits to be judged is bounded per client",
+    changes: [
+      {
+        file: INTAKE_ORDER,
+        find: "return load.requests < INTAKE_REQUESTS_PER_CLIENT_MAX && load.bytes + bytes <= INTAKE_BYTES_PER_CLIENT_MAX;",
+        replace: "return load.requests < INTAKE_REQUESTS_MAX && load.bytes + bytes <= INTAKE_BYTES_PER_CLIENT_MAX;",
+      },
+    ],
+    suite: "unit",
+    tests: ["test/unit/server/intake-stage.test.ts"],
   },
 ];
