@@ -142,7 +142,8 @@ class Feed {
     this.#setting = setting;
     const { cluster, replicas } = setting;
     const identity = replicas[SELF] as Identity;
-    const authenticity = new Authenticity({ crypto: nodeCrypto, cluster, self: SELF, identity });
+    const grants = { keysOf: () => null, knows: () => true };
+    const authenticity = new Authenticity({ crypto: nodeCrypto, cluster, self: SELF, identity, known: grants });
     for (const { credentials } of setting.clients) authenticity.learn(credentials.client, credentials.publicKeys);
     const refuse = (what: string): never => {
       throw new Error(`a recorded request was not admitted: ${what}`);
@@ -157,10 +158,14 @@ class Feed {
       port: {
         accepting: () => true,
         answersReads: () => false,
+        permits: () => true,
         lookup: () => null,
+        leaves: () => true,
+        refusal: () => null,
         query: () => null,
         refusesGrowth: () => false,
         room: () => true,
+        administered: () => true,
         submit: () => this.#admit(),
         misbehaved: (_client, code) => refuse(code),
         guard: (work) => work(),

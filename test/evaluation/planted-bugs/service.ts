@@ -162,6 +162,6 @@ export const SERVICE_BUGS: readonly Mutation[] = [
       },
     ],
     suite: "unit",
-    tests: ["test/unit/server/intake-stage.test.ts"],
+    tests: ["test/unit/server/turns.test.ts"],
   },
 ];

@@ -5,6 +5,7 @@ import type { Cluster } from "../../../protocol/cluster.ts";
 import { nodeCrypto } from "../../../protocol/crypto/node.ts";
 import { type Identity, identityFrom } from "../../../protocol/identity.ts";
 import { EVERYBODY, encodeEnvelope, encodeRequest, type RequestFields } from "../../../protocol/request.ts";
+import type { KnownClients } from "../../../server/authenticity.ts";
 import type { ClientConnection } from "../../../server/network/contract.ts";
 import { CLUSTER, viewOfSize } from "./fixture.ts";
 
@@ -18,6 +19,9 @@ export const cluster: Cluster = {
   maxClients: 1_000,
   origin: null,
 };
+
+/** A state that lets everybody be a client and has the keys of nobody. */
+export const EVERYBODY_KNOWN: KnownClients = { keysOf: () => null, knows: () => true };
 
 /** One frame's parts. */
 export interface Sent {

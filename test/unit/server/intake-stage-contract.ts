@@ -17,7 +17,7 @@ import type { IntakeStage, OpenIntakeStage, Outcome } from "../../../server/inta
 import type { ClientConnection } from "../../../server/network/contract.ts";
 import { threadPoolVerifier } from "../../../server/verifier.ts";
 import { identityOf } from "./fixture.ts";
-import { cluster, SELF, type Sent, TestClient, TestConnection } from "./intake-requests.ts";
+import { cluster, EVERYBODY_KNOWN, SELF, type Sent, TestClient, TestConnection } from "./intake-requests.ts";
 
 /** Long enough to be handed over without a signature, where there is somebody to hand it to. */
 const LARGE = { commands: [new Uint8Array(20 * 1024)] };
@@ -34,7 +34,13 @@ class Harness {
   readonly stage: IntakeStage;
   readonly outcomes: { readonly connection: ClientConnection; readonly outcome: Outcome }[] = [];
   readonly failures: Error[] = [];
-  readonly authenticity = new Authenticity({ crypto: nodeCrypto, cluster, self: SELF, identity: identityOf(SELF) });
+  readonly authenticity = new Authenticity({
+    crypto: nodeCrypto,
+    cluster,
+    self: SELF,
+    identity: identityOf(SELF),
+    known: EVERYBODY_KNOWN,
+  });
   /** What `judged` says to go on. */
   goesOn: (outcome: Outcome) => boolean = () => true;
   #wake: () => void = () => {};

@@ -10,7 +10,7 @@ import { Intake } from "../../../server/intake.ts";
 import type { Proof, StageOptions } from "../../../server/intake-stage/contract.ts";
 import { threadPoolVerifier } from "../../../server/verifier.ts";
 import { identityOf } from "./fixture.ts";
-import { cluster, SELF, type Sent, TestClient, TestConnection } from "./intake-requests.ts";
+import { cluster, EVERYBODY_KNOWN, SELF, type Sent, TestClient, TestConnection } from "./intake-requests.ts";
 
 let stage: StageOptions;
 let roomInStage: boolean;
@@ -19,7 +19,13 @@ let submitted: string[];
 let misbehaved: string[];
 
 function intakeOf(of: Cluster = cluster): { intake: Intake; authenticity: Authenticity } {
-  const authenticity = new Authenticity({ crypto: nodeCrypto, cluster: of, self: SELF, identity: identityOf(SELF) });
+  const authenticity = new Authenticity({
+    crypto: nodeCrypto,
+    cluster: of,
+    self: SELF,
+    identity: identityOf(SELF),
+    known: EVERYBODY_KNOWN,
+  });
   const intake = new Intake({
     crypto: nodeCrypto,
     cluster: of,
@@ -33,10 +39,14 @@ function intakeOf(of: Cluster = cluster): { intake: Intake; authenticity: Authen
     port: {
       accepting: () => accepting,
       answersReads: () => true,
+      permits: () => true,
       lookup: () => null,
+      leaves: () => true,
+      refusal: () => null,
       query: () => null,
       refusesGrowth: () => false,
       room: () => true,
+      administered: () => true,
       submit: (request) => submitted.push(`${request.session}.${request.sequence}`),
       misbehaved: (_client, code) => misbehaved.push(code),
       guard: (work) => work(),

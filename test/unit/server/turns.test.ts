@@ -2,7 +2,12 @@
 import { describe, expect, test } from "vitest";
 import { utf8 } from "../../../protocol/bytes.ts";
 import { reject } from "../../../protocol/errors.ts";
-import { INTAKE_BYTES_MAX, INTAKE_BYTES_PER_CLIENT_MAX, INTAKE_REQUESTS_MAX } from "../../../protocol/limits.ts";
+import {
+  INTAKE_BYTES_MAX,
+  INTAKE_BYTES_PER_CLIENT_MAX,
+  INTAKE_REQUESTS_MAX,
+  INTAKE_REQUESTS_PER_CLIENT_MAX,
+} from "../../../protocol/limits.ts";
 import {
   type Answer,
   decodeAnswers,
@@ -78,6 +83,15 @@ describe("the order of outcomes", () => {
     expect(released).toEqual(["1"]);
     order.settle(late, outcome("late"));
     expect(released).toEqual(["1", "late"]);
+  });
+
+  test("one client has a bound, whatever its connections", () => {
+    const order = new ConnectionOrder(() => true);
+    const places = Array.from({ length: INTAKE_REQUESTS_PER_CLIENT_MAX }, () => order.join(new TestConnection("a"), 1));
+    expect(order.room("a", 1)).toBe(false);
+    expect(order.room("b", 1)).toBe(true);
+    order.settle(places[0] as (typeof places)[0], outcome("1"));
+    expect(order.room("a", 1)).toBe(true);
   });
 
   test("everybody together has a bound, too", () => {
