@@ -2,11 +2,14 @@
 export { bytesOf, type Digest, hex, latin1, textOf, utf8 } from "../protocol/bytes.ts";
 export type { ReplyStatus } from "../protocol/client-frames.ts";
 export { type ErrorCode, Malformed, QuorateError } from "../protocol/errors.ts";
+export { EVERY_KEY, type KeyRange, rangeOfKey } from "../protocol/key-ranges.ts";
 export { loadServerConfig, type ServerConfig } from "./config.ts";
 export type { Alarm, DriverLogger } from "./driver-contract.ts";
 export { Replica, type ReplicaOptions, serve } from "./library.ts";
 export type { Replier, ReplyToSend, RequestToVerify, RequestVerifier } from "./request-hooks.ts";
 export type {
+  Access,
+  AccessRules,
   ExecutionContext,
   OrderedBatch,
   OrderedRequest,

@@ -92,7 +92,7 @@ export interface Service {
    */
   grows?(command: Uint8Array): boolean;
   /** Without, only clients with all rights may use the service. */
-  readonly accessRules?: AccessRules;
+  readonly accessRules?: AccessRules | undefined;
   /** What unordered answers name beside their result; without it the last executed instance. */
   readonly revision?: number | undefined;
 }

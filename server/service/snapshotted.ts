@@ -10,7 +10,7 @@
 import { concat, sameBytes } from "../../protocol/bytes.ts";
 import { Malformed, QuorateError } from "../../protocol/errors.ts";
 import { Reader, Writer } from "../../protocol/layout.ts";
-import type { ExecutionContext, OrderedBatch, Service, ServiceFactory, ServiceState } from "./contract.ts";
+import type { AccessRules, ExecutionContext, OrderedBatch, Service, ServiceFactory, ServiceState } from "./contract.ts";
 
 const LENGTH_KEY = "";
 const CHUNK_BYTES = 16 * 1024;
@@ -45,6 +45,10 @@ class SnapshotKeeper implements Service {
 
   get revision(): number | undefined {
     return this.#service.revision;
+  }
+
+  get accessRules(): AccessRules | undefined {
+    return this.#service.accessRules;
   }
 
   load(key: string, value: Uint8Array): void {

@@ -18,8 +18,10 @@ import {
   type Listing,
 } from "../../../protocol/grants.ts";
 import { clientIdOf, newIdentity, publicKeysBytes } from "../../../protocol/identity.ts";
-import { canonicalPrefixes } from "../../../protocol/key-ranges.ts";
+import { canonicalPrefixes, rangeOfKey } from "../../../protocol/key-ranges.ts";
+import type { AccessRules } from "../../../server/service/contract.ts";
 import type { OrderedReply } from "../../../server/service/executor.ts";
+import { type SnapshottedService, snapshotted } from "../../../server/service/snapshotted.ts";
 import { CounterService } from "./counter-service.ts";
 import {
   ALICE,
@@ -262,6 +264,40 @@ describe("which keys", () => {
     for (const client of [DAVE.id, ALICE]) {
       const reply = add(client);
       expect([reply.status, decodeResults(reply.result ?? EMPTY).length]).toEqual(["OK", 1]);
+    }
+  });
+});
+
+describe("a service in memory", () => {
+  /** Echoes; every command touches the key "text". */
+  class RuledEcho implements SnapshottedService {
+    readonly accessRules: AccessRules = {
+      access: (bytes) => {
+        const text = [rangeOfKey("text")];
+        return textOf(bytes) === "?" ? { reads: text, writes: [] } : { reads: [], writes: text };
+      },
+      notPermitted: utf8("not permitted"),
+    };
+    snapshot(): Uint8Array {
+      return EMPTY;
+    }
+    install(): void {}
+    execute(bytes: Uint8Array): Uint8Array {
+      return bytes;
+    }
+    query(bytes: Uint8Array): Uint8Array {
+      return bytes;
+    }
+  }
+
+  test("keeps its access rules behind its snapshots", () => {
+    const court = new Court({ service: snapshotted(() => new RuledEcho()) });
+    court.grant(CAROL, { read: ["te"] });
+    const commands = [utf8("?"), utf8("=")];
+    const ordered = court.one(request({ client: CAROL.id, commands }));
+    const unordered = court.executor.query(request({ client: CAROL.id, kind: "unordered", commands }));
+    for (const answer of [ordered, unordered]) {
+      expect(decodeResults(answer?.result ?? EMPTY).map(textOf)).toEqual(["?", "not permitted"]);
     }
   });
 });
