@@ -1,10 +1,12 @@
 /** The status of a cluster as people and scripts read it; what replicas say about themselves is contained, never trusted. */
+import type { Mode } from "../protocol/view.ts";
 import { formatBytes } from "./byte-size.ts";
 import { formatDurationMs } from "./duration.ts";
 import type { RecoveryStatus, ReplicaStatus, StatusAnswer } from "./replica-status.ts";
 import { printableText, tableText } from "./text.ts";
 
 export interface ClusterStatus {
+  readonly mode: Mode;
   readonly n: number;
   readonly f: number;
   readonly quorum: number;
@@ -46,7 +48,7 @@ function stateCell(status: ReplicaStatus, lag: number): string {
 }
 
 export function statusTable(cluster: ClusterStatus, options: { wide?: boolean; nowMs?: number } = {}): string {
-  const { n, f, quorum, reachable } = cluster;
+  const { mode, n, f, quorum, reachable } = cluster;
   const { wide = false, nowMs = Date.now() } = options;
   const top = furthest(cluster);
   const header = wide ? [...COLUMNS.slice(0, -1), ...WIDE_COLUMNS, "STATE"] : COLUMNS;
@@ -57,7 +59,7 @@ export function statusTable(cluster: ClusterStatus, options: { wide?: boolean; n
     const cells = [replica, "yes", view, regency, leader, decided, executed, revision, lag];
     return [...cells, ...(wide ? wideCells(status) : []), stateCell(status, lag)].map(String);
   });
-  const sizes = `n=${n} f=${f} quorum=${quorum} reachable=${reachable}`;
+  const sizes = `n=${n} f=${f} quorum=${quorum} reachable=${reachable} mode=${mode}`;
   const below = [...recoveryLines(cluster), ...alarmLines(cluster, nowMs)].map((line) => `${line}\n`);
   return `${sizes}\n${tableText(header, rows)}${below.join("")}`;
 }

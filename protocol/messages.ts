@@ -35,7 +35,10 @@ const signature = bytes({ min: SIGNATURE_BYTES, max: SIGNATURE_BYTES });
 const batch = bytes({ max: BATCH_BYTES_MAX });
 const place = { view: u32, regency: u32 };
 
-/** Q signatures on one WRITE statement (view, regency, instance, digest): proves all history below `instance`. */
+/**
+ * Q signatures on one WRITE statement (view, regency, instance, digest): proves all history below `instance`. In cft mode
+ * there are no WRITEs and no votes in it: a member accepted that, which proves as much.
+ */
 export const certificateSchema = record({
   view: u32,
   regency: u32,
@@ -58,8 +61,8 @@ const stopDataOf = record({ replica: u32, ...stopData });
 /** A STOPDATA as SYNC carries it, with its signer. */
 export type StopData = Infer<typeof stopDataOf>;
 
-/** A WRITE that somebody else remembers, with its signature. */
-const writeRecord = record({ regency: u32, instance: u53, digest, signature });
+/** A WRITE that somebody else remembers, with its signature; in cft mode an ACCEPT, which has none. */
+const voteRecord = record({ regency: u32, instance: u53, digest, signature: bytes({ max: SIGNATURE_BYTES }) });
 
 /** A checkpoint as it is offered: `ImageHeader`. */
 export const imageHeaderSchema: Schema<ImageHeader> = record({
@@ -133,8 +136,8 @@ const message = union({
       decided: u53,
       /** The newest certificate it holds. */
       newest: nullable(certificateSchema),
-      /** The newest WRITE it knows of the asker. */
-      yourWrite: nullable(writeRecord),
+      /** The newest WRITE it knows of the asker, or in cft mode the newest ACCEPT. */
+      yourWrite: nullable(voteRecord),
       /** The oldest instance of its log, or 0; and roughly the bytes of all of it. */
       logFirst: u53,
       logBytes: u53,

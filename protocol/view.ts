@@ -40,9 +40,14 @@ export interface View {
   /** bft 2f+1, cft 1: of so many that say something W are correct; a correct leader hears it from those, too. */
   readonly witnesses: number;
   /**
-   * n - Q + f: among so many others is a correct member of any quorum that one is in, too, when oneself counts among the f.
+   * How many others bound what a replica that lost its journal may have said: a correct member of any quorum that it was in is
+   * among them, oneself counted among the f. bft n-Q+f; cft n-Q+1, since who has forgotten as well does not answer.
    */
   readonly rememberers: number;
+  /** How many others a replica with its journal asks before it votes. bft n-Q+f; cft n-f-1, who can always be waited for. */
+  readonly consulted: number;
+  /** Other members whose roots a fetched state has to reproduce: W are behind it then, its donor included. bft f; cft 0. */
+  readonly rootWitnesses: number;
   /** n - f: how many replicas one can always wait for. */
   readonly reachable: number;
   /** Instances per leader when leaders rotate, 0 when they do not. */
@@ -100,7 +105,9 @@ export function viewOf(crypto: Crypto, options: ViewOptions): View {
     quorum: quorumOf({ n, f, mode }),
     weakQuorum: mode === "bft" ? f + 1 : 1,
     witnesses: mode === "bft" ? 2 * f + 1 : 1,
-    rememberers: n - quorumOf({ n, f, mode }) + f,
+    rememberers: n - quorumOf({ n, f, mode }) + (mode === "bft" ? f : 1),
+    consulted: mode === "bft" ? n - quorumOf({ n, f, mode }) + f : n - f - 1,
+    rootWitnesses: mode === "bft" ? f : 0,
     reachable: n - f,
     digest: viewDigest(crypto, base),
   };

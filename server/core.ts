@@ -221,10 +221,10 @@ export class Core {
     if (message.view !== this.#context.view.id) return reject("ignore", "OTHER_VIEW");
     switch (message.type) {
       case "WRITE":
-        this.#recollection.sawWrite(from, message);
+      case "ACCEPT":
+        this.#recollection.sawVote(from, message);
         return this.#ordering.receive(from, message);
       case "PROPOSE":
-      case "ACCEPT":
         return this.#ordering.receive(from, message);
       case "STATUS":
         this.#catchUp.onStatus(from, message);

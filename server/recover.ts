@@ -54,7 +54,7 @@ export async function recover(options: {
   const lastRecord = lastDecided.instance > 0 ? await journal.read(lastDecided.instance) : null;
   const { cleanStop, forgotten } = summary;
   const base = summary.base.instance;
-  const hear = cluster.view.rememberers;
+  const hear = cluster.view.consulted;
   const durable = { regency, newest, newestAccepted, lastRecord, cleanStop, base, forgotten, keptCertificate, hear };
   const start = startOf(durable, lastDecided);
   return { executor, start, settledFrom: settledFrom(state), replayed: decided - applied.instance };

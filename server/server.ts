@@ -96,9 +96,6 @@ export async function startServer(
   parts: Partial<ServerParts> = {},
 ): Promise<RunningServer> {
   const { cluster, replica: self, identity, listen, dataDir, workers } = config;
-  if (cluster.view.mode !== "bft") {
-    throw new QuorateError("CONFIG_INVALID", "this release runs mode bft only; create the cluster with kv init");
-  }
   if (cluster.origin && application.service !== kvService) {
     const why = "only the key-value store can begin with a snapshot; create the cluster without --from-snapshot";
     throw new QuorateError("CONFIG_INVALID", why);

@@ -12,9 +12,9 @@ import { chooseCluster, globalsOf, helpTail, requireFormat } from "../globals.ts
 import { type Io, writeOut } from "../io.ts";
 import { addressesOf, firstTaken } from "../local/ports.ts";
 import { exitText, isExit, lastLogMessage, type ReplicaProcess, startReplica } from "../local/replica-process.ts";
-import { addClusterOptions, createCluster, type InitOptions, sizesOf, toleranceWarning } from "./init.ts";
+import { addClusterOptions, createCluster, type InitOptions, sizesOf, sizesText, toleranceWarning } from "./init.ts";
 
-type DevOptions = Pick<InitOptions, "replicas" | "dir" | "basePort">;
+type DevOptions = Pick<InitOptions, "replicas" | "mode" | "dir" | "basePort">;
 
 export function devCommand(io: Io): Command {
   return addClusterOptions(new Command("dev").description("run a whole cluster on this machine until Ctrl-C"))
@@ -22,9 +22,9 @@ export function devCommand(io: Io): Command {
       "after",
       helpTail({
         notes:
-          "Creates the directory as kv init does when it is missing; an existing one keeps its data, and --replicas and\n" +
-          "--base-port do not change it. Logs go to DIR/replica-N/server.log. Ctrl-C stops every replica.",
-        examples: ["kv dev", "kv dev --replicas 7 --dir seven --base-port 7200"],
+          "Creates the directory as kv init does when it is missing; an existing one keeps its data, and --replicas,\n" +
+          "--mode and --base-port do not change it. Logs go to DIR/replica-N/server.log. Ctrl-C stops every replica.",
+        examples: ["kv dev", "kv dev --mode cft --dir three", "kv dev --replicas 7 --dir seven --base-port 7200"],
       }),
     )
     .action(async (options: DevOptions, command: Command) => {
@@ -41,9 +41,13 @@ async function existingOrNew(options: DevOptions, io: Io, command: Command): Pro
     return await createCluster({ ...options, host: "127.0.0.1", clients: "open" });
   }
   const { file } = chooseCluster({ output: "simple", cluster: join(options.dir, "cluster.json") }, io);
-  const asked = command.getOptionValueSource("replicas") === "cli" ? options.replicas : file.members.length;
+  const asked = options.replicas ?? file.members.length;
   if (asked !== file.members.length) {
     const why = `${options.dir} holds a cluster of ${file.members.length} replicas, not ${asked}`;
+    throw new QuorateError("DIRECTORY_EXISTS", `${why}; name another with --dir`);
+  }
+  if (command.getOptionValueSource("mode") === "cli" && options.mode !== file.mode) {
+    const why = `${options.dir} holds a cluster in ${file.mode} mode, not ${options.mode}`;
     throw new QuorateError("DIRECTORY_EXISTS", `${why}; name another with --dir`);
   }
   return file;
@@ -136,16 +140,16 @@ function stopRequest(): { signal: Promise<"asked">; wasAsked: () => boolean; rel
 }
 
 function usageText(directory: string, file: ClusterFile): string {
-  const { n, f, quorum } = sizesOf(file);
+  const sizes = sizesOf(file);
   const cluster = directory === ".kv" ? "" : ` --cluster ${join(directory, "cluster.json")}`;
   return [
     "",
-    `n=${n} f=${f} quorum=${quorum}. In another terminal:`,
+    `${sizesText(sizes)}. In another terminal:`,
     `  npx kv put greeting hello${cluster}`,
     `  npx kv get greeting${cluster}`,
     `  npx kv status${cluster}`,
     "Ctrl-C stops all replicas.",
-    ...(f === 0 ? [toleranceWarning(n)] : []),
+    ...(sizes.f === 0 ? [toleranceWarning(sizes)] : []),
     "",
   ].join("\n");
 }

@@ -3,14 +3,16 @@ import { join } from "node:path";
 import { Command, Option } from "commander";
 import { hex } from "../../protocol/bytes.ts";
 import { type ClusterFile, ORIGIN_REVISION_OFFSET } from "../../protocol/cluster.ts";
-import { quorumOf } from "../../protocol/view.ts";
+import { type Mode, quorumOf } from "../../protocol/view.ts";
 import { DEFAULT_DIRECTORY, globalsOf, helpTail, requireFormat } from "../globals.ts";
 import { type Io, writeOut } from "../io.ts";
 import type { NewOrigin } from "../local/write-cluster.ts";
 import { integerIn } from "../numbers.ts";
 
 export interface InitOptions {
-  readonly replicas: number;
+  /** By default the fewest that stand one fault. */
+  readonly replicas?: number;
+  readonly mode: Mode;
   readonly dir: string;
   readonly host: string;
   readonly basePort: number;
@@ -19,12 +21,25 @@ export interface InitOptions {
   readonly fromSnapshot?: string;
 }
 
+/** The fewest replicas that stand one fault. */
+const REPLICAS_DEFAULT: Readonly<Record<Mode, number>> = { bft: 4, cft: 3 };
+
 /** The options of a new cluster, shared with `kv dev`. */
 export function addClusterOptions(command: Command): Command {
   const number = (flags: string, text: string, range: { min: number; max: number }): Option =>
     new Option(flags, text).argParser(integerIn(range));
   return command
-    .addOption(number("--replicas <n>", "how many replicas; 3f+1 stand f faults", { min: 1, max: 64 }).default(4))
+    .addOption(
+      new Option("--mode <mode>", "bft: replicas may fail in any way, lies included; cft: they only crash")
+        .choices(["bft", "cft"])
+        .default("bft"),
+    )
+    .addOption(
+      number("--replicas <n>", "how many; f faults take 3f+1 in bft, 2f+1 in cft (default: 4 in bft, 3 in cft)", {
+        min: 1,
+        max: 64,
+      }),
+    )
     .addOption(new Option("--dir <dir>", "directory to create").default(DEFAULT_DIRECTORY))
     .addOption(
       number("--base-port <port>", "replica N: clients at this + 10N, peers +1, admin +2", {
@@ -53,10 +68,11 @@ export function initCommand(io: Io): Command {
           "--from-snapshot verifies the file first and puts it into every data directory; each kv-server verifies it again at\n" +
           "its first start. Keys, values and revisions are kept, the store revision rises by 2^32, clients begin anew.",
         json:
-          '{"directory","replicas":4,"f":1,"quorum":3,"cluster":"DIR/cluster.json"}, with --from-snapshot also ' +
+          '{"directory","mode":"bft","replicas":4,"f":1,"quorum":3,"cluster":"DIR/cluster.json"}, with --from-snapshot also ' +
           '"origin":{"clusterId","root","instance","snapshot","revisionOffset"}',
         examples: [
           "kv init --replicas 4 --dir demo",
+          "kv init --mode cft --replicas 3",
           "kv init --dir prod --host 10.0.0.1,10.0.0.2,10.0.0.3,10.0.0.4 --clients listed",
           "kv init --dir restored --from-snapshot backup.qsnap",
         ],
@@ -65,15 +81,17 @@ export function initCommand(io: Io): Command {
     .action(async (options: InitOptions, command: Command) => {
       const format = requireFormat(globalsOf(command), ["simple", "json"]);
       const file = await createCluster(options, await originOf(io, options.fromSnapshot));
-      const { n, f, quorum } = sizesOf(file);
+      const sizes = sizesOf(file);
+      const { mode, n, f, quorum } = sizes;
       if (format === "json") {
         const cluster = join(options.dir, "cluster.json");
         const { origin } = file;
-        await writeOut(io, `${JSON.stringify({ directory: options.dir, replicas: n, f, quorum, cluster, origin })}\n`);
+        const created = { directory: options.dir, mode, replicas: n, f, quorum, cluster, origin };
+        await writeOut(io, `${JSON.stringify(created)}\n`);
       } else {
-        await writeOut(io, createdText(options.dir, { n, f, quorum }));
+        await writeOut(io, createdText(options.dir, sizes));
       }
-      if (f === 0) io.stderr.write(`kv: warning: ${toleranceWarning(n)}\n`);
+      if (f === 0) io.stderr.write(`kv: warning: ${toleranceWarning(sizes)}\n`);
     });
 }
 
@@ -92,7 +110,8 @@ export async function createCluster(options: InitOptions, origin: NewOrigin | nu
   const { writeCluster } = await import("../local/write-cluster.ts");
   return await writeCluster({
     directory: options.dir,
-    replicas: options.replicas,
+    replicas: options.replicas ?? REPLICAS_DEFAULT[options.mode],
+    mode: options.mode,
     hosts: options.host.split(",").map((host) => host.trim()),
     basePort: options.basePort,
     clients: options.clients,
@@ -102,6 +121,7 @@ export async function createCluster(options: InitOptions, origin: NewOrigin | nu
 }
 
 interface Sizes {
+  readonly mode: Mode;
   readonly n: number;
   readonly f: number;
   readonly quorum: number;
@@ -109,20 +129,25 @@ interface Sizes {
 
 export function sizesOf(file: ClusterFile): Sizes {
   const n = file.members.length;
-  return { n, f: file.f, quorum: quorumOf({ n, f: file.f, mode: file.mode }) };
+  const { f, mode } = file;
+  return { mode, n, f, quorum: quorumOf({ n, f, mode }) };
 }
 
-export function toleranceWarning(n: number): string {
-  return `${n} replicas tolerate no fault (f=0); use --replicas 4 or more to stand a faulty one`;
+export function toleranceWarning({ mode, n }: Pick<Sizes, "mode" | "n">): string {
+  return `${n} replicas tolerate no fault (f=0); use --replicas ${REPLICAS_DEFAULT[mode]} or more to stand a faulty one`;
 }
 
-function createdText(directory: string, { n, f, quorum }: Sizes): string {
+export function sizesText({ mode, n, f, quorum }: Sizes): string {
+  return `n=${n} f=${f} quorum=${quorum} mode=${mode}`;
+}
+
+function createdText(directory: string, sizes: Sizes): string {
   const first = Array.from(
-    { length: n },
+    { length: sizes.n },
     (_, replica) => `  kv-server --config ${directory}/replica-${replica}/node.yaml`,
   );
   return [
-    `created ${directory}: n=${n} f=${f} quorum=${quorum}`,
+    `created ${directory}: ${sizesText(sizes)}`,
     "start each replica, on its host:",
     ...first,
     "then:",

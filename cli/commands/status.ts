@@ -41,7 +41,7 @@ export function statusCommand(io: Io, end: (code: ExitCode) => void): Command {
           "table with its progress, and so has each alarm. -o table adds CHECKPOINT (the newest; + while another is being\n" +
           "taken), LOG (instances held) and DISK. --timeout is per replica, 2s unless given.",
         json:
-          '{"n":4,"f":1,"quorum":3,"reachable":4,"replicas":[{"replica":0,"reachable":true,"view":0,"regency":0,' +
+          '{"mode":"bft","n":4,"f":1,"quorum":3,"reachable":4,"replicas":[{"replica":0,"reachable":true,"view":0,"regency":0,' +
           '"leader":0,"decided":12,"executed":12,"revision":"40","lag":0,"state":"voting","historyDigest":"…",' +
           '"recovery":null,"alarms":[],"checkpoints":{},"log":{},"disk":{}}]}, the last five as in /status where the replica\n' +
           'has them; for a replica that does not answer {"replica":1,"reachable":false,"state":"not running"}. With --watch a\n' +

@@ -24,7 +24,7 @@ import { nodeCrypto } from "../../protocol/crypto/node.ts";
 import { QuorateError } from "../../protocol/errors.ts";
 import { clientIdOf, type Identity, keyFileText, newIdentity, type Role } from "../../protocol/identity.ts";
 import { REPLICAS_MAX } from "../../protocol/limits.ts";
-import { faultsTolerated } from "../../protocol/view.ts";
+import { faultsTolerated, type Mode } from "../../protocol/view.ts";
 import { type NodeFile, prepareDataDirectory } from "../../server/config.ts";
 import { SNAPSHOT_FILE } from "../../server/snapshot/file.ts";
 
@@ -35,6 +35,8 @@ const PORTS_PER_REPLICA = 10;
 export interface NewCluster {
   readonly directory: string;
   readonly replicas: number;
+  /** What replicas may do when they fail: anything ("bft", the default), or nothing more than crash ("cft"). */
+  readonly mode?: Mode;
   /** One host for all replicas, or one each. */
   readonly hosts: readonly string[];
   readonly basePort: number;
@@ -132,13 +134,13 @@ function clusterFileOf(
   options: NewCluster,
   keys: { replicas: readonly Identity[]; administrator: Identity; client: Identity },
 ): ClusterFile {
-  const { replicas, hosts, basePort } = options;
+  const { replicas, hosts, basePort, mode = "bft" } = options;
   const id = latin1(nodeCrypto.random(32)) as Digest;
   return {
     format: 1,
     clusterId: hex(id),
-    mode: "bft",
-    f: faultsTolerated({ n: replicas, mode: "bft" }),
+    mode,
+    f: faultsTolerated({ n: replicas, mode }),
     members: keys.replicas.map((identity, replica) => ({
       id: replica,
       host: hosts[hosts.length === 1 ? 0 : replica] as string,

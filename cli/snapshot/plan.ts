@@ -67,7 +67,9 @@ export function plansOf(crypto: Crypto, view: View, offers: readonly CheckedOffe
       const root = rootOf(crypto, view, header);
       const own = donor.roots.some((signed) => signed.instance === header.instance && signed.root === root);
       if (!own) continue;
-      const others = firstRoots(offers, { donor: donor.replica, header, root, proven });
+      // In cft mode the donor's own root is enough (W = 1), and no log above it could be proven by a file.
+      const from = { donor: donor.replica, header, root, proven };
+      const others = view.mode === "cft" ? [] : firstRoots(offers, from);
       const needed = view.weakQuorum - 1;
       for (let count = needed; count <= others.length; count++) {
         const end = others[count - 1]?.instance ?? header.instance;

@@ -13,6 +13,7 @@ import { EMPTY } from "../../protocol/bytes.ts";
 import { assert, isRejection, type Rejection, reject } from "../../protocol/errors.ts";
 import type { Certificate, MessageOf } from "../../protocol/messages.ts";
 import { leaderOf, type ReplicaId } from "../../protocol/view.ts";
+import { Abstention } from "./abstention.ts";
 import { Batching } from "./batching.ts";
 import { Chain } from "./chain.ts";
 import type { CoreContext } from "./context.ts";
@@ -50,13 +51,10 @@ export class Ordering {
   readonly #batching: Batching;
   readonly #voting: Voting;
   readonly #chain: Chain;
-  readonly #abstainUntil: number;
-  readonly #abstainRegency: number;
+  readonly #abstention: Abstention;
   /** The SYNC of this regency is about the last decided instance: its ballot goes on. */
   #revoting = false;
   #newestAccepted: Certificate | null;
-  /** Started after anything but a clean stop: what was sent up to `#abstainUntil` is not known. */
-  readonly #forgetful: boolean;
   /** The clean-stop record is erased: new votes may leave. */
   #started: boolean;
   #stopped = false;
@@ -77,9 +75,7 @@ export class Ordering {
       certified: (certificate) => this.#accepted(certificate),
       progress: () => this.#progress(),
     });
-    this.#abstainUntil = start.abstainUntil;
-    this.#abstainRegency = start.regency;
-    this.#forgetful = !start.eraseCleanStop;
+    this.#abstention = new Abstention(context.view, regency, start, port.recollection);
     this.#started = !start.eraseCleanStop;
     this.#restored = start.resend.filter(isOrderingMessage);
     this.#newestAccepted = start.newestCertificate;
@@ -87,12 +83,13 @@ export class Ordering {
       mayVote: () => this.#mayVote,
       stopped: () => this.#stopped,
       executionLags: () => this.executionLags,
-      abstains: (running) => this.#abstains(running),
-      silent: (running) => this.#silent(running),
+      abstains: (running) => this.#abstention.covers(running),
+      silent: (running) => this.#abstention.silent(running),
       lacksBatch: (running, digest, voters) => this.#fetch(running.instance, digest, voters),
       accepted: (certificate) => this.#accepted(certificate),
       writeSent: (place) => this.#port.recollection().voted(place),
       acceptSent: (running, accept) => {
+        if (context.view.mode === "cft") this.#port.recollection().voted(accept);
         if (running.instance === this.#chain.lastDecided.instance) this.#lastAccept = accept;
       },
       journaled: (running) => this.#chain.journaled(running),
@@ -122,13 +119,12 @@ export class Ordering {
 
   /** The last instance we will not vote in, or 0 when that is behind us. */
   get abstainingUntil(): number {
-    const over = this.#chain.executedUpTo >= this.#abstainUntil || this.#regency.number !== this.#abstainRegency;
-    return Math.max(over ? 0 : this.#abstainUntil, this.#port.recollection().abstainingUntil);
+    return this.#abstention.announced(this.#chain.executedUpTo);
   }
 
   /** Is this regency one in which we may have sent a PROPOSE or SYNC and forgotten it? */
   get forgetful(): boolean {
-    return this.#forgetful && this.#regency.number === this.#abstainRegency;
+    return this.#abstention.forgetful;
   }
 
   /** Is the clean-stop record erased? Before that a crash would forget what is sent beyond it. */
@@ -142,8 +138,8 @@ export class Ordering {
 
   /** Is a proposal held because a request's origin is unproven or its time is off? */
   get holding(): boolean {
-    const { proposal, ownWrite } = this.#running.ballot;
-    return proposal !== null && ownWrite === null && !approved(this.#context, proposal, this.#running.sinceWallMs);
+    const { proposal, answered } = this.#running.ballot;
+    return proposal !== null && !answered && !approved(this.#context, proposal, this.#running.sinceWallMs);
   }
 
   /** Clients whose requests hold the running proposal because nobody vouches for them to us. */
@@ -222,7 +218,7 @@ export class Ordering {
    */
   stop(): readonly OrderingMessage[] | null {
     this.#stopped = true;
-    if (this.#forgetful && this.#abstains(this.#running)) return null;
+    if (this.#abstention.hides(this.#running)) return null;
     const messages: OrderingMessage[] = [];
     for (const { ballot } of this.#voted()) {
       if (ballot.proposal?.message && this.leader === this.#context.self) messages.push(ballot.proposal.message);
@@ -400,20 +396,11 @@ export class Ordering {
     return this.#chain.executionLag > this.#context.options.executionLagMax;
   }
 
-  /** Not even what is journaled first: what we have accepted in this ballot may be lost. */
-  #silent(running: RunningInstance): boolean {
-    return this.#port.recollection().silent(running.instance, running.ballot.regency);
-  }
-
-  #abstains(running: RunningInstance): boolean {
-    if (this.#silent(running)) return true;
-    return running.ballot.regency === this.#abstainRegency && running.instance <= this.#abstainUntil;
-  }
-
   #tryDecide(): void {
     const { ballot, candidates } = this.#running;
     const { view } = this.#context;
-    const believed = ballot.accepts.reached(view.weakQuorum);
+    // In cft mode (W = 1) the first ACCEPT often overtakes the PROPOSE, which needs no fetching then.
+    const believed = ballot.accepts.reached(view.mode === "cft" ? view.quorum : view.weakQuorum);
     if (believed === null) return;
     const digest = ballot.accepts.reached(view.quorum) ?? believed;
     const candidate = candidates.get(digest);
@@ -456,8 +443,8 @@ export class Ordering {
   propose(): void {
     const { ballot, instance, sinceUs } = this.#running;
     const { number, journaled, synced } = this.#regency;
-    if (ballot.proposal || this.leader !== this.#context.self || !this.#mayVote || this.#abstains(this.#running))
-      return;
+    if (ballot.proposal || this.leader !== this.#context.self || !this.#mayVote) return;
+    if (this.#abstention.covers(this.#running)) return;
     if (!journaled || synced === null || (number > 0 && instance <= synced) || this.executionLags) return;
     const { nowUs, view } = this.#context;
     const dueUs = this.#batching.due(nowUs, sinceUs);

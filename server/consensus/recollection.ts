@@ -8,6 +8,9 @@
  * of those are correct, and any `view.rememberers` others contain one of them, which shows a certificate for i. So with C the
  * newest certificate shown, no vote of ours was above C+1.
  *
+ * In cft mode nobody lies: the word of one other is evidence, and the highest regency that anybody wants is the floor. Votes that
+ * could be forgotten are a leader's PROPOSEs alone, since ACCEPTs are journaled first; but a lost journal loses those as well.
+ *
  * Invariants
  *  1. No vote, proposal or SYNC before `heard`; while forgotten none up to `until` or in a regency below `floor`.
  *  2. `until` and `floor` are on disk before the first vote after them. Before `heard` the journal does not grow: a vote
@@ -15,6 +18,7 @@
  *  3. While forgotten, no STOPDATA and no SYNC before a certificate above `until` is held: a record of ours that is lost could
  *     be what the STOPDATAs of others need to find a decided value, and a newer certificate implies it.
  */
+import { EMPTY } from "../../protocol/bytes.ts";
 import { certificateChecks, type SignatureCheck } from "../../protocol/certificate.ts";
 import { type Certificate, type MessageOf, writeStatement } from "../../protocol/messages.ts";
 import type { ReplicaId } from "../../protocol/view.ts";
@@ -38,7 +42,7 @@ interface Testimony {
   /** Of the newest valid certificate it showed; 0 for none. */
   readonly certified: number;
   readonly wanted: number;
-  /** A WRITE of ours, with our valid signature. */
+  /** A WRITE of ours, with our valid signature; in cft mode an ACCEPT, without one. */
   readonly write: WrittenVote | null;
 }
 
@@ -56,13 +60,13 @@ export interface RecollectionPort {
 export class Recollection {
   readonly #context: CoreContext;
   readonly #port: RecollectionPort;
-  readonly #needed: number;
+  readonly #consulted: number;
   /** Votes up to here, and up to this regency, are covered by what the journal holds, or are of this run. */
   #horizon: { readonly instance: number; readonly regency: number };
   readonly #testimonies = new Map<ReplicaId, Testimony>();
   readonly #verifying = new Set<ReplicaId>();
-  /** The newest WRITE of every other member, whose signature only that member needs to believe. */
-  readonly #writes = new Map<ReplicaId, WrittenVote>();
+  /** The newest WRITE (in cft mode ACCEPT) of every other member, whose signature only that member needs to believe. */
+  readonly #votes = new Map<ReplicaId, WrittenVote>();
   #forgotten: Forgotten | null;
   #heard: boolean;
   #journaling = false;
@@ -72,11 +76,22 @@ export class Recollection {
   constructor(context: CoreContext, start: Start, port: RecollectionPort) {
     this.#context = context;
     this.#port = port;
-    this.#needed = start.hear;
-    this.#horizon = { instance: start.journaledUpTo + 1, regency: start.regency };
+    this.#consulted = start.hear;
+    // A WRITE may leave before anything of its instance is journaled, an ACCEPT never does.
+    const ahead = this.#crashOnly ? 0 : 1;
+    this.#horizon = { instance: start.journaledUpTo + ahead, regency: start.regency };
     this.#forgotten = start.forgotten;
     this.#heard = this.#needed === 0 && start.forgotten?.until !== null;
     if (this.#heard) context.releaseJournal();
+  }
+
+  get #crashOnly(): boolean {
+    return this.#context.view.mode === "cft";
+  }
+
+  /** How many others have to answer. */
+  get #needed(): number {
+    return this.#forgotten?.until === null ? this.#context.view.rememberers : this.#consulted;
   }
 
   /** Did enough others say what they remember of us? */
@@ -118,11 +133,13 @@ export class Recollection {
 
   // ---- what we remember of others
 
-  sawWrite(from: ReplicaId, message: MessageOf<"WRITE">): void {
-    const known = this.#writes.get(from);
+  sawVote(from: ReplicaId, message: MessageOf<"WRITE" | "ACCEPT">): void {
+    if (message.type !== (this.#crashOnly ? "ACCEPT" : "WRITE")) return;
+    const known = this.#votes.get(from);
     if (known && !isNewer(message, known)) return;
-    const { regency, instance, digest, signature } = message;
-    this.#writes.set(from, { regency, instance, digest, signature });
+    const { regency, instance, digest } = message;
+    const signature = message.type === "WRITE" ? message.signature : EMPTY;
+    this.#votes.set(from, { regency, instance, digest, signature });
   }
 
   /** Null: we have forgotten ourselves, and our silence must not count as memory. */
@@ -130,7 +147,7 @@ export class Recollection {
     const until = this.#forgotten?.until;
     if (until !== undefined && (until === null || this.#port.executedUpTo() < until)) return null;
     const newest = this.#port.newestAccepted();
-    let yourWrite = this.#writes.get(peer) ?? null;
+    let yourWrite = this.#votes.get(peer) ?? null;
     const vote = newest?.votes.find(({ replica }) => replica === peer);
     if (newest && vote && isNewer(newest, yourWrite)) {
       const { regency, instance, digest } = newest;
@@ -171,7 +188,7 @@ export class Recollection {
     const forgotten = this.#forgotten;
     if (!this.#heard || !forgotten || this.#port.regency() >= forgotten.regency) return;
     const waitedUs = this.#context.nowUs - (this.#enoughUs ?? Number.NEGATIVE_INFINITY);
-    if (this.#settled || waitedUs >= FLOOR_PATIENCE_US) this.#port.wanted(forgotten.regency);
+    if (this.#crashOnly || this.#settled || waitedUs >= FLOOR_PATIENCE_US) this.#port.wanted(forgotten.regency);
   }
 
   #ask(peer: ReplicaId): void {
@@ -184,14 +201,14 @@ export class Recollection {
     const { view } = this.#context;
     const certificate = offer.newest ? certificateChecks(view, offer.newest) : null;
     if (offer.newest && !certificate) this.#blame(from, "OFFER_CERTIFICATE");
-    const own = offer.yourWrite ? this.#ownCheck(offer.yourWrite) : null;
+    const own = offer.yourWrite && !this.#crashOnly ? this.#ownCheck(offer.yourWrite) : null;
     const certified = certificate ?? [];
     this.#verifying.add(from);
     this.#context.verify(own ? [...certified, own] : certified, (valid) => {
       this.#verifying.delete(from);
       const proven = certificate !== null && !valid.slice(0, certified.length).includes(false);
       if (certificate && !proven) this.#blame(from, "OFFER_CERTIFICATE");
-      const written = own !== null && valid[certified.length] === true;
+      const written = this.#crashOnly || (own !== null && valid[certified.length] === true);
       if (own && !written) this.#blame(from, "OFFER_WRITE");
       this.#testimonies.set(from, {
         certified: proven && offer.newest ? offer.newest.instance : 0,
@@ -220,7 +237,7 @@ export class Recollection {
 
   /** Has this replica, if it was correct all the time, sent such a WRITE? Who lied before shows us what nobody could have voted. */
   #isCredible(write: WrittenVote | null, testimonies: readonly Testimony[]): boolean {
-    if (!write) return false;
+    if (!write || this.#crashOnly) return write !== null;
     return write.instance <= this.#certifiedBy(testimonies) + 1 && write.regency <= this.#floorOf(testimonies);
   }
 
@@ -276,6 +293,7 @@ export class Recollection {
   /** Of the lowest claims so many that a correct replica is among them which knows of any regency we may have installed. */
   #floorOf(testimonies: readonly Testimony[]): number {
     const wanted = testimonies.map((testimony) => testimony.wanted).sort((a, b) => a - b);
+    if (this.#crashOnly) return wanted.at(-1) ?? 0;
     return wanted[this.#needed - 1] ?? 0;
   }
 

@@ -29,7 +29,7 @@ export interface Durable {
   readonly forgotten: Forgotten | null;
   /** A valid certificate whose record the journal does not hold any more. */
   readonly keptCertificate: Certificate | null;
-  /** How many others must say what they remember of this replica before it votes. */
+  /** How many others must say what they remember of this replica before it votes, as long as it has its journal. */
   readonly hear: number;
   readonly newest: JournaledInstance | null;
   /** The newest record whose certificate is valid: what this replica has accepted. */
@@ -66,7 +66,7 @@ export interface Start {
 
 /**
  * Last decided = max(applied, newest journaled - 1): nobody accepts i+1 before deciding i. A record without certificate
- * was learned as decided, so it counts itself.
+ * was learned as decided, so it counts itself. In cft mode the certificate of an accepted batch has no votes, but it is there.
  */
 export function decidedInstance(options: { applied: number; newest: JournaledInstance | null }): number {
   const { applied, newest } = options;

@@ -31,7 +31,7 @@ export interface Proposal {
   verifying: boolean;
 }
 
-/** From Q WRITEs to our ACCEPT: the certificate is verified and its record journaled, synced. */
+/** From Q WRITEs (in cft mode from a proposal) to our ACCEPT: the certificate is verified and its record journaled, synced. */
 export interface Certification {
   readonly instance: number;
   readonly digest: Digest;
@@ -54,6 +54,11 @@ export class Ballot {
 
   constructor(regency: number) {
     this.regency = regency;
+  }
+
+  /** Nothing holds its proposal here any more. */
+  get answered(): boolean {
+    return this.ownWrite !== null || this.certification !== null;
   }
 }
 

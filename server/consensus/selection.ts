@@ -4,7 +4,8 @@
  *
  * Why it is safe: a decided value has Q accept records, so any n-f STOPDATAs hold one of them from a correct replica; two
  * values never both have write certificates in one (instance, regency), because correct replicas WRITE once; and a record
- * for I proves that everything below I is decided.
+ * for I proves that everything below I is decided. In cft mode a leader proposes once in one (instance, regency), and Q + (n-f) > n
+ * puts one of the Q among the STOPDATAs.
  */
 import { certificateChecks, type SignatureCheck } from "../../protocol/certificate.ts";
 import { type Certificate, type StopData, stopDataStatement } from "../../protocol/messages.ts";
@@ -23,6 +24,11 @@ export function selected(stopData: readonly StopData[]): Certificate | null {
   let newest: Certificate | null = null;
   for (const { record } of stopData) if (record && isNewer(record, newest)) newest = record;
   return newest;
+}
+
+/** Who may hold the selected batch besides those that reported it: the voters of its certificate; in cft mode who decided it. */
+export function keepersOf(view: View, selection: Certificate): ReplicaId[] {
+  return view.mode === "cft" ? view.members.map(({ id }) => id) : selection.votes.map((vote) => vote.replica);
 }
 
 /** Who gathers the STOPDATAs of a regency, with or without rotation of leaders. */

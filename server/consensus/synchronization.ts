@@ -24,7 +24,7 @@ import { memberOf, type ReplicaId } from "../../protocol/view.ts";
 import type { CoreContext } from "./context.ts";
 import type { Ordering } from "./ordering.ts";
 import type { Regency } from "./regency.ts";
-import { checkable, selected, synchronizerOf } from "./selection.ts";
+import { checkable, keepersOf, selected, synchronizerOf } from "./selection.ts";
 import { Stops } from "./stops.ts";
 
 /** The first instance of the view: free choice of batch when nobody has accepted anything in it. */
@@ -340,9 +340,11 @@ export class Synchronization {
     if (candidate) return { batch: candidate.bytes, envelopes: [] };
     const holders = chosen.filter(({ record }) => record?.instance === instance && record.digest === digest);
     const sources = holders.map((data) => data.replica);
-    const voters = selection.votes.map((vote) => vote.replica);
     if (this.#ordering.chain.lastDecided.instance < instance - 1) this.#port.historyAt(instance, sources);
-    else this.#ordering.chain.fetchBatch(instance, digest, [...new Set([...sources, ...voters])]);
+    else
+      this.#ordering.chain.fetchBatch(instance, digest, [
+        ...new Set([...sources, ...keepersOf(this.#context.view, selection)]),
+      ]);
     return null;
   }
 

@@ -1,20 +1,23 @@
 /**
  * From a proposal to our ACCEPT in one ballot (docs/protocol.md sections 4.2 and 4.3): WRITE, write certificate, synced
- * journal record, ACCEPT. Ordering says which instances are voted on; a regency that is gone gets no vote any more.
+ * journal record, ACCEPT; in cft mode the journal record follows on the proposal (section 4, "Crash mode"). Ordering says which
+ * instances are voted on; a regency that is gone gets no vote any more.
  *
  * Invariants
  *  1. At most one WRITE and one ACCEPT leaves per (view, instance, regency), and no WRITE while abstaining after a restart.
+ *     An ACCEPT may leave then: what it says was on disk before it was said the first time.
  *  2. ACCEPT leaves, and counts for ourselves, only when its certificate has verified and its record is on disk.
  *  3. A record on disk is replaced by an accept record only when the certificate of the new one has verified, and its
  *     regency is still the installed one.
  */
 import { type Digest, EMPTY } from "../../protocol/bytes.ts";
 import { type Certificate, type MessageOf, writeStatement } from "../../protocol/messages.ts";
+import { leaderOf } from "../../protocol/view.ts";
 import type { CoreContext } from "./context.ts";
 import { approved } from "./proposal.ts";
 import { acceptMessage, acceptRecord, writeChecks } from "./records.ts";
 import type { Regency } from "./regency.ts";
-import type { Ballot, Candidate, Certification, LastRecord, RunningInstance } from "./running-instance.ts";
+import type { Ballot, Candidate, Certification, LastRecord, Proposal, RunningInstance } from "./running-instance.ts";
 import type { Vote } from "./votes.ts";
 
 /** What voting asks of the ordering around it. */
@@ -54,8 +57,11 @@ export class Voting {
 
   /** Takes every step that has become possible in the ballot of the installed regency. */
   advance(running: RunningInstance): void {
-    this.#tryWrite(running);
-    this.#tryCertify(running);
+    if (this.#context.view.mode === "cft") this.#tryAdopt(running);
+    else {
+      this.#tryWrite(running);
+      this.#tryCertify(running);
+    }
     this.#tryAccept(running, running.ballot);
   }
 
@@ -69,16 +75,44 @@ export class Voting {
     const { proposal } = ballot;
     if (!proposal || ballot.ownWrite || !this.#isOpen(ballot) || !this.#port.mayVote()) return;
     if (this.#port.abstains(running) || this.#port.executionLags()) return;
+    if (!this.#endorsed(proposal, ballot.writes.count(proposal.candidate.digest), running)) return;
     const { digest } = proposal.candidate;
     const { view, self, signer, cluster } = this.#context;
-    const vouched = ballot.writes.count(digest) >= view.weakQuorum;
-    if (!vouched && !approved(this.#context, proposal, running.sinceWallMs)) return;
     const statement = { view: view.id, regency: ballot.regency, instance, digest };
     const signature = signer(writeStatement(cluster, statement));
     ballot.ownWrite = { type: "WRITE", ...statement, signature };
     this.#context.broadcast(ballot.ownWrite);
     this.#port.writeSent(statement);
     ballot.writes.add({ sender: self, digest, signature, standing: "valid" });
+  }
+
+  #followersOf({ ballot, instance }: RunningInstance, { candidate }: Proposal): number {
+    const leader = leaderOf(this.#context.view, ballot.regency, instance);
+    return ballot.accepts.count(candidate.digest) - (ballot.accepts.has(leader) ? 1 : 0);
+  }
+
+  /** W others vote for it, so one that is correct has checked it; or nothing in it is held here. */
+  #endorsed(proposal: Proposal, votes: number, { sinceWallMs }: RunningInstance): boolean {
+    const vouched = votes >= this.#context.view.weakQuorum;
+    return vouched || approved(this.#context, proposal, sinceWallMs);
+  }
+
+  /**
+   * In cft mode the leader proposes one batch per (instance, regency), so the proposal itself is what a certificate stands for
+   * in bft. The leader's word is not enough for its clock, which may be wrong though it never lies: of a proposal that is held
+   * for its time some third member has to think the same.
+   */
+  #tryAdopt(running: RunningInstance): void {
+    const { ballot, instance } = running;
+    const { proposal } = ballot;
+    if (!proposal || ballot.certification || !this.#isOpen(ballot) || !this.#port.mayVote()) return;
+    if (this.#port.silent(running) || this.#port.executionLags()) return;
+    if (!this.#endorsed(proposal, this.#followersOf(running, proposal), running)) return;
+    const { candidate } = proposal;
+    const { digest } = candidate;
+    const certification: Certification = { instance, digest, votes: [], verified: true, journaled: false };
+    ballot.certification = certification;
+    this.#journal(running, ballot, candidate, certification);
   }
 
   #tryCertify(running: RunningInstance): void {

@@ -80,7 +80,7 @@ export function chooseDonor(question: DonorQuestion): DonorChoice | null {
       const fresh = question.tried.has(donor) ? 0 : 1;
       const reachable = Math.max(question.target, header.instance);
       const witnessed = [reachable, reachable + 1].filter(
-        (upTo) => witnesses(question, donor, header.instance, upTo) >= view.f,
+        (upTo) => witnesses(question, donor, header.instance, upTo) >= view.rootWitnesses,
       ).length;
       const rank = [fresh, witnessed, header.instance, -donor];
       if (best === null || higher(rank, best.rank)) best = { donor, header, witnessed: witnessed > 0, rank };

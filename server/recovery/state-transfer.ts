@@ -380,9 +380,9 @@ export class StateTransfer {
       this.#lied("CHECKPOINT_ROOT");
       return;
     }
-    // Without faults to stand (f = 0) it is the proven history that speaks for the checkpoint, where there is any.
+    // Without witnesses (f = 0, or cft) it is the proven history that speaks for the checkpoint, where there is any.
     const grounded =
-      this.#options.view.f > 0 || this.#log.baseDigest !== null || header.instance >= this.#offers.target;
+      this.#options.view.rootWitnesses > 0 || this.#log.baseDigest !== null || header.instance >= this.#offers.target;
     if (!witnesses.believed || !grounded) return;
     attempt.believed = true;
     this.#effects.push({ type: "believed", instance: executed.instance });
@@ -448,7 +448,9 @@ export class StateTransfer {
     this.#finished = true;
     const { executed: place, settledFrom } = attempt;
     const settled = place.instance >= settledFrom ? 0 : settledFrom;
-    this.#effects.push({ type: "accepted", certificate: this.#offers.newest, place, settledFrom: settled });
+    // A certificate of bft stands for Q members that hold its batch; an accept record of cft only for the one that made it.
+    const certificate = this.#options.view.mode === "cft" ? null : this.#offers.newest;
+    this.#effects.push({ type: "accepted", certificate, place, settledFrom: settled });
   }
 
   #progressed(): void {

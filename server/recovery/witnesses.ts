@@ -1,6 +1,7 @@
 /**
  * Who of the others reproduces the roots of the state under construction (docs/protocol.md section 6). f of them beside the
- * donor, one of these f+1 correct, prove the state; W against it prove that the donor lied; one alone proves nothing.
+ * donor, one of these f+1 correct, prove the state; W against it prove that the donor lied; one alone proves nothing. In cft
+ * mode the donor's own word is enough.
  *
  * Invariants: 1. each member counts once, and never for both sides. 2. a root is computed only where a member that was
  * not judged yet has one, and judges it whatever it says meanwhile, so that liars cannot have more computed than there are
@@ -37,7 +38,7 @@ export class Witnesses {
   }
 
   get believed(): boolean {
-    return this.#matched.size >= this.#options.view.f;
+    return this.#matched.size >= this.#options.view.rootWitnesses;
   }
 
   get refuted(): boolean {
@@ -106,7 +107,7 @@ export class Witnesses {
   /** Could f members still match with the roots that are known? */
   enough(executed: number, reachable: number): boolean {
     const open = this.#unjudged().filter((id) => this.#firstRoot(id, executed, reachable) !== null);
-    return this.#matched.size + open.length >= this.#options.view.f;
+    return this.#matched.size + open.length >= this.#options.view.rootWitnesses;
   }
 
   #unjudged(): ReplicaId[] {

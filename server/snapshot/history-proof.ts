@@ -8,10 +8,13 @@ import type { MessageOf } from "../../protocol/messages.ts";
 import type { View } from "../../protocol/view.ts";
 import { type ProvenBatch, provenCount, segmentOf } from "../recovery/segments.ts";
 
-/** What of the batches the certificate proves, from the first on; empty when it proves none or is no certificate. */
+/**
+ * What of the batches the certificate proves, from the first on; empty when it proves none or is no certificate. In cft mode
+ * there are none that prove anything to somebody who did not hear it from a member itself.
+ */
 export function provenBatches(crypto: Crypto, view: View, history: MessageOf<"HISTORY">): readonly ProvenBatch[] {
   const { batches, proof } = history;
-  if (!proof || batches.length === 0) return [];
+  if (!proof || batches.length === 0 || view.mode === "cft") return [];
   const segment = segmentOf(crypto, view, history);
   const count = provenCount(crypto, view, segment, proof);
   if (count === "false" || count === 0) return [];

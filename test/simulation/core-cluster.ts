@@ -7,7 +7,7 @@
 import { type Digest, utf8 } from "../../protocol/bytes.ts";
 import { encodeMessage, type Message } from "../../protocol/messages.ts";
 import { decodeRequest, encodeRequest, type Request } from "../../protocol/request.ts";
-import type { View } from "../../protocol/view.ts";
+import type { Mode, View } from "../../protocol/view.ts";
 import type {
   Authentication,
   CoreRecord,
@@ -40,6 +40,7 @@ export { CLUSTER, copyOfDisk, ENVELOPE, GENESIS, type SimulatedReplica, signerOf
 export interface ClusterOptions {
   readonly n: number;
   readonly f?: number;
+  readonly mode?: Mode;
   readonly seed: number;
   /** May change, drop or multiply what a replica sends; returns [to, message] pairs. */
   readonly liar?: (from: number, to: number, message: Message, random: Random) => readonly Message[];
@@ -97,7 +98,7 @@ export class CoreCluster {
   constructor(options: ClusterOptions) {
     this.#options = options;
     this.random = options.random ?? seeded(options.seed);
-    this.view = coreView(options.n, options.f);
+    this.view = coreView(options.n, options.f, options.mode);
     const ids = this.view.members.map((member) => member.id);
     const twins = options.twins ?? [];
     [...ids, ...twins].forEach((id, slot) => {
@@ -113,7 +114,7 @@ export class CoreCluster {
       return verdict && !this.replicas[slot]?.demoted.has(request.client) ? "authentic" : "unproven";
     };
     const requestTimeoutMs = this.#options.requestTimeoutMs ?? 1_000;
-    const hear = this.#options.recollect ? this.view.rememberers : 0;
+    const hear = this.#options.recollect ? this.view.consulted : 0;
     return boot({ view: this.view, id, slot, disk, authenticate, requestTimeoutMs, hear });
   }
 

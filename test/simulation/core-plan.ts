@@ -1,7 +1,7 @@
 /** What the seed of a core schedule stands for: sizes, who lies how, and the rate of each fault, none of them in many runs. */
-import type { ReplicaId } from "../../protocol/view.ts";
+import { faultsTolerated, type Mode, type ReplicaId } from "../../protocol/view.ts";
 import { type Character, drawCharacter } from "./byzantine/attacker.ts";
-import type { Random } from "./random.ts";
+import { type Random, seeded } from "./random.ts";
 
 /** Chances per step. */
 export interface FaultRates {
@@ -26,6 +26,7 @@ export interface FaultRates {
 }
 
 export interface CorePlan {
+  readonly mode: Mode;
   readonly n: number;
   readonly f: number;
   readonly steps: number;
@@ -38,16 +39,25 @@ export interface CorePlan {
   readonly skewMsMax: number;
 }
 
-export function drawCorePlan(random: Random): CorePlan {
-  const n = random.pick([4, 4, 4, 4, 7, 7, 7, 5, 10]);
-  const f = Math.floor((n - 1) / 3);
+/** Every fourth seed or so is one of crash mode: by the seed alone, so that nothing else of a schedule depends on it. */
+export function coreModeOf(seed: number): Mode {
+  return seeded(seed).chance(0.25) ? "cft" : "bft";
+}
+
+const SIZES = { bft: [4, 4, 4, 4, 7, 7, 7, 5, 10], cft: [3, 3, 3, 3, 5, 5, 5, 4, 7] } as const;
+
+/** In crash mode nobody lies but clients. */
+export function drawCorePlan(random: Random, mode: Mode): CorePlan {
+  const n = random.pick(SIZES[mode]);
+  const f = faultsTolerated({ n, mode });
   const liars = new Map<ReplicaId, Character>();
-  const count = random.chance(0.65) ? 1 + random.below(f) : 0;
+  const count = mode === "bft" && random.chance(0.65) ? 1 + random.below(f) : 0;
   while (liars.size < count) liars.set(random.below(n), drawCharacter(random));
   // Each kind of fault is missing in many runs: a mix of everything hides what single faults would show.
   const share = 0.2 + random.next() * 0.6;
   const rate = (most: number): number => (random.chance(share) ? random.next() * most : 0);
   return {
+    mode,
     n,
     f,
     steps: 300 + random.below(1_500),

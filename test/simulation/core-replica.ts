@@ -7,7 +7,7 @@ import { decodeBatch } from "../../protocol/batch.ts";
 import { bytesOf, type Digest, latin1, utf8 } from "../../protocol/bytes.ts";
 import { certificateChecks } from "../../protocol/certificate.ts";
 import { encodeEnvelope, type Request } from "../../protocol/request.ts";
-import { type View, viewOf } from "../../protocol/view.ts";
+import { faultsTolerated, type Mode, type View, viewOf } from "../../protocol/view.ts";
 import type { Authentication, CoreRecord, JournaledInstance } from "../../server/consensus/contract.ts";
 import { decidedInstance, type Forgotten, startOf } from "../../server/consensus/restart.ts";
 import { Core } from "../../server/core.ts";
@@ -33,8 +33,8 @@ export function signerOf(id: number): (data: Uint8Array) => Uint8Array {
   return fastCrypto.signer(seedOf(id));
 }
 
-/** n members; f of them may lie, or as many as n allows. */
-export function coreView(n: number, f = Math.floor((n - 1) / 3)): View {
+/** n members; f of them may lie (in cft mode: crash), or as many as n allows. */
+export function coreView(n: number, f?: number, mode: Mode = "bft"): View {
   const members = Array.from({ length: n }, (_, id) => ({
     id,
     signKey: fastPublicKey(seedOf(id)),
@@ -44,7 +44,8 @@ export function coreView(n: number, f = Math.floor((n - 1) / 3)): View {
     peerPort: 2,
     adminPort: 3,
   }));
-  return viewOf(fastCrypto, { id: 0, cluster: CLUSTER, mode: "bft", f, members, administrators: [] });
+  const faults = f ?? faultsTolerated({ n, mode });
+  return viewOf(fastCrypto, { id: 0, cluster: CLUSTER, mode, f: faults, members, administrators: [] });
 }
 
 interface Pending {

@@ -4,7 +4,7 @@
  * and up to f stay dead or go on lying: every request of a correct client must be executed by every correct replica that
  * lives, and their heights meet. The same schedule gives the same digest.
  */
-import type { ReplicaId } from "../../protocol/view.ts";
+import type { Mode, ReplicaId } from "../../protocol/view.ts";
 import { attackerOf, describe } from "./byzantine/attacker.ts";
 import { Guild } from "./byzantine/guild.ts";
 import { AgreementChecker } from "./checkers/agreement.ts";
@@ -15,7 +15,7 @@ import { VotesChecker } from "./checkers/votes.ts";
 import { type Attacker, Stall } from "./contract.ts";
 import { CoreClients } from "./core-clients.ts";
 import { type ClusterProbe, CoreCluster } from "./core-cluster.ts";
-import { type CorePlan, drawCorePlan } from "./core-plan.ts";
+import { type CorePlan, coreModeOf, drawCorePlan } from "./core-plan.ts";
 import { CLUSTER, coreView, GENESIS, type SimulatedReplica, signerOf } from "./core-replica.ts";
 import { CoreTrace } from "./core-trace.ts";
 import { fastCrypto } from "./fast-crypto.ts";
@@ -47,6 +47,7 @@ export interface ScheduleOptions {
 
 export interface ScheduleReport {
   readonly name: string;
+  readonly mode: Mode;
   readonly digest: string;
   readonly n: number;
   readonly steps: number;
@@ -82,11 +83,11 @@ class ScheduleRun {
   constructor(seed: number, { pieces = [], listener, watch }: ScheduleOptions) {
     this.#name = scheduleName(seed, pieces);
     this.#random = new ScheduleRandom(seed, pieces);
-    this.#plan = drawCorePlan(this.#random);
+    this.#plan = drawCorePlan(this.#random, coreModeOf(seed));
     this.#watch = watch;
     this.#trace = new CoreTrace(listener ?? null);
-    const { n, liars } = this.#plan;
-    const view = coreView(n);
+    const { mode, n, liars } = this.#plan;
+    const view = coreView(n, undefined, mode);
     this.#memory = new MemoryChecker({ bufferedMessages: n * BUFFERED_PER_SENDER_MAX, pendingRequests: PENDING_MAX });
     const observers: readonly RunObserver[] = [
       new AgreementChecker({ crypto: fastCrypto, cluster: CLUSTER, genesis: GENESIS }),
@@ -103,6 +104,7 @@ class ScheduleRun {
     }
     this.#cluster = new CoreCluster({
       n,
+      mode,
       seed,
       random: this.#random,
       requestTimeoutMs: REQUEST_TIMEOUT_MS,
@@ -373,6 +375,7 @@ class ScheduleRun {
     return {
       name: this.#name,
       digest: this.#trace.digest(),
+      mode: this.#plan.mode,
       n: this.#plan.n,
       steps: this.#plan.steps,
       decided: Math.max(0, ...correct.map(({ core }) => core.lastDecided)),

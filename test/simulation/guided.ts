@@ -4,7 +4,6 @@
  * and a failure has a name that replays it.
  */
 import { parseArgs } from "node:util";
-import { coreView } from "./core-replica.ts";
 import { runCoreSchedule } from "./core-schedules.ts";
 import { cellOf, type Danger, DangerWatch, inWords, scoreOf } from "./danger.ts";
 import { type Failure, failureOf } from "./failures.ts";
@@ -123,7 +122,7 @@ class ScheduleWatch {
   step(cluster: Parameters<DangerWatch["at"]>[0], step: number): void {
     if (step % LOOK_STEPS !== 0) return;
     if (!this.#watch) {
-      this.#watch = new DangerWatch(coreView(cluster.view.n));
+      this.#watch = new DangerWatch(cluster.view);
       for (const sent of this.#early) this.#watch.sent(...sent);
       this.#early = [];
     }

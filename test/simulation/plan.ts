@@ -2,7 +2,7 @@
  * What one seed stands for: sizes, tunables, workload, and the swarm of faults, each kind enabled or not and with a rate
  * of its own. Runs in which few kinds are enabled find what a mix of everything hides.
  */
-import type { ReplicaId } from "../../protocol/view.ts";
+import type { Mode, ReplicaId } from "../../protocol/view.ts";
 import type { ConsensusOptions } from "../../server/consensus/contract.ts";
 import type { Workload } from "./client.ts";
 import { CALM, type Profile } from "./network.ts";
@@ -39,6 +39,7 @@ export interface Plan {
   readonly seed: number;
   readonly n: number;
   readonly f: number;
+  readonly mode: Mode;
   readonly clients: number;
   readonly workload: Workload;
   readonly consensus: ConsensusOptions;
@@ -82,10 +83,11 @@ export function drawPlan(seed: number): Plan {
     const meanUs = (0.7 + random.next() * 6) * SECOND_US;
     if (enabled) everyUs.set(kind, meanUs * (SELDOM.has(kind) ? 3 : 1));
   }
-  return {
+  const plan: Plan = {
     seed: random.below(2 ** 31),
     n,
     f,
+    mode: "bft",
     clients,
     workload: drawWorkload(random, clients),
     consensus: drawConsensus(random),
@@ -103,6 +105,19 @@ export function drawPlan(seed: number): Plan {
     picky: random.chance(0.3) ? random.below(n) : null,
     rights: random.chance(0.5),
   };
+  return random.chance(0.2) ? inCrashMode(plan, random) : plan;
+}
+
+/**
+ * The same in crash mode: fewer replicas, and none that lies. A disk that goes back in time is no crash fault: nothing proves
+ * to its replica that votes of it are missing there (docs/decisions/025).
+ */
+function inCrashMode(plan: Plan, random: Random): Plan {
+  const n = random.pick([3, 3, 3, 4, 5]);
+  const f = Math.floor((n - 1) / 2);
+  const everyUs = new Map([...plan.everyUs].filter(([kind]) => kind !== "rollback"));
+  const deadAtLast = random.below(f + 1);
+  return { ...plan, mode: "cft", n, f, everyUs, byzantine: 0, picky: null, deadAtLast };
 }
 
 /** Kinds that hit everybody at once, or take long to mend. */

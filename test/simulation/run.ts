@@ -68,11 +68,12 @@ export interface Report {
 export async function runSeed(options: RunOptions): Promise<Report> {
   const { seed, listener } = options;
   const plan = options.plan ?? drawPlan(seed);
-  const { n, f, clients, workload, consensus, checkpointPeriod, signedRequests, rights } = plan;
+  const { n, f, mode, clients, workload, consensus, checkpointPeriod, signedRequests, rights } = plan;
   const world = new World({
     seed: plan.seed,
     n,
     f,
+    mode,
     clients,
     workload,
     consensus,

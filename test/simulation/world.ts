@@ -10,7 +10,7 @@ import type { Crypto } from "../../protocol/crypto/contract.ts";
 import { isRejection } from "../../protocol/errors.ts";
 import type { Identity } from "../../protocol/identity.ts";
 import { decodeRequest, type Request } from "../../protocol/request.ts";
-import type { ReplicaId } from "../../protocol/view.ts";
+import type { Mode, ReplicaId } from "../../protocol/view.ts";
 import type { ConsensusOptions, Effect } from "../../server/consensus/contract.ts";
 import type { RunObserver } from "./checkers/events.ts";
 import { type CallRecord, SimulatedClient, simulatedClientId, type Workload } from "./client.ts";
@@ -38,6 +38,7 @@ export interface WorldOptions {
   readonly seed: number;
   readonly n: number;
   readonly f: number;
+  readonly mode?: Mode;
   readonly clients: number;
   readonly workload: Workload;
   readonly consensus: ConsensusOptions;
@@ -356,12 +357,12 @@ export class World {
 }
 
 function clusterFile(options: WorldOptions): ClusterFile {
-  const { n, f, signedRequests, rights = false } = options;
+  const { n, f, mode = "bft", signedRequests, rights = false } = options;
   const clients = Array.from({ length: options.clients }, (_, number) => hex(simulatedClientId(number)));
   return {
     format: 1,
     clusterId: CLUSTER_ID,
-    mode: "bft",
+    mode,
     f,
     members: Array.from({ length: n }, (_, id) => {
       const { signKey, boxKey } = identityOf(`replica ${id}`);

@@ -1,6 +1,7 @@
 /** Planted bugs that lose nothing but progress (docs/protocol.md section 5, "Timer", and section 4, repair). */
 import type { Mutation } from "./mutation.ts";
 
+const ABSTENTION = "server/consensus/abstention.ts";
 const CORE = "server/core.ts";
 const ORDERING = "server/consensus/ordering.ts";
 const PATIENCE = "server/consensus/patience.ts";
@@ -93,9 +94,9 @@ export const LIVENESS_BUGS: readonly Mutation[] = [
     rule: "4, restart rules: abstention ends with the regency in which votes may be forgotten",
     changes: [
       {
-        file: ORDERING,
-        find: "return running.ballot.regency === this.#abstainRegency && running.instance <= this.#abstainUntil;",
-        replace: "return this.#forgetful && running.instance <= this.#abstainUntil;",
+        file: ABSTENTION,
+        find: "return running.ballot.regency === this.#startRegency && running.instance <= this.#until;",
+        replace: "return this.#forgetful && running.instance <= this.#until;",
       },
     ],
     suite: "core",

@@ -154,7 +154,13 @@ const TRANSFER_BUGS: readonly Mutation[] = [
   {
     name: "no-witnesses",
     rule: "6: a checkpoint is accepted only when f others have the same roots",
-    changes: [{ file: WITNESSES, find: "return this.#matched.size >= this.#options.view.f;", replace: "return true;" }],
+    changes: [
+      {
+        file: WITNESSES,
+        find: "return this.#matched.size >= this.#options.view.rootWitnesses;",
+        replace: "return true;",
+      },
+    ],
     suite: "unit",
     tests: TRANSFER_TESTS,
   },

@@ -1,6 +1,7 @@
 /** Planted bugs in the restart rules, in catching up, and in what the driver waits for (docs/protocol.md sections 4 and 6). */
 import type { Mutation } from "./mutation.ts";
 
+const ABSTENTION = "server/consensus/abstention.ts";
 const CATCH_UP = "server/recovery/catch-up.ts";
 const ORDERING = "server/consensus/ordering.ts";
 const RECOVER = "server/recover.ts";
@@ -15,8 +16,8 @@ export const RESTART_BUGS: readonly Mutation[] = [
     rule: "4, restart rules: no WRITE where one may have left before a crash",
     changes: [
       {
-        file: ORDERING,
-        find: "return running.ballot.regency === this.#abstainRegency && running.instance <= this.#abstainUntil;",
+        file: ABSTENTION,
+        find: "return running.ballot.regency === this.#startRegency && running.instance <= this.#until;",
         replace: "return running.ballot.regency < 0;",
       },
     ],
@@ -37,9 +38,7 @@ export const RESTART_BUGS: readonly Mutation[] = [
   {
     name: "abstention-forgotten-at-stop",
     rule: "4, restart rules: who is stopped while it abstains leaves no clean-stop record",
-    changes: [
-      { file: ORDERING, find: "if (this.#forgetful && this.#abstains(this.#running)) return null;", replace: "" },
-    ],
+    changes: [{ file: ORDERING, find: "if (this.#abstention.hides(this.#running)) return null;", replace: "" }],
     suite: "core",
   },
   {

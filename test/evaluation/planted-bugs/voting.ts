@@ -64,8 +64,8 @@ export const VOTING_BUGS: readonly Mutation[] = [
     changes: [
       {
         file: VOTING,
-        find: "if (!vouched && !approved(this.#context, proposal, running.sinceWallMs)) return;",
-        replace: "if (!vouched && !approved(this.#context, proposal, running.sinceWallMs)) void 0;",
+        find: "return vouched || approved(this.#context, proposal, sinceWallMs);",
+        replace: "return vouched || sinceWallMs >= 0;",
       },
     ],
     suite: "targeted",

@@ -22,7 +22,7 @@ describe("kv init", () => {
     const dir = folder.in("cluster");
     const { code, out, err } = await kv(["init", "--replicas", "7", "--dir", dir, "--base-port", "7200"]);
     expect({ code, err }).toEqual({ code: 0, err: "" });
-    expect(out).toContain(`created ${dir}: n=7 f=2 quorum=5\n`);
+    expect(out).toContain(`created ${dir}: n=7 f=2 quorum=5 mode=bft\n`);
     expect(mode(dir)).toBe("700");
     for (const key of ["admin.key", "client.key"]) expect(mode(join(dir, key))).toBe("600");
     for (let replica = 0; replica < 7; replica++) {
