@@ -6,6 +6,7 @@ import type { Digest } from "../../protocol/bytes.ts";
 import { utf8 } from "../../protocol/bytes.ts";
 import type { Message, StopData } from "../../protocol/messages.ts";
 import { decodeRequest, encodeEnvelope, encodeRequest, type Request } from "../../protocol/request.ts";
+import type { Mode } from "../../protocol/view.ts";
 import type { Effect, SignatureCheck } from "../../server/consensus/contract.ts";
 import { CLUSTER, CoreCluster, ENVELOPE, type SimulatedReplica } from "../simulation/core-cluster.ts";
 import { fastCrypto, fastPublicKey } from "../simulation/fast-crypto.ts";
@@ -61,7 +62,13 @@ export class ScriptedCluster {
   #lines: Line[] = [];
   #sequence = 0;
 
-  constructor(options: { n: number; f: number; byzantine: readonly number[]; requestTimeoutMs: number }) {
+  constructor(options: {
+    readonly n: number;
+    readonly f: number;
+    readonly mode: Mode;
+    readonly byzantine: readonly number[];
+    readonly requestTimeoutMs: number;
+  }) {
     this.byzantine = new Set(options.byzantine);
     this.core = new CoreCluster({
       ...options,

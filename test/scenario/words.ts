@@ -45,7 +45,8 @@ export function messageWords(names: Names, message: Message): string {
       return `${type} r${regency}${named ? ` naming ${named}` : ""}`;
     }
     case "STOPDATA": {
-      const voters = message.record ? ` certified by ${votersOf(message.record)}` : "";
+      const voters =
+        message.record && message.record.votes.length > 0 ? ` certified by ${votersOf(message.record)}` : "";
       return `${type} r${regency} accepted ${recordWords(names, message.record)}${voters}`;
     }
     case "SYNC": {
