@@ -12,6 +12,7 @@ import { firstTaken } from "../../cli/local/ports.ts";
 import { writeCluster } from "../../cli/local/write-cluster.ts";
 import { bytes, type ConnectOptions, connect, type Kv, utf8 } from "../../client/index.ts";
 import { type ClusterFile, clusterFileText } from "../../protocol/cluster.ts";
+import type { Mode } from "../../protocol/view.ts";
 import type { NodeFile } from "../../server/config.ts";
 import { compiled, type Ended, type Exit, Program, run } from "./programs.ts";
 import { type Proxied, TcpProxy } from "./tcp-proxy.ts";
@@ -83,6 +84,7 @@ export interface Status {
 
 export interface NewCluster {
   readonly replicas?: number;
+  readonly mode?: Mode;
   readonly clients?: "open" | "listed";
   readonly signedRequests?: boolean;
   /** Every link between replicas runs through `TestCluster.proxy`; clients and admin HTTP do not. */
@@ -119,13 +121,21 @@ export class TestCluster {
 
   /** The files of a new cluster; nothing runs yet. */
   static async create(options: NewCluster = {}): Promise<TestCluster> {
-    const { replicas = 4, clients = "open", signedRequests = false, proxied = false, settings = {} } = options;
+    const {
+      replicas = 4,
+      mode = "bft",
+      clients = "open",
+      signedRequests = false,
+      proxied = false,
+      settings = {},
+    } = options;
     compiled("server/main");
     const folder = temporaryFolder();
     const directory = join(folder, "cluster");
     const written = await writeCluster({
       directory,
       replicas,
+      mode,
       hosts: [HOST],
       basePort: await freeBasePort(replicas),
       clients,
