@@ -13,6 +13,7 @@ import { writeCluster } from "../../cli/local/write-cluster.ts";
 import { adminUrl, askReplicas, httpGet, type ReplicaStatus } from "../../cli/replica-status.ts";
 import { type ClusterFile, clusterOf } from "../../protocol/cluster.ts";
 import { nodeCrypto } from "../../protocol/crypto/node.ts";
+import type { Mode } from "../../protocol/view.ts";
 import type { NodeFile } from "../../server/config.ts";
 import type { TransferProgress } from "../../server/transfer/transfer.ts";
 
@@ -26,6 +27,7 @@ const LAST_WORDS = 15;
 
 export interface LocalClusterOptions {
   readonly replicas: number;
+  readonly mode?: Mode;
   readonly requestTimeoutMs: number;
   readonly server: URL;
   /** Further settings of every replica. */
@@ -231,7 +233,7 @@ async function writeFiles(folder: string, options: LocalClusterOptions): Promise
   for (let attempt = 0; attempt < PORT_TRIES; attempt++) {
     const basePort = BASE_PORT_MIN + Math.floor(Math.random() * BASE_PORTS);
     const wanted = { directory, basePort, hosts: ["127.0.0.1"], clients: "listed", signedRequests: false } as const;
-    const file = await writeCluster({ ...wanted, replicas: options.replicas });
+    const file = await writeCluster({ ...wanted, replicas: options.replicas, mode: options.mode ?? "bft" });
     if ((await firstTaken(addressesOf(file))) === null) {
       for (const { id } of file.members) configure(join(directory, `replica-${id}`, "node.yaml"), options);
       return file;

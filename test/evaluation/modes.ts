@@ -1,0 +1,173 @@
+/**
+ * What crash mode saves: two clusters on this machine that stand the same f faults, one in bft mode (3f+1 replicas), one in cft mode
+ * (2f+1), under the same closed loop of ordered no-operations, in turn, so that whatever else the machine does hits both. Guarantees:
+ * each figure is the median of its rounds, and the order of the two modes changes from round to round.
+ *
+ *   npm run bench:modes -- --seconds 5 --rounds 1
+ */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { existsSync } from "node:fs";
+import { median } from "../../cli/bench/report.ts";
+import { programCommand } from "../../cli/local/replica-process.ts";
+import { tableText } from "../../cli/text.ts";
+import type { Mode } from "../../protocol/view.ts";
+import { programsIn } from "./demo-debian.ts";
+import { evaluate, numbersFrom } from "./findings.ts";
+import { LocalCluster } from "./local-cluster.ts";
+
+const MINUTES_MAX = 60;
+const REQUEST_TIMEOUT_MS = 2_000;
+const MODES: readonly Mode[] = ["bft", "cft"];
+/** Payload bytes of a request and of its reply. */
+const SIZES = [
+  { request: 0, reply: 0 },
+  { request: 0, reply: 1_024 },
+  { request: 1_024, reply: 0 },
+  { request: 1_024, reply: 1_024 },
+] as const;
+
+type Sizes = (typeof SIZES)[number];
+type Figures = Readonly<Record<Mode, number>>;
+
+interface Load {
+  readonly clients: number;
+  readonly connections: number;
+  readonly seconds: number;
+  readonly warmup: number;
+}
+
+/** What `kv bench -o json` ends with, as far as it is looked at here. */
+interface Measured {
+  readonly opsPerSecond: number;
+  readonly errors: number;
+  readonly latencyMs: { readonly p50: number };
+  readonly cpuMicrosPerOp: { readonly client: number; readonly replicas: number | null };
+}
+
+interface Cell {
+  readonly f: number;
+  readonly sizes: Sizes;
+  readonly opsPerSecond: Figures;
+  readonly p50Ms: Figures;
+  /** Of client and replicas together. */
+  readonly cpuMicrosPerOp: Figures;
+  readonly errors: number;
+}
+
+const COLUMNS = ["F", "REPLICAS", "REQUEST/REPLY", "BFT OPS/S", "CFT OPS/S", "RATIO", "P50 MS", "CPU US/OP", ""];
+
+async function main(): Promise<void> {
+  const options = numbersFrom({
+    seconds: 5,
+    warmup: 1,
+    rounds: 1,
+    clients: 200,
+    connections: 4,
+    "faults-from": 1,
+    "faults-to": 3,
+  });
+  const { server } = programsIn("dist");
+  if (!existsSync(server)) throw new Error("the compiled programs are missing; run: npm run build");
+  const cells: Cell[] = [];
+  for (let f = options["faults-from"]; f <= options["faults-to"]; f++) {
+    for (const cell of await cellsOf(f, server, options)) {
+      cells.push(cell);
+      process.stderr.write(`${rowOf(cell).join("  ")}\n`);
+    }
+  }
+  process.stdout.write(
+    options.json ? `${JSON.stringify(cells, null, 2)}\n` : `\n${tableText(COLUMNS, cells.map(rowOf))}`,
+  );
+  if (!cells.every(passes)) process.exitCode = 1;
+}
+
+/** Both clusters for one f are up for all sizes. */
+async function cellsOf(f: number, server: URL, options: Load & { readonly rounds: number }): Promise<Cell[]> {
+  const clusters = new Map<Mode, LocalCluster>();
+  try {
+    for (const mode of MODES) {
+      const replicas = replicasOf(f)[mode];
+      clusters.set(mode, await LocalCluster.start({ replicas, mode, requestTimeoutMs: REQUEST_TIMEOUT_MS, server }));
+    }
+    const cells: Cell[] = [];
+    for (const sizes of SIZES) {
+      const measured: Record<Mode, Measured[]> = { bft: [], cft: [] };
+      for (let round = 0; round < options.rounds; round++) {
+        for (const mode of round % 2 === 0 ? MODES : [...MODES].reverse()) {
+          measured[mode].push(await bench((clusters.get(mode) as LocalCluster).path, sizes, options));
+        }
+      }
+      cells.push(cellOf(f, sizes, measured));
+    }
+    return cells;
+  } finally {
+    for (const cluster of clusters.values()) await cluster.close();
+  }
+}
+
+function replicasOf(f: number): Figures {
+  return { bft: 3 * f + 1, cft: 2 * f + 1 };
+}
+
+function cellOf(f: number, sizes: Sizes, measured: Readonly<Record<Mode, readonly Measured[]>>): Cell {
+  const figures = (of: (one: Measured) => number): Figures => ({
+    bft: median(measured.bft.map(of)),
+    cft: median(measured.cft.map(of)),
+  });
+  return {
+    f,
+    sizes,
+    opsPerSecond: figures((one) => one.opsPerSecond),
+    p50Ms: figures((one) => one.latencyMs.p50),
+    cpuMicrosPerOp: figures(({ cpuMicrosPerOp: { client, replicas } }) => client + (replicas ?? Number.NaN)),
+    errors: MODES.flatMap((mode) => measured[mode]).reduce((sum, { errors }) => sum + errors, 0),
+  };
+}
+
+function passes({ opsPerSecond, errors }: Cell): boolean {
+  return opsPerSecond.cft > opsPerSecond.bft && errors === 0;
+}
+
+function rowOf(cell: Cell): string[] {
+  const { f, sizes, opsPerSecond, p50Ms, cpuMicrosPerOp } = cell;
+  const replicas = replicasOf(f);
+  return [
+    String(f),
+    `${replicas.bft} / ${replicas.cft}`,
+    `${sizes.request}/${sizes.reply}`,
+    opsPerSecond.bft.toFixed(0),
+    opsPerSecond.cft.toFixed(0),
+    (opsPerSecond.cft / opsPerSecond.bft).toFixed(2),
+    `${p50Ms.bft.toFixed(1)} / ${p50Ms.cft.toFixed(1)}`,
+    `${cpuMicrosPerOp.bft.toFixed(0)} / ${cpuMicrosPerOp.cft.toFixed(0)}`,
+    passes(cell) ? "PASS" : "FAIL",
+  ];
+}
+
+/** One `kv bench` in a process of its own. @throws Error with what it said when it fails */
+async function bench(cluster: string, sizes: Sizes, load: Load): Promise<Measured> {
+  const { clients, connections, seconds, warmup } = load;
+  const [program, ...before] = programCommand(programsIn("dist").kv);
+  const what = ["--noop", "--request-bytes", String(sizes.request), "--reply-bytes", String(sizes.reply)];
+  const how = ["--clients", String(clients), "--connections", String(connections)];
+  const long = ["--seconds", String(seconds), "--warmup", String(warmup), "-o", "json"];
+  const child = spawn(program, [...before, "--cluster", cluster, "bench", ...what, ...how, ...long], {
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  const said = { out: "", err: "" };
+  child.stdout.setEncoding("utf8").on("data", (text: string) => {
+    said.out += text;
+  });
+  child.stderr.setEncoding("utf8").on("data", (text: string) => {
+    said.err += text;
+  });
+  const kill = (): void => void child.kill("SIGKILL");
+  process.once("exit", kill);
+  const [code] = (await once(child, "close")) as [number | null];
+  process.removeListener("exit", kill);
+  if (code !== 0) throw new Error(`kv bench ended with ${code}: ${said.err}`);
+  return JSON.parse(said.out.trimEnd().split("\n").at(-1) ?? "") as Measured;
+}
+
+await evaluate("modes", MINUTES_MAX, main);
