@@ -1,4 +1,5 @@
 /** All planted bugs, by the part of the protocol that they break. */
+import { CRASH_MODE_BUGS } from "./crash-mode.ts";
 import { LIVENESS_BUGS } from "./liveness.ts";
 import type { Mutation } from "./mutation.ts";
 import { RECOVERY_BUGS } from "./recovery.ts";
@@ -16,4 +17,5 @@ export const PLANTED_BUGS: readonly Mutation[] = [
   ...LIVENESS_BUGS,
   ...RIGHTS_BUGS,
   ...SERVICE_BUGS,
+  ...CRASH_MODE_BUGS,
 ];

@@ -2,6 +2,7 @@
  * Attacks aimed at one rule each, beside the random schedules: a few lines that make certain what luck would need long for. Each
  * is seeded, and passes whatever the seed; `evaluation/planted-bugs/` shows which bugs they find.
  */
+import { crashMode } from "./crash-mode.ts";
 import { equivocation } from "./equivocation.ts";
 import { falseHistory } from "./false-history.ts";
 import { falseSynchronization } from "./false-synchronization.ts";
@@ -20,6 +21,7 @@ import { unservableRecord } from "./unservable-record.ts";
 import { votesBeforeTheJournal } from "./votes-before-the-journal.ts";
 
 export const ATTACKS: Readonly<Record<string, (seed: number) => void>> = {
+  "crash mode": crashMode,
   equivocation,
   "false history": falseHistory,
   "false synchronization": falseSynchronization,

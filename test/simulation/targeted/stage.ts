@@ -6,7 +6,7 @@ import { encodeBatch } from "../../../protocol/batch.ts";
 import type { Digest } from "../../../protocol/bytes.ts";
 import type { Message, MessageType } from "../../../protocol/messages.ts";
 import { decodeEnvelope, type Request } from "../../../protocol/request.ts";
-import type { ReplicaId } from "../../../protocol/view.ts";
+import type { Mode, ReplicaId } from "../../../protocol/view.ts";
 import { Guild, type KnownBatch } from "../byzantine/guild.ts";
 import { AgreementChecker } from "../checkers/agreement.ts";
 import type { RunObserver } from "../checkers/events.ts";
@@ -33,6 +33,7 @@ export interface StageOptions {
   readonly seed: number;
   readonly n: number;
   readonly f?: number;
+  readonly mode?: Mode;
   readonly liars?: readonly ReplicaId[];
   /** Requests that nobody can prove: by default there are none. */
   readonly unproven?: (request: Request) => boolean;
@@ -61,12 +62,13 @@ export class Stage {
   readonly #validity = new ValidityChecker();
   readonly #requests: Request[] = [];
 
-  constructor({ seed, n, f, liars = [], unproven = () => false }: StageOptions) {
+  constructor({ seed, n, f, mode = "bft", liars = [], unproven = () => false }: StageOptions) {
     this.random = seeded(seed);
     this.liars = new Set(liars);
     const sizes = f === undefined ? { n } : { n, f };
     this.cluster = new CoreCluster({
       ...sizes,
+      mode,
       seed,
       random: this.random,
       requestTimeoutMs: REQUEST_TIMEOUT_MS,

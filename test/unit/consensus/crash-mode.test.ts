@@ -1,17 +1,32 @@
 /** Crash mode (docs/protocol.md section 4, "Crash mode"): one test per rule. Agreement and "nobody votes twice" are checked at every step. */
 import { describe, expect, it } from "vitest";
 import type { Message, MessageOf } from "../../../protocol/messages.ts";
+import { CoreContext } from "../../../server/consensus/context.ts";
+import type { ConsensusOptions } from "../../../server/consensus/contract.ts";
+import { Recollection } from "../../../server/consensus/recollection.ts";
 import { acceptRecord } from "../../../server/consensus/records.ts";
-import { decidedInstance } from "../../../server/consensus/restart.ts";
+import { decidedInstance, startOf } from "../../../server/consensus/restart.ts";
 import { keepersOf, selected, stopDataChecks } from "../../../server/consensus/selection.ts";
 import { CoreCluster, copyOfDisk, type SimulatedReplica } from "../../simulation/core-cluster.ts";
-import { coreView, GENESIS } from "../../simulation/core-replica.ts";
+import { coreView, GENESIS, signerOf } from "../../simulation/core-replica.ts";
+import { fastCrypto } from "../../simulation/fast-crypto.ts";
 
 const SIZES = [
   { n: 3, quorum: 2 },
   { n: 5, quorum: 3 },
   { n: 7, quorum: 4 },
 ] as const;
+
+const OPTIONS: ConsensusOptions = {
+  batchRequestsMax: 8,
+  batchBytesMax: 1_000_000,
+  batchWaitUs: 1_000,
+  clockDriftMs: 5_000,
+  requestTimeoutMs: 1_000,
+  statusIntervalMs: 250,
+  executionLagMax: 16,
+  emptyLagMax: 16,
+};
 
 function replica(cluster: CoreCluster, id: number): SimulatedReplica {
   return cluster.replicas[id] as SimulatedReplica;
@@ -248,11 +263,11 @@ describe("section 4: restarts in crash mode", () => {
     },
   );
 
-  it("a disk that was rolled back is noticed by the ACCEPTs that others saw", () => {
+  it.each([1, 3])("a disk rolled back by %i instances is noticed by the ACCEPTs that others saw", (instances) => {
     const cluster = started(3);
     run(cluster, 2);
     const copy = copyOfDisk(replica(cluster, 2).disk);
-    run(cluster, 3);
+    run(cluster, instances);
     cluster.crash(2);
     cluster.replaceDisk(2, copy);
     cluster.restart(2);
@@ -262,6 +277,48 @@ describe("section 4: restarts in crash mode", () => {
     run(cluster, 3);
     expect(replica(cluster, 2).core.state.forgotten).toBe(false);
     expect(new Set(cluster.heights()).size).toBe(1);
+  });
+
+  it("who lost its journal keeps out of regencies below the highest that anybody wants", () => {
+    const view = coreView(5, undefined, "cft");
+    const nobody = () => undefined;
+    const context = new CoreContext({
+      view,
+      self: 4,
+      crypto: fastCrypto,
+      signer: signerOf(4),
+      authenticate: () => "authentic",
+      settled: () => false,
+      options: OPTIONS,
+    });
+    const durable = { regency: 0, newest: null, newestAccepted: null, lastRecord: null, cleanStop: null, base: 0 };
+    const lost = { forgotten: { until: null, regency: 0 }, keptCertificate: null, hear: view.consulted };
+    const start = startOf({ ...durable, ...lost }, { instance: 0, digest: GENESIS, timestampMs: 0 });
+    const asked: number[] = [];
+    const recollection = new Recollection(context, start, {
+      executedUpTo: () => 0,
+      regency: () => 0,
+      newestAccepted: () => null,
+      changed: nobody,
+      wanted: (regency) => asked.push(regency),
+    });
+    const facts = { view: 0, regency: 0, decided: 0, newest: null, yourWrite: null };
+    const nothing = { logFirst: 0, logBytes: 0, checkpoints: [], roots: [] };
+    for (const [from, wanted] of [
+      [0, 0],
+      [1, 3],
+      [2, 0],
+      [3, 0],
+    ] as const) {
+      recollection.onOffer(from, { type: "OFFER", ...facts, ...nothing, wanted });
+      for (const effect of context.takeEffects()) if (effect.type === "verify") context.verified(effect.ticket, []);
+    }
+    context.nowUs = 5_000_000;
+    recollection.tick();
+    for (const effect of context.takeEffects()) if (effect.type === "journal") context.journaled(effect.ticket);
+    recollection.tick();
+    expect(recollection.forgotten).toEqual({ until: 1, regency: 3 });
+    expect(asked).toContain(3);
   });
 });
 

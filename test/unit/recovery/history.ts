@@ -12,7 +12,7 @@ import {
 } from "../../../protocol/image.ts";
 import { Reader } from "../../../protocol/layout.ts";
 import { type Certificate, type SignedRoot, statusStatement, writeStatement } from "../../../protocol/messages.ts";
-import { type View, viewOf } from "../../../protocol/view.ts";
+import { type Mode, type View, viewOf } from "../../../protocol/view.ts";
 import { fastCrypto, fastPublicKey } from "../../simulation/fast-crypto.ts";
 
 export const crypto = fastCrypto;
@@ -23,12 +23,12 @@ export function seedOf(id: number): Uint8Array {
   return bytesOf(crypto.sha256(utf8(`replica ${id}`)));
 }
 
-export function viewOfSize(n: number, f: number): View {
+export function viewOfSize(n: number, f: number, mode: Mode = "bft"): View {
   const members = Array.from({ length: n }, (_, id) => {
     const ports = { host: "h", clientPort: 1, peerPort: 2, adminPort: 3 };
     return { id, signKey: fastPublicKey(seedOf(id)), boxKey: new Uint8Array(32), ...ports };
   });
-  return viewOf(crypto, { id: 0, cluster: CLUSTER, mode: "bft", f, members, administrators: [] });
+  return viewOf(crypto, { id: 0, cluster: CLUSTER, mode, f, members, administrators: [] });
 }
 
 export type Entries = Map<string, Uint8Array>;
@@ -136,7 +136,7 @@ export class History {
     if (known) return known;
     const statement = { view: this.view.id, regency: 0, instance, digest: this.digest(instance) };
     const bytes = writeStatement(CLUSTER, statement);
-    const voters = this.view.members.slice(0, this.view.quorum);
+    const voters = this.view.mode === "cft" ? [] : this.view.members.slice(0, this.view.quorum);
     const votes = voters.map(({ id }) => ({ replica: id, signature: crypto.signer(seedOf(id))(bytes) }));
     const certificate = { ...statement, votes };
     this.#certificates.set(instance, certificate);
