@@ -8,8 +8,7 @@
  *  2. Only votes of the installed regency count, for the running instance or the one of this regency's SYNC.
  *  3. A PROPOSE counts only from the leader of its instance, and above the instance of the SYNC of its regency.
  */
-import type { Digest } from "../../protocol/bytes.ts";
-import { EMPTY } from "../../protocol/bytes.ts";
+import { type Digest, EMPTY } from "../../protocol/bytes.ts";
 import { assert, isRejection, type Rejection, reject } from "../../protocol/errors.ts";
 import type { Certificate, MessageOf } from "../../protocol/messages.ts";
 import { leaderOf, type ReplicaId } from "../../protocol/view.ts";
@@ -454,14 +453,8 @@ export class Ordering {
       return;
     }
     const { batch, envelopes } = this.freeBatch();
-    const message: MessageOf<"PROPOSE"> = {
-      type: "PROPOSE",
-      view: view.id,
-      regency: number,
-      instance,
-      batch,
-      envelopes,
-    };
+    const place = { view: view.id, regency: number, instance };
+    const message: MessageOf<"PROPOSE"> = { type: "PROPOSE", ...place, batch, envelopes };
     const candidate = this.#chain.hold(batch);
     assert(!isRejection(candidate), "a proposal of our own is malformed");
     ballot.proposal = unquestioned(this.#context, message, candidate);
