@@ -38,6 +38,29 @@ describe("kv init", () => {
     expect(readdirSync(folder.path)).toEqual(["cluster"]);
   });
 
+  test("crash mode: three replicas unless told otherwise, a majority is a quorum", async () => {
+    const dir = folder.in("crash");
+    const { code, out } = await kv(["init", "--mode", "cft", "--dir", dir]);
+    expect({ code, created: out.split("\n")[0] }).toEqual({
+      code: 0,
+      created: `created ${dir}: n=3 f=1 quorum=2 mode=cft`,
+    });
+    const config = loadServerConfig(join(dir, "replica-2", "node.yaml"), { env: {} });
+    expect(config.cluster.view).toMatchObject({ mode: "cft", n: 3, f: 1, quorum: 2 });
+    const five = await kv(["init", "--mode", "cft", "--replicas", "5", "--dir", folder.in("five"), "-o", "json"]);
+    expect(JSON.parse(five.out)).toMatchObject({ mode: "cft", replicas: 5, f: 2, quorum: 3 });
+    const two = await kv(["init", "--mode", "cft", "--replicas", "2", "--dir", folder.in("two")]);
+    expect(two).toMatchObject({ code: 0, err: expect.stringContaining("use --replicas 3 or more") });
+    expect(await kv(["init", "--mode", "raft", "--dir", folder.in("none")])).toMatchObject({ code: 2 });
+  });
+
+  test("kv dev does not change the mode of a cluster that is there", async () => {
+    const dir = folder.in("there");
+    await kv(["init", "--mode", "cft", "--dir", dir]);
+    const { code, err } = await kv(["dev", "--mode", "bft", "--dir", dir]);
+    expect({ code, err }).toMatchObject({ code: 2, err: expect.stringContaining("a cluster in cft mode, not bft") });
+  });
+
   test("hosts, listed clients and signed requests go to the cluster file", async () => {
     const dir = folder.in("c");
     const hosts = ["10.0.0.1", "db-2.example", "::1", "10.0.0.4"];
