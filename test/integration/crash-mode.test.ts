@@ -1,4 +1,5 @@
 /** A cluster in crash mode (docs/protocol.md section 4, "Crash mode"), with real processes: three replicas stand one crash. */
+import { join } from "node:path";
 import { expect, test } from "vitest";
 import { isBack, leadership, leadershipFrom } from "./leadership.ts";
 import { expectRecords, fetched, filledCluster, rob, votes, write } from "./lost-data.ts";
@@ -69,6 +70,9 @@ test("a data directory deleted while its replica is down: the replica fetches th
   expect(fetched(filled, 2)).toBe(true);
   await write(filled, 200);
   await cluster.agreement();
+  const file = join(cluster.folder, "saved.qsnap");
+  expect(await cluster.kv(["snapshot", "save", file])).toMatchObject({ code: 0 });
+  expect(await cluster.kv(["snapshot", "verify", file])).toMatchObject({ code: 0 });
   await expectRecords(filled, { recovered: 2, down: [0] });
   await write(filled, 50);
 });
