@@ -11,6 +11,8 @@ const statusSchema = z.object({
   view: count,
   regency: count,
   leader: count,
+  /** Members that have failed as leaders lately, where leaders take turns. */
+  onProbation: z.array(count).max(REPLICAS_MAX).optional(),
   decided: count,
   executed: count,
   revision: z.union([count, z.string().regex(/^\d{1,16}$/)]).transform(String),

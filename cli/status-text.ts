@@ -10,6 +10,8 @@ export interface ClusterStatus {
   readonly n: number;
   readonly f: number;
   readonly quorum: number;
+  /** Instances in a leader's turn; 0: one leads until it fails. */
+  readonly rotation: number;
   readonly reachable: number;
   readonly replicas: readonly StatusAnswer[];
 }
@@ -48,7 +50,7 @@ function stateCell(status: ReplicaStatus, lag: number): string {
 }
 
 export function statusTable(cluster: ClusterStatus, options: { wide?: boolean; nowMs?: number } = {}): string {
-  const { mode, n, f, quorum, reachable } = cluster;
+  const { mode, n, f, quorum, reachable, rotation } = cluster;
   const { wide = false, nowMs = Date.now() } = options;
   const top = furthest(cluster);
   const header = wide ? [...COLUMNS.slice(0, -1), ...WIDE_COLUMNS, "STATE"] : COLUMNS;
@@ -59,8 +61,11 @@ export function statusTable(cluster: ClusterStatus, options: { wide?: boolean; n
     const cells = [replica, "yes", view, regency, leader, decided, executed, revision, lag];
     return [...cells, ...(wide ? wideCells(status) : []), stateCell(status, lag)].map(String);
   });
-  const sizes = `n=${n} f=${f} quorum=${quorum} reachable=${reachable} mode=${mode}`;
-  const below = [...recoveryLines(cluster), ...alarmLines(cluster, nowMs)].map((line) => `${line}\n`);
+  const model = rotation > 0 ? ` fault-model=malicious rotation=${rotation}` : "";
+  const sizes = `n=${n} f=${f} quorum=${quorum} reachable=${reachable} mode=${mode}${model}`;
+  const below = [...turnLines(cluster), ...recoveryLines(cluster), ...alarmLines(cluster, nowMs)].map(
+    (line) => `${line}\n`,
+  );
   return `${sizes}\n${tableText(header, rows)}${below.join("")}`;
 }
 
@@ -72,6 +77,16 @@ function wideCells({ checkpoints, log, disk }: ReplicaStatus): string[] {
     log ? `${log.first}-${log.last}` : "-",
     disk ? `${formatBytes(disk.journalBytes + disk.stateBytes)}${disk.low ? " low" : ""}` : "-",
   ];
+}
+
+/** Where leaders take turns: who leads the furthest replica, how far, and who is on probation there. */
+function turnLines({ rotation, replicas }: ClusterStatus): string[] {
+  const furthest = replicas.map(({ status }) => status).sort((a, b) => (b?.decided ?? 0) - (a?.decided ?? 0))[0];
+  if (rotation === 0 || !furthest) return [];
+  const { leader, decided, onProbation = [] } = furthest;
+  const last = (Math.floor((decided + 1) / rotation) + 1) * rotation - 1;
+  const failed = onProbation.length > 0 ? `; on probation: ${onProbation.join(",")}` : "";
+  return [`replica ${leader} leads up to instance ${last}${failed}`];
 }
 
 /** A line per replica that recovers: phase, bytes of total, rate, time left, donor, sources. */
@@ -119,10 +134,10 @@ export function statusJson(cluster: ClusterStatus): string {
   const top = furthest(cluster);
   const replicas = cluster.replicas.map(({ replica, status, problem }) => {
     if (!status) return { replica, reachable: false, state: problem };
-    const { view, regency, leader, decided, executed, revision, historyDigest } = status;
+    const { view, regency, leader, onProbation, decided, executed, revision, historyDigest } = status;
     const { recovery, alarms, checkpoints, log, disk } = status;
     const lag = top - executed;
-    const where = { view, regency, leader, decided, executed, revision, lag };
+    const where = { view, regency, leader, onProbation, decided, executed, revision, lag };
     const more = { recovery, alarms, checkpoints, log, disk };
     return { replica, reachable: true, ...where, state: stateOf(status, lag), historyDigest, ...more };
   });

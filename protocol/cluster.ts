@@ -8,7 +8,7 @@ import type { Crypto } from "./crypto/contract.ts";
 import { QuorateError } from "./errors.ts";
 import { Writer } from "./layout.ts";
 import { ADMINISTRATORS_MAX, REPLICAS_MAX } from "./limits.ts";
-import { genesisDigest, type View, viewOf, writeTag } from "./view.ts";
+import { genesisDigest, ROTATION_DEFAULT, ROTATION_MAX, type View, viewOf, writeTag } from "./view.ts";
 
 /** More revisions than a cluster goes on with after the snapshot that another one is founded from. */
 export const ORIGIN_REVISION_OFFSET = 4_294_967_296;
@@ -42,6 +42,10 @@ export const clusterFileSchema = z.strictObject({
   clients: z.union([z.literal("open"), z.array(key).max(10_000)]),
   /** Requests must carry a signature instead of an authenticator vector. */
   signedRequests: z.boolean(),
+  /** Plain when left out. Part of what the cluster is founded on, like the rest of the view. */
+  faultModel: z.enum(["plain", "malicious"]).optional(),
+  /** In the malicious fault model: instances that a leader has in a row. */
+  rotation: z.int().min(1).max(ROTATION_MAX).optional(),
   maxClients: z.int().min(1).max(1_000_000),
   /** Set by `kv init --from-snapshot`: whose entries the cluster begins with. Part of what it is founded on. */
   origin: z
@@ -114,6 +118,7 @@ export function clusterOf(crypto: Crypto, file: ClusterFile): Cluster {
     })),
     administrators: file.administrators.map(fromHex),
     administratorThreshold: file.administratorThreshold ?? 1,
+    rotation: rotationOf(file),
   });
   const clients =
     file.clients === "open" ? "open" : new Set(file.clients.map((client) => latin1(fromHex(client)) as Digest));
@@ -132,6 +137,21 @@ export function clusterOf(crypto: Crypto, file: ClusterFile): Cluster {
     maxClients: file.maxClients,
     origin,
   };
+}
+
+/**
+ * Instances in a leader's turn, 0 in the plain fault model.
+ * @throws QuorateError CONFIG_INVALID when what the fault model takes is missing, or set without it.
+ */
+export function rotationOf({ faultModel, rotation, signedRequests }: ClusterFile): number {
+  if (faultModel !== "malicious") {
+    if (rotation === undefined) return 0;
+    throw new QuorateError("CONFIG_INVALID", 'rotation: leaders rotate only with faultModel "malicious"');
+  }
+  if (!signedRequests) {
+    throw new QuorateError("CONFIG_INVALID", 'signedRequests: must be true with faultModel "malicious"');
+  }
+  return rotation ?? ROTATION_DEFAULT;
 }
 
 /** Stands in the place of the clients' digest in a genesis that has an origin. */

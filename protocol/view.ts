@@ -8,6 +8,12 @@ import { Writer } from "./layout.ts";
 
 export type ReplicaId = number;
 export type Mode = "bft" | "cft";
+/** `malicious`: leaders rotate, each is held to what the others sustain, and requests are signed (section 5). */
+export type FaultModel = "plain" | "malicious";
+
+/** Instances per leader where the cluster file names none (docs/decisions/027-leaders-in-turn.md). */
+export const ROTATION_DEFAULT = 1_000;
+export const ROTATION_MAX = 1_000_000;
 
 export interface Member {
   readonly id: ReplicaId;
@@ -21,7 +27,8 @@ export interface Member {
 
 /**
  * Invariants: 1. members are sorted by id and ids are unique. 2. n >= 3f+1 in bft, n >= 2f+1 in cft. 3. any two quorums
- * share at least one correct replica; a weak quorum holds at least one correct (in cft: not crashed) replica.
+ * share at least one correct replica; a weak quorum holds at least one correct (in cft: not crashed) replica. 4. leaders
+ * rotate exactly in the malicious fault model, so the digest says which one it is.
  */
 export interface View {
   readonly id: number;
@@ -52,6 +59,7 @@ export interface View {
   readonly reachable: number;
   /** Instances per leader when leaders rotate, 0 when they do not. */
   readonly rotation: number;
+  readonly faultModel: FaultModel;
   readonly digest: Digest;
 }
 
@@ -99,9 +107,13 @@ export function viewOf(crypto: Crypto, options: ViewOptions): View {
     throw new QuorateError("CONFIG_INVALID", `${few}; lower administratorThreshold`, { administratorThreshold });
   }
   const rotation = options.rotation ?? 0;
+  if (rotation > 0 && mode === "cft") {
+    throw new QuorateError("CONFIG_INVALID", "the malicious fault model takes mode bft; cft trusts every replica");
+  }
   const base = { ...options, members, n, f, rotation, administratorThreshold };
   return {
     ...base,
+    faultModel: rotation > 0 ? "malicious" : "plain",
     quorum: quorumOf({ n, f, mode }),
     weakQuorum: mode === "bft" ? f + 1 : 1,
     witnesses: mode === "bft" ? 2 * f + 1 : 1,
@@ -140,7 +152,10 @@ export function positionOf(view: View, id: ReplicaId): number {
   return view.members.findIndex((member) => member.id === id);
 }
 
-/** A pure function of view, regency and instance. */
+/**
+ * A pure function of view, regency and instance. Where leaders rotate, each has `rotation` instances in a row; the next
+ * regency moves every turn on by one member.
+ */
 export function leaderOf(view: View, regency: number, instance: number): ReplicaId {
   const shift = view.rotation > 0 ? Math.floor(instance / view.rotation) : 0;
   return (view.members[(regency + shift) % view.n] as Member).id;

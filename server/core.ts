@@ -10,6 +10,7 @@ import { memberOf, type ReplicaId } from "../protocol/view.ts";
 import { type ContextOptions, CoreContext } from "./consensus/context.ts";
 import type { Effect, Input, OfferFacts } from "./consensus/contract.ts";
 import { Forwarding } from "./consensus/forwarding.ts";
+import { LeaderRecord } from "./consensus/leader-record.ts";
 import { Ordering } from "./consensus/ordering.ts";
 import { Recollection } from "./consensus/recollection.ts";
 import { Regency } from "./consensus/regency.ts";
@@ -33,6 +34,10 @@ export interface CoreState {
   /** Has the SYNC of this regency been verified, so that its leader may propose? */
   readonly synchronized: boolean;
   readonly leader: ReplicaId;
+  /** Turns of leaders that this replica has seen end since its start. */
+  readonly handovers: number;
+  /** Members that failed as leaders and have less patience until they have led for a while. */
+  readonly onProbation: readonly ReplicaId[];
   readonly lastDecided: Position;
   readonly abstainingUntil: number;
   readonly holding: boolean;
@@ -58,7 +63,9 @@ export class Core {
   readonly #recollection: Recollection;
   readonly #offeredUs = new Map<ReplicaId, number>();
   readonly #served = new Map<ReplicaId, { readonly digest: Digest; readonly atUs: number }>();
-  #resigning: boolean;
+  /** A clean stop is near: whenever it is our turn to act we hand over. */
+  #draining = false;
+  #handovers = 0;
   #statusAtUs = Number.NEGATIVE_INFINITY;
   #statusInstance = 0;
   #timersAtUs = 0;
@@ -69,13 +76,18 @@ export class Core {
     this.#context = new CoreContext(options);
     const context = this.#context;
     context.holdJournal();
-    this.#suspicion = new Suspicion(context.options.requestTimeoutMs);
+    const { requestTimeoutMs } = context.options;
+    const { f, rotation, faultModel } = context.view;
+    const record = faultModel === "malicious" ? new LeaderRecord({ f, rotation, requestTimeoutMs }) : null;
+    this.#suspicion = new Suspicion(requestTimeoutMs, record);
     this.#regency = new Regency(start);
     this.#ordering = new Ordering(context, this.queue, this.#regency, start, {
       recollection: () => this.#recollection,
       leaderFailed: (reason) => this.#suspect(reason),
       proposedAfter: (delayUs) => this.#suspicion.proposedAfter(delayUs),
-      decided: () => this.#suspicion.decided(context.nowUs),
+      // What we measure while we catch up says nothing about the leader.
+      decided: (led) => this.#suspicion.decided(context.nowUs, this.#catchUp.behind ? null : led),
+      handedOver: () => this.#handedOver(),
       started: () => this.#synchronization.progress(),
     });
     this.#recollection = new Recollection(context, start, {
@@ -107,7 +119,7 @@ export class Core {
       anchor: (anchor) => this.#catchUp.anchor(anchor),
       historyAt: (instance, sources) => this.#catchUp.historyAt(instance, sources),
       testifies: () => this.#recollection.testifies,
-      installed: () => this.#installed(),
+      installed: (failed) => this.#installed(failed),
       mustSign: (client) => this.#demand(client),
     });
     this.#forwarding = new Forwarding(context, this.queue, this.#regency, {
@@ -115,7 +127,6 @@ export class Core {
       vouched: (digest) => this.#ordering.vouched(digest),
     });
     this.#synchronization.resume(start.resend);
-    this.#resigning = this.#ordering.forgetful && this.#ordering.leader === context.self;
   }
 
   get state(): CoreState {
@@ -125,6 +136,8 @@ export class Core {
       wantedRegency: this.#synchronization.wanted,
       synchronized: this.#regency.synced !== null,
       leader: this.#ordering.leader,
+      handovers: this.#handovers,
+      onProbation: this.#suspicion.onProbation,
       lastDecided: this.#ordering.chain.lastDecided,
       abstainingUntil: this.#ordering.abstainingUntil,
       holding: this.#ordering.holding,
@@ -192,7 +205,8 @@ export class Core {
         this.#recollection.connected(input.peer);
         return;
       case "draining":
-        if (this.#ordering.leader === this.#context.self) this.#synchronization.leaveRegency();
+        this.#draining = true;
+        this.#resign();
         return;
       case "stop":
         this.#stop();
@@ -363,7 +377,7 @@ export class Core {
     this.#recollection.tick();
     this.#catchUp.tick();
     this.#ordering.tick();
-    this.#forwarding.tick(this.#suspicion.timeoutUs);
+    this.#forwarding.tick(this.#suspicion.timeoutUs, this.#suspicion.forwardAfterUs);
     this.#judgeLeader();
     this.#synchronization.tick(this.#suspicion.timeoutUs);
   }
@@ -371,16 +385,17 @@ export class Core {
   /** Second timeout of a request, or whatever else a leader owes: ask for another one. */
   #judgeLeader(): void {
     const { nowUs, view, self } = this.#context;
-    if (this.#resigning) {
-      this.#resigning = false;
-      this.#synchronization.leaveRegency();
-    }
+    const { acting } = this.#ordering;
+    if (this.#ordering.obstructs) this.#synchronization.leaveRegency();
     if (this.#synchronization.wanted > this.#regency.number) return;
     const reason = this.#suspicion.verdict({
       nowUs,
       synced: this.#synchronization.delivered,
-      leading: this.#ordering.leader === self,
-      oldestDueUs: this.queue.oldestDueUs(view.witnesses),
+      acting,
+      leading: acting === self,
+      // Whoever failed last is left for what waits here alone: witnesses would cost the time that this is to save.
+      oldestDueUs: this.queue.oldestDueUs(this.#suspicion.isOnProbation(acting) ? 1 : view.witnesses),
+      neglectedSinceUs: view.faultModel === "malicious" ? this.queue.neglectedSinceUs(view.witnesses) : null,
       behind: this.#catchUp.behind,
       proposedSinceUs: this.#ordering.proposedSinceUs,
       abstaining: this.#ordering.abstainingUntil > 0,
@@ -390,13 +405,23 @@ export class Core {
 
   #suspect(reason: string): void {
     if (this.#synchronization.wanted > this.#regency.number) return;
-    this.#context.emit({ type: "suspect", leader: this.#ordering.leader, reason });
+    this.#context.emit({ type: "suspect", leader: this.#ordering.acting, reason });
     this.#synchronization.leaveRegency();
   }
 
-  #installed(): void {
-    this.#suspicion.regencyInstalled(this.#context.nowUs);
+  #installed(failed: ReplicaId): void {
+    this.#suspicion.regencyInstalled(this.#context.nowUs, this.#catchUp.behind ? null : failed);
     this.#context.emit({ type: "regency", regency: this.#regency.number, leader: this.#ordering.leader });
+  }
+
+  #handedOver(): void {
+    this.#handovers++;
+    this.#suspicion.handedOver(this.#context.nowUs);
+    if (this.#draining) this.#resign();
+  }
+
+  #resign(): void {
+    if (this.#ordering.acting === this.#context.self) this.#synchronization.leaveRegency();
   }
 
   #demand(client: Digest): void {

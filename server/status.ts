@@ -128,9 +128,13 @@ export class Health implements AdminRoutes {
   #measure({ replica, gateway, executor }: Running): void {
     const { metrics, config } = this.#parts;
     const { view, regency, leader, lastDecided, pendingRequests, pendingBytes } = replica.core.state;
+    const { onProbation, handovers } = replica.core.state;
     metrics.view = view;
     metrics.regency = regency;
     metrics.isLeader = leader === config.replica;
+    metrics.rotation = config.cluster.view.rotation;
+    metrics.leadersOnProbation = onProbation.length;
+    metrics.handovers = handovers;
     metrics.instancesDecided = lastDecided.instance;
     metrics.instancesExecuted = replica.executedInstance;
     metrics.storeRevision = executor.revision;
@@ -159,7 +163,7 @@ export class Health implements AdminRoutes {
 
   async status(): Promise<ReplicaStatus> {
     const { config, host, version } = this.#parts;
-    const { n, f, quorum, mode, id: view } = config.cluster.view;
+    const { n, f, quorum, mode, faultModel, rotation, id: view } = config.cluster.view;
     const running = this.#running;
     const status = {
       replica: config.replica,
@@ -170,6 +174,8 @@ export class Health implements AdminRoutes {
       n,
       f,
       quorum,
+      faultModel,
+      rotation,
       view,
       ...(running ? runningStatus(running) : { ...IDLE, state: stateOf(host.stage) }),
       peers: this.#peers(),
@@ -186,6 +192,7 @@ const IDLE = {
   regency: 0,
   wantedRegency: 0,
   leader: 0,
+  onProbation: [],
   decided: 0,
   executed: 0,
   revision: "0",
@@ -200,12 +207,13 @@ function stateOf(stage: Stage): string {
 }
 
 function runningStatus({ replica, executor, gateway }: Running) {
-  const { regency, wantedRegency, leader, lastDecided, holding } = replica.core.state;
+  const { regency, wantedRegency, leader, onProbation, lastDecided, holding } = replica.core.state;
   const { pendingRequests, pendingBytes, bufferedMessages } = replica.core.state;
   return {
     regency,
     wantedRegency,
     leader,
+    onProbation,
     decided: lastDecided.instance,
     executed: replica.executedInstance,
     revision: String(executor.revision),

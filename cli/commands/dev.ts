@@ -14,7 +14,7 @@ import { addressesOf, firstTaken } from "../local/ports.ts";
 import { exitText, isExit, lastLogMessage, type ReplicaProcess, startReplica } from "../local/replica-process.ts";
 import { addClusterOptions, createCluster, type InitOptions, sizesOf, sizesText, toleranceWarning } from "./init.ts";
 
-type DevOptions = Pick<InitOptions, "replicas" | "mode" | "dir" | "basePort">;
+type DevOptions = Pick<InitOptions, "replicas" | "mode" | "dir" | "basePort" | "faultModel" | "rotation">;
 
 export function devCommand(io: Io): Command {
   return addClusterOptions(new Command("dev").description("run a whole cluster on this machine until Ctrl-C"))
@@ -22,8 +22,8 @@ export function devCommand(io: Io): Command {
       "after",
       helpTail({
         notes:
-          "Creates the directory as kv init does when it is missing; an existing one keeps its data, and --replicas,\n" +
-          "--mode and --base-port do not change it. Logs go to DIR/replica-N/server.log. Ctrl-C stops every replica.",
+          "Creates the directory as kv init does when it is missing; an existing one keeps its data, and no option\n" +
+          "changes what it is. Logs go to DIR/replica-N/server.log. Ctrl-C stops every replica.",
         examples: ["kv dev", "kv dev --mode cft --dir three", "kv dev --replicas 7 --dir seven --base-port 7200"],
       }),
     )
@@ -48,6 +48,11 @@ async function existingOrNew(options: DevOptions, io: Io, command: Command): Pro
   }
   if (command.getOptionValueSource("mode") === "cli" && options.mode !== file.mode) {
     const why = `${options.dir} holds a cluster in ${file.mode} mode, not ${options.mode}`;
+    throw new QuorateError("DIRECTORY_EXISTS", `${why}; name another with --dir`);
+  }
+  const { faultModel = "plain" } = file;
+  if (command.getOptionValueSource("faultModel") === "cli" && options.faultModel !== faultModel) {
+    const why = `${options.dir} holds a cluster of the ${faultModel} fault model`;
     throw new QuorateError("DIRECTORY_EXISTS", `${why}; name another with --dir`);
   }
   return file;

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { Command, Option } from "commander";
 import { hex } from "../../protocol/bytes.ts";
 import { type ClusterFile, ORIGIN_REVISION_OFFSET } from "../../protocol/cluster.ts";
-import { type Mode, quorumOf } from "../../protocol/view.ts";
+import { type FaultModel, type Mode, quorumOf, ROTATION_DEFAULT, ROTATION_MAX } from "../../protocol/view.ts";
 import { DEFAULT_DIRECTORY, globalsOf, helpTail, requireFormat } from "../globals.ts";
 import { type Io, writeOut } from "../io.ts";
 import type { NewOrigin } from "../local/write-cluster.ts";
@@ -18,6 +18,8 @@ export interface InitOptions {
   readonly basePort: number;
   readonly clients: "open" | "listed";
   readonly signedRequests?: true;
+  readonly faultModel?: FaultModel;
+  readonly rotation?: number;
   readonly fromSnapshot?: string;
 }
 
@@ -46,6 +48,20 @@ export function addClusterOptions(command: Command): Command {
         min: 1,
         max: 65_533,
       }).default(7_000),
+    )
+    .addOption(
+      new Option(
+        "--fault-model <model>",
+        "malicious: leaders take turns, slow or unfair ones are replaced, requests are signed",
+      )
+        .choices(["plain", "malicious"])
+        .default("plain"),
+    )
+    .addOption(
+      number("--rotation <k>", `instances in a leader's turn, in the malicious fault model (${ROTATION_DEFAULT})`, {
+        min: 1,
+        max: ROTATION_MAX,
+      }),
     );
 }
 
@@ -74,6 +90,7 @@ export function initCommand(io: Io): Command {
           "kv init --replicas 4 --dir demo",
           "kv init --mode cft --replicas 3",
           "kv init --dir prod --host 10.0.0.1,10.0.0.2,10.0.0.3,10.0.0.4 --clients listed",
+          "kv init --dir wary --fault-model malicious",
           "kv init --dir restored --from-snapshot backup.qsnap",
         ],
       }),
@@ -115,7 +132,9 @@ export async function createCluster(options: InitOptions, origin: NewOrigin | nu
     hosts: options.host.split(",").map((host) => host.trim()),
     basePort: options.basePort,
     clients: options.clients,
-    signedRequests: options.signedRequests === true,
+    signedRequests: options.signedRequests === true || options.faultModel === "malicious",
+    ...(options.faultModel === undefined ? {} : { faultModel: options.faultModel }),
+    ...(options.rotation === undefined ? {} : { rotation: options.rotation }),
     origin,
   });
 }

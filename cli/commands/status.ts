@@ -1,7 +1,7 @@
 /** `kv status`: what each replica says about itself, once or again and again. Reads and writes never rely on it. */
 import { setTimeout as pause } from "node:timers/promises";
 import { Command, Option } from "commander";
-import type { ClusterFile } from "../../protocol/cluster.ts";
+import { type ClusterFile, rotationOf } from "../../protocol/cluster.ts";
 import { parseDurationMs } from "../duration.ts";
 import { EXIT, type ExitCode, usageError } from "../exit.ts";
 import { chooseCluster, type Format, globalsOf, helpTail, requireFormat } from "../globals.ts";
@@ -41,7 +41,7 @@ export function statusCommand(io: Io, end: (code: ExitCode) => void): Command {
           "table with its progress, and so has each alarm. -o table adds CHECKPOINT (the newest; + while another is being\n" +
           "taken), LOG (instances held) and DISK. --timeout is per replica, 2s unless given.",
         json:
-          '{"mode":"bft","n":4,"f":1,"quorum":3,"reachable":4,"replicas":[{"replica":0,"reachable":true,"view":0,"regency":0,' +
+          '{"mode":"bft","n":4,"f":1,"quorum":3,"rotation":0,"reachable":4,"replicas":[{"replica":0,"reachable":true,"view":0,"regency":0,' +
           '"leader":0,"decided":12,"executed":12,"revision":"40","lag":0,"state":"voting","historyDigest":"…",' +
           '"recovery":null,"alarms":[],"checkpoints":{},"log":{},"disk":{}}]}, the last five as in /status where the replica\n' +
           'has them; for a replica that does not answer {"replica":1,"reachable":false,"state":"not running"}. With --watch a\n' +
@@ -83,7 +83,7 @@ async function look(file: ClusterFile, timeoutMs: number): Promise<ClusterStatus
   const { askReplicas } = await import("../replica-status.ts");
   const replicas = await askReplicas(file, timeoutMs);
   const reachable = replicas.filter(({ status }) => status !== null).length;
-  return { ...sizesOf(file), reachable, replicas };
+  return { ...sizesOf(file), rotation: rotationOf(file), reachable, replicas };
 }
 
 function endWith(io: Io, { reachable, quorum, n }: ClusterStatus, end: (code: ExitCode) => void): void {

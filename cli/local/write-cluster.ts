@@ -24,7 +24,7 @@ import { nodeCrypto } from "../../protocol/crypto/node.ts";
 import { QuorateError } from "../../protocol/errors.ts";
 import { clientIdOf, type Identity, keyFileText, newIdentity, type Role } from "../../protocol/identity.ts";
 import { REPLICAS_MAX } from "../../protocol/limits.ts";
-import { faultsTolerated, type Mode } from "../../protocol/view.ts";
+import { type FaultModel, faultsTolerated, type Mode, ROTATION_DEFAULT } from "../../protocol/view.ts";
 import { type NodeFile, prepareDataDirectory } from "../../server/config.ts";
 import { SNAPSHOT_FILE } from "../../server/snapshot/file.ts";
 
@@ -43,6 +43,10 @@ export interface NewCluster {
   /** "open" for development; "listed": only the client.key written here. */
   readonly clients: "open" | "listed";
   readonly signedRequests: boolean;
+  /** Plain unless said otherwise; the malicious one takes signed requests. */
+  readonly faultModel?: FaultModel;
+  /** Instances in a leader's turn, in the malicious fault model. */
+  readonly rotation?: number;
   /** A verified snapshot to begin with. */
   readonly origin?: NewOrigin | null;
 }
@@ -74,8 +78,11 @@ export async function writeCluster(options: NewCluster): Promise<ClusterFile> {
 }
 
 /** @throws QuorateError INVALID_ARGUMENT */
-function checkSizes({ replicas, hosts, basePort }: NewCluster): void {
+function checkSizes({ replicas, hosts, basePort, faultModel, rotation }: NewCluster): void {
   const wrong = (why: string): QuorateError => new QuorateError("INVALID_ARGUMENT", why);
+  if (rotation !== undefined && faultModel !== "malicious") {
+    throw wrong("--rotation belongs to --fault-model malicious; otherwise leaders do not take turns");
+  }
   if (replicas < 1 || replicas > REPLICAS_MAX) throw wrong(`--replicas must be from 1 to ${REPLICAS_MAX}`);
   if (hosts.length !== 1 && hosts.length !== replicas) {
     throw wrong(`--host names ${hosts.length} hosts for ${replicas} replicas; give one host, or one per replica`);
@@ -153,6 +160,9 @@ function clusterFileOf(
     administrators: [hex(keys.administrator.signKey)],
     clients: options.clients === "open" ? "open" : [hex(clientIdOf(nodeCrypto, keys.client))],
     signedRequests: options.signedRequests,
+    ...(options.faultModel === "malicious"
+      ? { faultModel: "malicious", rotation: options.rotation ?? ROTATION_DEFAULT }
+      : {}),
     maxClients: 10_000,
     ...(options.origin ? { origin: options.origin.origin } : {}),
   };

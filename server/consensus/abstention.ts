@@ -38,6 +38,11 @@ export class Abstention {
     return this.#forgetful && this.#regency.number === this.#startRegency;
   }
 
+  /** May we have sent a PROPOSE or SYNC in this instance and forgotten it? Whoever then is to act keeps everybody waiting. */
+  obstructs({ instance }: RunningInstance): boolean {
+    return this.forgetful && instance <= this.#until;
+  }
+
   /** The last instance we will not vote in, or 0 when that is behind us. */
   announced(executedUpTo: number): number {
     const over = executedUpTo >= this.#until || this.#regency.number !== this.#startRegency;

@@ -49,6 +49,8 @@ export class Batching {
     for (const session of this.#sessions) if (!sessions.has(session)) this.#returning++;
     this.#sessions = sessions;
     this.#instanceUs = this.#proposedUs === 0 ? 0 : nowUs - this.#proposedUs;
+    // Somebody else's batch has passed an instance: ours need not be empty.
+    if (this.#proposedUs === 0) this.#emptyWanted = false;
     this.#proposedUs = 0;
   }
 

@@ -13,7 +13,7 @@ import { decodeEnvelope, decodeRequest, type Request } from "../../protocol/requ
 import type { ReplicaId } from "../../protocol/view.ts";
 import type { CoreContext } from "./context.ts";
 import type { Regency } from "./regency.ts";
-import type { RequestQueue } from "./request-queue.ts";
+import { isSigned, type RequestQueue } from "./request-queue.ts";
 
 /** Digests kept per member; the oldest is forgotten. */
 const DIGESTS_KEPT_MAX = 4_096;
@@ -113,9 +113,15 @@ export class Forwarding {
       this.add(request, message.envelope, envelope.replier);
     };
     const verdict = this.#context.authenticate(request, message.envelope);
-    if (verdict === "authentic" || this.#voices(digest) >= view.weakQuorum) add();
+    const vouched = this.#voices(digest) >= view.weakQuorum && this.#mayPropose(message.envelope);
+    if (verdict === "authentic" || vouched) add();
     else if (verdict !== "unproven") this.#verify(member, verdict, add);
     return null;
+  }
+
+  /** Who takes a request may have to propose it, with this envelope: where requests are signed, never without a signature. */
+  #mayPropose(envelope: Uint8Array): boolean {
+    return this.#context.view.faultModel === "plain" || isSigned(envelope);
   }
 
   #voices(digest: Digest): number {
@@ -140,10 +146,10 @@ export class Forwarding {
   }
 
   /** First timeout of a request: everybody shall know it, whoever its client could reach. */
-  tick(timeoutUs: number): void {
+  tick(timeoutUs: number, forwardAfterUs: number): void {
     const { nowUs, view } = this.#context;
     const regency = this.#regency.number;
-    for (const { request, envelope } of this.#queue.overdue(nowUs, timeoutUs, PER_TICK_MAX)) {
+    for (const { request, envelope } of this.#queue.overdue(nowUs, forwardAfterUs, PER_TICK_MAX)) {
       this.#context.broadcast({ type: "FORWARD", view: view.id, regency, request: request.bytes, envelope });
     }
     // What no leader can be blamed for does not wait: executed or expired meanwhile, or held by too few for long.

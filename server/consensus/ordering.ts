@@ -6,8 +6,10 @@
  * Invariants
  *  1. No vote and no proposal in instance i+1 before i is in the own journal with the decided digest.
  *  2. Only votes of the installed regency count, for the running instance or the one of this regency's SYNC.
- *  3. A PROPOSE counts only from the leader of its instance, and above the instance of the SYNC of its regency.
+ *  3. A PROPOSE counts only from the leader of its instance, and above the instance of the SYNC of its regency. Who leads is a
+ *     function of view, regency and instance; where leaders take turns the next one takes over with the decision.
  */
+import type { Batch } from "../../protocol/batch.ts";
 import { type Digest, EMPTY } from "../../protocol/bytes.ts";
 import { assert, isRejection, type Rejection, reject } from "../../protocol/errors.ts";
 import type { Certificate, MessageOf } from "../../protocol/messages.ts";
@@ -17,14 +19,24 @@ import { Batching } from "./batching.ts";
 import { Chain } from "./chain.ts";
 import type { CoreContext } from "./context.ts";
 import { FutureMessages, isOrderingMessage, type OrderingMessage } from "./future-messages.ts";
-import { approved, drifted, examine, examineAgain, invalidity, unprovenClients, unquestioned } from "./proposal.ts";
+import type { LedInstance } from "./leader-record.ts";
+import {
+  approved,
+  drifted,
+  examine,
+  examineAgain,
+  invalidity,
+  lacksSignature,
+  unprovenClients,
+  unquestioned,
+} from "./proposal.ts";
 import type { Recollection } from "./recollection.ts";
 import { acceptMessage } from "./records.ts";
 import type { Regency } from "./regency.ts";
 import type { RequestQueue } from "./request-queue.ts";
 import type { Start } from "./restart.ts";
 import { Ballot, type Candidate, type RunningInstance } from "./running-instance.ts";
-import { isNewer } from "./selection.ts";
+import { isNewer, synchronizerOf } from "./selection.ts";
 import type { Vote } from "./votes.ts";
 import { Voting } from "./voting.ts";
 
@@ -36,7 +48,10 @@ export interface OrderingPort {
   leaderFailed(reason: string): void;
   /** The leader let requests wait this long before it proposed. */
   proposedAfter(delayUs: number): void;
-  decided(): void;
+  /** `led`: what the leader of the decided instance made of it; null when it came with a SYNC or from the log of others. */
+  decided(led: LedInstance | null): void;
+  /** The turn of a leader is over, and another one leads. */
+  handedOver(): void;
   /** The clean-stop record is erased, on disk. */
   started(): void;
 }
@@ -109,6 +124,23 @@ export class Ordering {
 
   get leader(): ReplicaId {
     return leaderOf(this.#context.view, this.#regency.number, this.#running.instance);
+  }
+
+  /** Whose turn it is to act: the leader's, or while the SYNC of the regency is missing its synchronizer's. */
+  get acting(): ReplicaId {
+    const { number, synced } = this.#regency;
+    return synced === null ? synchronizerOf(this.#context.view, number) : this.leader;
+  }
+
+  /** Does this member act now, or in the next instance, which others may have reached already? */
+  acts(replica: ReplicaId): boolean {
+    const next = leaderOf(this.#context.view, this.#regency.number, this.#running.instance + 1);
+    return replica === this.acting || replica === next;
+  }
+
+  /** Is it our turn to act, and we must not, because we may have acted before a restart and forgotten it? */
+  get obstructs(): boolean {
+    return this.acting === this.#context.self && this.#abstention.obstructs(this.#running);
   }
 
   /** Of all regencies of this view: what a STOPDATA reports. */
@@ -361,7 +393,11 @@ export class Ordering {
     ballot.proposal = examine(this.#context, this.#queue, message, { candidate, envelopes }, () => this.#progress());
     if (this.holding && !ballot.proposal.verifying) {
       const off = drifted(this.#context, ballot.proposal, this.#running.sinceWallMs);
-      this.#context.emit({ type: "suspect", leader: this.leader, reason: off ? "HELD_DRIFT" : "HELD_UNPROVEN" });
+      this.#context.emit({ type: "suspect", leader: this.acting, reason: off ? "HELD_DRIFT" : "HELD_UNPROVEN" });
+    }
+    if (this.#context.view.faultModel === "malicious" && lacksSignature(ballot.proposal)) {
+      this.#context.emit({ type: "misbehaved", replica: this.acting, code: "PROPOSE_UNSIGNED" });
+      this.#port.leaderFailed("PROPOSE_UNSIGNED");
     }
     this.#progress();
     return null;
@@ -418,9 +454,23 @@ export class Ordering {
     this.#revoting = false;
     this.#batching.decided(batch.requests, this.#context.nowUs);
     if (this.#restored.length > 0) this.#resumeSent();
-    this.#port.decided();
+    this.#port.decided(this.#ledInstance(decided, batch));
+    const { view } = this.#context;
+    if (leaderOf(view, this.#regency.number, batch.instance) !== this.leader) this.#port.handedOver();
     this.#future.dropBelow(batch.instance);
     this.#replay();
+  }
+
+  #ledInstance({ ballot, sinceUs, instance }: RunningInstance, { requests }: Batch): LedInstance | null {
+    const { proposal, regency } = ballot;
+    if (!proposal?.message || proposal.candidate.batch.instance !== instance) return null;
+    const waitingUs = this.#queue.waitingSinceUs(requests, requests.length);
+    return {
+      leader: leaderOf(this.#context.view, regency, instance),
+      startedUs: waitingUs === null ? null : Math.max(waitingUs, sinceUs),
+      requests: requests.length,
+      bytes: proposal.candidate.bytes.length,
+    };
   }
 
   #fetch(instance: number, digest: Digest, voters: readonly Vote[]): void {

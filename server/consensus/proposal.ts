@@ -8,7 +8,7 @@ import { decoded, isRejection, type Rejection, reject } from "../../protocol/err
 import type { MessageOf } from "../../protocol/messages.ts";
 import type { CoreContext } from "./context.ts";
 import type { SignatureCheck } from "./contract.ts";
-import type { RequestQueue } from "./request-queue.ts";
+import { isSigned, type RequestQueue } from "./request-queue.ts";
 import type { Position } from "./restart.ts";
 import type { Candidate, Proposal } from "./running-instance.ts";
 
@@ -121,6 +121,13 @@ export function examineAgain(context: CoreContext, queue: RequestQueue, proposal
       unproven.delete(request.digest);
     }
   });
+}
+
+/** Does it hold a request that is neither proven to us nor signed? Where all requests are signed no correct leader has one. */
+export function lacksSignature({ candidate, envelopes, unproven }: Proposal): boolean {
+  return candidate.batch.requests.some(
+    ({ digest }, index) => unproven.has(digest) && !isSigned(envelopes[index] as Uint8Array),
+  );
 }
 
 /** Whose requests in it are not proven, each client once. */

@@ -56,6 +56,8 @@ interface Fifo {
 interface ClientQueue extends Fifo {
   count: number;
   bytes: number;
+  /** When a request of this client was decided last. */
+  servedUs: number;
 }
 
 /** Lets go of the finished front at once; its places are cut off in large pieces. */
@@ -146,7 +148,7 @@ export class RequestQueue {
     this.#byDigest.set(request.digest, entry);
     let queue = this.#clients.get(request.client);
     if (!queue) {
-      queue = { entries: [], head: 0, count: 0, bytes: 0 };
+      queue = { entries: [], head: 0, count: 0, bytes: 0, servedUs: 0 };
       this.#clients.set(request.client, queue);
     }
     queue.entries.push(entry);
@@ -242,6 +244,8 @@ export class RequestQueue {
         this.#decidedUnseen.add(request.key);
         continue;
       }
+      const queue = this.#clients.get(request.client);
+      if (queue) queue.servedUs = nowUs;
       if (entry.state !== "decided") this.#leave(entry);
     }
     trim(this.#arrivals, isDecided);
@@ -325,6 +329,24 @@ export class RequestQueue {
   }
 
   /**
+   * Since when some client has waited for a leader to serve it, whose oldest request `witnesses` replicas have: a leader takes
+   * the oldest request of each client first. Null when there is none.
+   */
+  neglectedSinceUs(witnesses: number): number | null {
+    const { entries, head } = this.#arrivals;
+    let since: number | null = null;
+    for (let at = head; at < Math.min(entries.length, head + OLDEST_SCAN_MAX); at++) {
+      const entry = entries[at] as PendingRequest;
+      if (entry.state === "decided" || entry.state === "barred" || entry.voices.size + 1 < witnesses) continue;
+      const queue = this.#clients.get(entry.request.client);
+      if (queue?.entries[queue.head] !== entry) continue;
+      const waitingUs = Math.max(entry.dueUs, queue.servedUs);
+      if (since === null || waitingUs < since) since = waitingUs;
+    }
+    return since;
+  }
+
+  /**
    * Forgets requests that have waited since before `beforeUs` and that no leader could order: too few others have them, or their
    * client did not sign them. It sends them again if it is honest.
    */
@@ -356,9 +378,9 @@ export class RequestQueue {
   }
 
   /** When the first requests of this batch arrived here: the earliest of them, or null when none did. */
-  waitingSinceUs(requests: readonly Request[]): number | null {
+  waitingSinceUs(requests: readonly Request[], sampled = ARRIVALS_SAMPLED): number | null {
     let earliest: number | null = null;
-    for (const { digest } of requests.slice(0, ARRIVALS_SAMPLED)) {
+    for (const { digest } of requests.slice(0, sampled)) {
       const entry = this.#byDigest.get(digest);
       if (entry && (earliest === null || entry.arrivedUs < earliest)) earliest = entry.arrivedUs;
     }
@@ -366,7 +388,7 @@ export class RequestQueue {
   }
 }
 
-function isSigned(bytes: Uint8Array): boolean {
+export function isSigned(bytes: Uint8Array): boolean {
   const envelope = decoded(() => decodeEnvelope(bytes));
   return !isRejection(envelope) && envelope.authenticator.type === "signature";
 }

@@ -59,8 +59,8 @@ export interface SynchronizationPort {
   historyAt(instance: number, sources: readonly ReplicaId[]): void;
   /** May this replica say what it has accepted, and send a SYNC? */
   testifies(): boolean;
-  /** Another regency is installed. */
-  installed(): void;
+  /** Another regency is installed; in the one before it was this member's turn to act. */
+  installed(failed: ReplicaId): void;
   /** A client that W members name must sign from now on. */
   mustSign(client: Digest): void;
 }
@@ -170,7 +170,7 @@ export class Synchronization {
     if (message.regency <= this.#regency.number) return;
     if (!this.#stops.add(from, { regency: message.regency, named: message.named })) return;
     // A leader that gives up its own regency need not be voted out.
-    if (from === this.#ordering.leader) this.leaveRegency();
+    if (this.#ordering.acts(from)) this.leaveRegency();
     this.#countStops();
   }
 
@@ -186,13 +186,14 @@ export class Synchronization {
 
   #install(number: number): void {
     if (this.#stopped || number <= this.#regency.number) return;
+    const failed = this.#ordering.acting;
     this.#regency.install(number);
     this.#wanted = Math.max(this.#wanted, number);
     this.#ownSync = null;
     if (this.#verified && this.#verified.regency < number) this.#verified = null;
     this.#gathering = null;
     this.#ordering.regencyInstalled();
-    this.#port.installed();
+    this.#port.installed(failed);
     const { view } = this.#context;
     this.#context.journal([{ type: "regency", view: view.id, regency: number }], () => {
       this.#regency.onDisk(number);

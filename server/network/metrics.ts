@@ -38,6 +38,9 @@ export class Metrics {
   view = 0;
   regency = 0;
   isLeader = false;
+  rotation = 0;
+  leadersOnProbation = 0;
+  handovers = 0;
   instancesDecided = 0;
   instancesExecuted = 0;
   storeRevision = 0;
@@ -161,6 +164,12 @@ export class Metrics {
       ["quorate_view", "Id of the installed view", () => this.view],
       ["quorate_regency", "Installed regency", () => this.regency],
       ["quorate_is_leader", "1 while this replica leads", () => (this.isLeader ? 1 : 0)],
+      ["quorate_rotation", "Instances in a leader's turn; 0 when one leads until it fails", () => this.rotation],
+      [
+        "quorate_leaders_on_probation",
+        "Members with less patience because they failed as leaders lately",
+        () => this.leadersOnProbation,
+      ],
       ["quorate_instances_decided", "Last decided instance", () => this.instancesDecided],
       ["quorate_instances_executed", "Last executed instance", () => this.instancesExecuted],
       ["quorate_store_revision", "Revision of the key-value store", () => this.storeRevision],
@@ -193,6 +202,7 @@ export class Metrics {
         "Proposals held because a request was not authentic yet or the clock disagreed",
         () => this.heldProposals,
       ],
+      ["quorate_leader_handovers_total", "Turns of leaders that ended in order since the start", () => this.handovers],
       ["quorate_regency_changes_total", "Regencies installed since the start", () => this.regencyChanges],
       [
         "quorate_root_mismatches_total",

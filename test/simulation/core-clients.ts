@@ -1,7 +1,7 @@
 /**
  * The clients of a core cluster, with what an intake would do for them (server/intake.ts). Correct ones ask everybody,
  * again and again, and sign once W replicas demand it. Byzantine ones send authenticators that are good at some replicas
- * only, two payloads under one sequence, old requests again, and signatures that are none.
+ * only, two payloads under one sequence, old requests again, and signatures that are none. In the malicious fault model all sign.
  */
 import { bytesOf, type Digest, utf8 } from "../../protocol/bytes.ts";
 import type { SignatureCheck } from "../../protocol/certificate.ts";
@@ -16,6 +16,7 @@ import {
   type Request,
   requestStatement,
 } from "../../protocol/request.ts";
+import type { FaultModel } from "../../protocol/view.ts";
 import type { RunObserver } from "./checkers/events.ts";
 import type { CoreCluster } from "./core-cluster.ts";
 import { CLUSTER, type SimulatedReplica } from "./core-replica.ts";
@@ -66,6 +67,7 @@ export class CoreClients {
   readonly honest: Request[] = [];
   readonly #byzantine: Sent[] = [];
   readonly #random: Random;
+  readonly #signs: boolean;
   readonly #observers: readonly RunObserver[];
   readonly #correct: readonly Client[];
   readonly #liar = clientNamed("liar");
@@ -73,8 +75,9 @@ export class CoreClients {
   #sequence = 0;
   #falseSequence = 0;
 
-  constructor(random: Random, observers: readonly RunObserver[]) {
+  constructor(random: Random, observers: readonly RunObserver[], faultModel: FaultModel) {
     this.#random = random;
+    this.#signs = faultModel === "malicious";
     this.#observers = observers;
     this.#correct = [clientNamed("0"), clientNamed("1")];
     this.#byId = new Map([...this.#correct, this.#liar].map((client) => [client.id, client]));
@@ -86,7 +89,9 @@ export class CoreClients {
     const client = this.#byId.get(request.client);
     if (isRejection(envelope) || !client) return false;
     const { authenticator } = envelope;
-    if (authenticator.type === "vector") return macAt(authenticator.macs, replica) === macOf(request, replica);
+    if (authenticator.type === "vector") {
+      return !this.#signs && macAt(authenticator.macs, replica) === macOf(request, replica);
+    }
     const statement = Uint8Array.from(requestStatement(CLUSTER, 0, request.digest));
     return { publicKey: client.signKey, statement, signature: authenticator.signature };
   };
@@ -112,7 +117,7 @@ export class CoreClients {
   #send(cluster: CoreCluster, request: Request, reach: number): void {
     const client = this.#byId.get(request.client) as Client;
     const demanding = cluster.replicas.filter((replica) => replica.demoted.has(request.client)).length;
-    const mustSign = demanding >= cluster.view.weakQuorum;
+    const mustSign = this.#signs || demanding >= cluster.view.weakQuorum;
     const envelope = mustSign ? signed(request, client) : vector(request, cluster.view.n, () => true);
     for (const replica of cluster.replicas)
       if (reach === 1 || this.#random.chance(reach)) this.#submit(cluster, replica, { request, envelope });
@@ -156,14 +161,15 @@ export class CoreClients {
     switch (random.below(5)) {
       case 0: {
         const good = new Set(replicas.filter(() => random.chance(0.5)).map((replica) => replica.id));
-        this.#everywhere(cluster, { request: first, envelope: vector(first, n, (at) => good.has(at)) });
+        this.#some(cluster, first, good);
         return;
       }
       case 1: {
         const second = this.#request(this.#liar, sequence, `second ${sequence}`);
         for (const replica of replicas) {
           const request = random.chance(0.5) ? first : second;
-          this.#keep(cluster, replica, { request, envelope: vector(request, n, () => true) });
+          const envelope = this.#signs ? signed(request, this.#liar) : vector(request, n, () => true);
+          this.#keep(cluster, replica, { request, envelope });
         }
         return;
       }
@@ -172,7 +178,8 @@ export class CoreClients {
         return;
       case 3: {
         const only = random.pick(replicas);
-        this.#keep(cluster, only, { request: first, envelope: vector(first, n, (at) => at === only.id) });
+        if (this.#signs) this.#some(cluster, first, new Set([only.id]));
+        else this.#keep(cluster, only, { request: first, envelope: vector(first, n, (at) => at === only.id) });
         return;
       }
       default: {
@@ -181,6 +188,16 @@ export class CoreClients {
         this.#everywhere(cluster, { request: first, envelope: random.chance(0.5) ? none : signed(first, this.#liar) });
       }
     }
+  }
+
+  /** Good at these replicas only; a signature is good everywhere, so the others do not get it. */
+  #some(cluster: CoreCluster, request: Request, good: ReadonlySet<number>): void {
+    if (!this.#signs) {
+      this.#everywhere(cluster, { request, envelope: vector(request, cluster.view.n, (at) => good.has(at)) });
+      return;
+    }
+    const sent = { request, envelope: signed(request, this.#liar) };
+    for (const replica of cluster.replicas) if (good.has(replica.id)) this.#keep(cluster, replica, sent);
   }
 
   #everywhere(cluster: CoreCluster, sent: Sent): void {

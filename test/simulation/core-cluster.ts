@@ -51,6 +51,8 @@ export interface ClusterOptions {
   /** Is this request's authenticator good at this replica, or which signature has to be? Default: yes. */
   readonly authentic?: (replica: number, request: Request, envelope: Uint8Array) => boolean | SignatureCheck;
   readonly requestTimeoutMs?: number;
+  /** Instances per leader: the malicious fault model. */
+  readonly rotation?: number;
   /** Do replicas ask what the others remember of them, before they vote? Default: no. */
   readonly recollect?: boolean;
   /** What every choice is drawn from; by default a generator for `seed`. */
@@ -98,7 +100,7 @@ export class CoreCluster {
   constructor(options: ClusterOptions) {
     this.#options = options;
     this.random = options.random ?? seeded(options.seed);
-    this.view = coreView(options.n, options.f, options.mode);
+    this.view = coreView(options.n, options.f, options.mode, options.rotation);
     const ids = this.view.members.map((member) => member.id);
     const twins = options.twins ?? [];
     [...ids, ...twins].forEach((id, slot) => {

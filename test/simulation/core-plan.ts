@@ -29,6 +29,8 @@ export interface CorePlan {
   readonly mode: Mode;
   readonly n: number;
   readonly f: number;
+  /** Instances per leader where leaders take turns, or 0: the plain fault model. */
+  readonly rotation: number;
   readonly steps: number;
   readonly liars: ReadonlyMap<ReplicaId, Character>;
   readonly rates: FaultRates;
@@ -40,14 +42,25 @@ export interface CorePlan {
 }
 
 /** Every fourth seed or so is one of crash mode: by the seed alone, so that nothing else of a schedule depends on it. */
-export function coreModeOf(seed: number): Mode {
+function coreModeOf(seed: number): Mode {
   return seeded(seed).chance(0.25) ? "cft" : "bft";
+}
+
+const FAULT_MODEL_SALT = 0x5eed;
+
+/**
+ * Short turns, so that a run sees many of them. From a generator of its own: what a seed draws besides stays the same. In crash
+ * mode leaders do not take turns.
+ */
+function drawRotation(random: Random, mode: Mode): number {
+  return mode === "bft" && random.chance(0.4) ? random.pick([1, 1, 2, 5, 20]) : 0;
 }
 
 const SIZES = { bft: [4, 4, 4, 4, 7, 7, 7, 5, 10], cft: [3, 3, 3, 3, 5, 5, 5, 4, 7] } as const;
 
 /** In crash mode nobody lies but clients. */
-export function drawCorePlan(random: Random, mode: Mode): CorePlan {
+export function drawCorePlan(random: Random, seed: number): CorePlan {
+  const mode = coreModeOf(seed);
   const n = random.pick(SIZES[mode]);
   const f = faultsTolerated({ n, mode });
   const liars = new Map<ReplicaId, Character>();
@@ -60,6 +73,7 @@ export function drawCorePlan(random: Random, mode: Mode): CorePlan {
     mode,
     n,
     f,
+    rotation: drawRotation(seeded(seed ^ FAULT_MODEL_SALT), mode),
     steps: 300 + random.below(1_500),
     liars,
     rates: {

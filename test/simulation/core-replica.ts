@@ -33,8 +33,11 @@ export function signerOf(id: number): (data: Uint8Array) => Uint8Array {
   return fastCrypto.signer(seedOf(id));
 }
 
-/** n members; f of them may lie (in cft mode: crash), or as many as n allows. */
-export function coreView(n: number, f?: number, mode: Mode = "bft"): View {
+/**
+ * n members; f of them may lie (in cft mode: crash), or as many as n allows; leaders that take turns have `rotation` instances
+ * each.
+ */
+export function coreView(n: number, f?: number, mode: Mode = "bft", rotation = 0): View {
   const members = Array.from({ length: n }, (_, id) => ({
     id,
     signKey: fastPublicKey(seedOf(id)),
@@ -45,7 +48,7 @@ export function coreView(n: number, f?: number, mode: Mode = "bft"): View {
     adminPort: 3,
   }));
   const faults = f ?? faultsTolerated({ n, mode });
-  return viewOf(fastCrypto, { id: 0, cluster: CLUSTER, mode, f: faults, members, administrators: [] });
+  return viewOf(fastCrypto, { id: 0, cluster: CLUSTER, mode, f: faults, members, administrators: [], rotation });
 }
 
 interface Pending {

@@ -15,7 +15,7 @@ import { VotesChecker } from "./checkers/votes.ts";
 import { type Attacker, Stall } from "./contract.ts";
 import { CoreClients } from "./core-clients.ts";
 import { type ClusterProbe, CoreCluster } from "./core-cluster.ts";
-import { type CorePlan, coreModeOf, drawCorePlan } from "./core-plan.ts";
+import { type CorePlan, drawCorePlan } from "./core-plan.ts";
 import { CLUSTER, coreView, GENESIS, type SimulatedReplica, signerOf } from "./core-replica.ts";
 import { CoreTrace } from "./core-trace.ts";
 import { fastCrypto } from "./fast-crypto.ts";
@@ -83,11 +83,11 @@ class ScheduleRun {
   constructor(seed: number, { pieces = [], listener, watch }: ScheduleOptions) {
     this.#name = scheduleName(seed, pieces);
     this.#random = new ScheduleRandom(seed, pieces);
-    this.#plan = drawCorePlan(this.#random, coreModeOf(seed));
+    this.#plan = drawCorePlan(this.#random, seed);
     this.#watch = watch;
     this.#trace = new CoreTrace(listener ?? null);
-    const { mode, n, liars } = this.#plan;
-    const view = coreView(n, undefined, mode);
+    const { mode, n, f, liars, rotation } = this.#plan;
+    const view = coreView(n, f, mode, rotation);
     this.#memory = new MemoryChecker({ bufferedMessages: n * BUFFERED_PER_SENDER_MAX, pendingRequests: PENDING_MAX });
     const observers: readonly RunObserver[] = [
       new AgreementChecker({ crypto: fastCrypto, cluster: CLUSTER, genesis: GENESIS }),
@@ -95,7 +95,7 @@ class ScheduleRun {
       new VotesChecker(fastCrypto),
       this.#memory,
     ];
-    this.#clients = new CoreClients(this.#random, observers);
+    this.#clients = new CoreClients(this.#random, observers, view.faultModel);
     const guild = new Guild(view, fastCrypto);
     const attackers = new Map<ReplicaId, Attacker>();
     for (const [self, character] of liars) {
@@ -105,6 +105,7 @@ class ScheduleRun {
     this.#cluster = new CoreCluster({
       n,
       mode,
+      rotation,
       seed,
       random: this.#random,
       requestTimeoutMs: REQUEST_TIMEOUT_MS,

@@ -46,6 +46,8 @@ export interface Plan {
   /** Instances between two checkpoints of a replica. */
   readonly checkpointPeriod: number;
   readonly signedRequests: boolean;
+  /** Instances per leader where leaders take turns, or 0: the plain fault model. */
+  readonly rotation: number;
   /** Length of the safety phase. */
   readonly safetyUs: number;
   readonly profile: Profile;
@@ -68,9 +70,17 @@ export interface Plan {
 }
 
 const SECOND_US = 1_000_000;
+const FAULT_MODEL_SALT = 0x5eed;
 
 export function drawPlan(seed: number): Plan {
-  const random = seeded(seed);
+  const plan = drawFaults(seeded(seed));
+  // From a generator of its own: what a seed stood for before it stays.
+  const model = seeded(seed ^ FAULT_MODEL_SALT);
+  const rotation = plan.mode === "bft" && model.chance(0.25) ? model.pick([1, 2, 5, 20]) : 0;
+  return rotation > 0 ? { ...plan, rotation, signedRequests: true } : plan;
+}
+
+function drawFaults(random: Random): Plan {
   const n = random.chance(0.75) ? 4 : 7;
   const f = n === 4 || random.chance(0.2) ? 1 : 2;
   const clients = 1 + random.below(3);
@@ -93,6 +103,7 @@ export function drawPlan(seed: number): Plan {
     consensus: drawConsensus(random),
     checkpointPeriod: random.pick([3 * n, 40, 120, 100_000]),
     signedRequests: random.chance(0.2),
+    rotation: 0,
     safetyUs: (4 + random.next() * 12) * (random.chance(0.15) ? 3 : 1) * SECOND_US,
     profile: only && random.chance(0.5) ? CALM : drawProfile(random),
     everyUs,

@@ -68,7 +68,7 @@ export interface Report {
 export async function runSeed(options: RunOptions): Promise<Report> {
   const { seed, listener } = options;
   const plan = options.plan ?? drawPlan(seed);
-  const { n, f, mode, clients, workload, consensus, checkpointPeriod, signedRequests, rights } = plan;
+  const { n, f, mode, clients, workload, consensus, checkpointPeriod, signedRequests, rights, rotation } = plan;
   const world = new World({
     seed: plan.seed,
     n,
@@ -81,6 +81,7 @@ export async function runSeed(options: RunOptions): Promise<Report> {
     signedRequests,
     picky: plan.picky,
     rights,
+    rotation,
     extraEndpoints: (plan.mallory ? MALLORY_ENDPOINTS : 0) + (plan.mallory && rights ? REGISTRAR_ENDPOINTS : 0),
     ...(listener ? { listener } : {}),
     observers: (made) => [checkersFor(made, plan), ...(options.observers?.(made) ?? [])],

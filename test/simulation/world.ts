@@ -48,6 +48,8 @@ export interface WorldOptions {
   readonly picky?: ReplicaId | null;
   /** Only the clients of this world are founding ones; whoever else comes needs a grant. */
   readonly rights?: boolean;
+  /** Instances per leader: the malicious fault model. */
+  readonly rotation?: number;
   /** Members that are played by two machines each: the second ones are numbered from n on. */
   readonly twins?: readonly ReplicaId[];
   /** Endpoints beyond machines and clients, for whatever drives the wires by itself (Byzantine clients). */
@@ -357,7 +359,7 @@ export class World {
 }
 
 function clusterFile(options: WorldOptions): ClusterFile {
-  const { n, f, mode = "bft", signedRequests, rights = false } = options;
+  const { n, f, mode = "bft", signedRequests, rights = false, rotation = 0 } = options;
   const clients = Array.from({ length: options.clients }, (_, number) => hex(simulatedClientId(number)));
   return {
     format: 1,
@@ -372,6 +374,7 @@ function clusterFile(options: WorldOptions): ClusterFile {
     administrators: [hex(identityOf("administrator").signKey)],
     clients: rights ? clients : "open",
     signedRequests,
+    ...(rotation > 0 ? { faultModel: "malicious", rotation } : {}),
     maxClients: MAX_CLIENTS,
   };
 }

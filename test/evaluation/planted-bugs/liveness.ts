@@ -143,8 +143,8 @@ export const LIVENESS_BUGS: readonly Mutation[] = [
     changes: [
       {
         file: "server/consensus/forwarding.ts",
-        find: "of this.#queue.overdue(nowUs, timeoutUs, PER_TICK_MAX)) {",
-        replace: "of this.#queue.overdue(nowUs, timeoutUs, 0)) {",
+        find: "of this.#queue.overdue(nowUs, forwardAfterUs, PER_TICK_MAX)) {",
+        replace: "of this.#queue.overdue(nowUs, forwardAfterUs, 0)) {",
       },
     ],
     suite: "targeted",

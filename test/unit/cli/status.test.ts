@@ -86,7 +86,7 @@ describe("kv status", () => {
   test("json keeps its shape", async () => {
     const { out } = await status("-o", "json");
     const parsed = JSON.parse(out);
-    expect(Object.keys(parsed)).toEqual(["mode", "n", "f", "quorum", "reachable", "replicas"]);
+    expect(Object.keys(parsed)).toEqual(["mode", "n", "f", "quorum", "rotation", "reachable", "replicas"]);
     expect(parsed.replicas[1]).toMatchObject({ replica: 1, reachable: true, lag: 1, revision: "9007199254740991" });
   });
 
@@ -221,7 +221,7 @@ describe("a replica that recovers", () => {
 
 test("the forms of a cluster nobody answers for", () => {
   const replicas = [{ replica: 0, host: "h", adminPort: 1, status: null, problem: "not running" }];
-  const cluster = { mode: "bft" as const, n: 1, f: 0, quorum: 1, reachable: 0, replicas };
+  const cluster = { mode: "bft" as const, n: 1, f: 0, quorum: 1, rotation: 0, reachable: 0, replicas };
   expect(statusTable(cluster)).toContain("not running\n");
   expect(JSON.parse(statusJson(cluster)).replicas).toEqual([{ replica: 0, reachable: false, state: "not running" }]);
 });

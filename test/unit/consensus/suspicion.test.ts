@@ -6,8 +6,10 @@ const START_US = 5_000_000;
 
 const IDLE: Omit<Waiting, "nowUs"> = {
   synced: true,
+  acting: 0,
   leading: false,
   oldestDueUs: null,
+  neglectedSinceUs: null,
   proposedSinceUs: null,
   behind: false,
   abstaining: false,
@@ -19,8 +21,8 @@ function verdictAfter(
   waiting: Partial<Waiting>,
   before?: (suspicion: Suspicion) => void,
 ): string | null {
-  const suspicion = new Suspicion(T_US / 1000);
-  suspicion.regencyInstalled(START_US);
+  const suspicion = new Suspicion(T_US / 1000, null);
+  suspicion.regencyInstalled(START_US, null);
   before?.(suspicion);
   return suspicion.verdict({ ...IDLE, nowUs: START_US + ageUs, ...waiting });
 }
@@ -53,7 +55,7 @@ describe("section 5, timer: when a leader has had its time", () => {
   });
 
   it("after a start ages count from the first look, not from time zero", () => {
-    const suspicion = new Suspicion(T_US / 1000);
+    const suspicion = new Suspicion(T_US / 1000, null);
     const waiting = { ...IDLE, oldestDueUs: 0 };
     expect(suspicion.verdict({ ...waiting, nowUs: START_US })).toBeNull();
     expect(suspicion.verdict({ ...waiting, nowUs: START_US + 2 * T_US - 1 })).toBeNull();
@@ -62,7 +64,7 @@ describe("section 5, timer: when a leader has had its time", () => {
 
   it("a replica far behind blames nobody for what waits here while it catches up", () => {
     const waiting = { oldestDueUs: START_US, behind: true };
-    const decided = (suspicion: Suspicion): void => suspicion.decided(START_US + T_US);
+    const decided = (suspicion: Suspicion): void => suspicion.decided(START_US + T_US, null);
     expect(verdictAfter(3 * T_US - 1, waiting, decided)).toBeNull();
     expect(verdictAfter(3 * T_US, waiting, decided)).toBe("REQUEST_OVERDUE");
     expect(verdictAfter(2 * T_US, { ...waiting, behind: false }, decided)).toBe("REQUEST_OVERDUE");
@@ -71,19 +73,19 @@ describe("section 5, timer: when a leader has had its time", () => {
   it("who abstains is owed instances: none for 2 T, and another leader is asked for", () => {
     expect(verdictAfter(2 * T_US - 1, { abstaining: true })).toBeNull();
     expect(verdictAfter(2 * T_US, { abstaining: true })).toBe("ABSTENTION_OVERDUE");
-    const decided = (suspicion: Suspicion): void => suspicion.decided(START_US + 1);
+    const decided = (suspicion: Suspicion): void => suspicion.decided(START_US + 1, null);
     expect(verdictAfter(2 * T_US, { abstaining: true }, decided)).toBeNull();
   });
 
   it("T grows with regencies that decide nothing and falls back with decisions", () => {
-    const suspicion = new Suspicion(T_US / 1000);
-    suspicion.regencyInstalled(START_US);
-    suspicion.regencyInstalled(START_US);
+    const suspicion = new Suspicion(T_US / 1000, null);
+    suspicion.regencyInstalled(START_US, null);
+    suspicion.regencyInstalled(START_US, null);
     expect(suspicion.timeoutUs).toBe(2 * T_US);
     const waiting = { ...IDLE, oldestDueUs: START_US };
     expect(suspicion.verdict({ ...waiting, nowUs: START_US + 4 * T_US - 1 })).toBeNull();
     expect(suspicion.verdict({ ...waiting, nowUs: START_US + 4 * T_US })).toBe("REQUEST_OVERDUE");
-    suspicion.decided(0);
+    suspicion.decided(0, null);
     expect(suspicion.timeoutUs).toBe(T_US);
   });
 
@@ -95,7 +97,7 @@ describe("section 5, timer: when a leader has had its time", () => {
     expect(verdictAfter(0, { leading: true }, late)).toBeNull();
     const replaced = (suspicion: Suspicion): void => {
       late(suspicion);
-      suspicion.regencyInstalled(START_US);
+      suspicion.regencyInstalled(START_US, null);
     };
     expect(verdictAfter(0, {}, replaced)).toBeNull();
   });

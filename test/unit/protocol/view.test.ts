@@ -3,7 +3,14 @@ import { hex } from "../../../protocol/bytes.ts";
 import { clusterFileSchema, clusterOf, parseClusterFile } from "../../../protocol/cluster.ts";
 import { nodeCrypto } from "../../../protocol/crypto/node.ts";
 import { newIdentity } from "../../../protocol/identity.ts";
-import { faultsTolerated, leaderOf, quorumOf, type View } from "../../../protocol/view.ts";
+import {
+  faultsTolerated,
+  leaderOf,
+  quorumOf,
+  ROTATION_DEFAULT,
+  ROTATION_MAX,
+  type View,
+} from "../../../protocol/view.ts";
 
 function file(n: number, f: number, mode: "bft" | "cft" = "bft") {
   return {
@@ -77,6 +84,30 @@ describe("quorums (section 1)", () => {
     expect([0, 1, 2, 3, 4, 5].map((regency) => leaderOf(view, regency, 9))).toEqual([0, 1, 2, 3, 0, 1]);
     const rotating: View = { ...view, rotation: 10 };
     expect([0, 9, 10, 19, 20, 40].map((instance) => leaderOf(rotating, 0, instance))).toEqual([0, 0, 1, 1, 2, 0]);
+    // The next regency moves every turn on by one: whoever failed does not lead the rest of its turn.
+    expect([0, 9, 10, 19, 20, 40].map((instance) => leaderOf(rotating, 3, instance))).toEqual([3, 3, 0, 0, 1, 3]);
+  });
+
+  it("leaders take turns exactly in the malicious fault model, K instances each", () => {
+    const signed = { ...file(4, 1), signedRequests: true };
+    expect(clusterOf(nodeCrypto, signed).view).toMatchObject({ faultModel: "plain", rotation: 0 });
+    expect(clusterOf(nodeCrypto, { ...signed, faultModel: "plain" }).view.rotation).toBe(0);
+    const malicious = clusterOf(nodeCrypto, { ...signed, faultModel: "malicious", rotation: 2 }).view;
+    expect(malicious).toMatchObject({ faultModel: "malicious", rotation: 2 });
+    const led = [1, 2, 3, 4, 5, 6, 7, 8, 9].map((instance) => leaderOf(malicious, 0, instance));
+    expect(led).toEqual([0, 1, 1, 2, 2, 3, 3, 0, 0]);
+    expect(clusterOf(nodeCrypto, { ...signed, faultModel: "malicious" }).view.rotation).toBe(ROTATION_DEFAULT);
+  });
+
+  it("the malicious fault model takes signed requests and mode bft, and turns take the malicious fault model", () => {
+    const malicious = { ...file(4, 1), faultModel: "malicious" as const };
+    expect(() => clusterOf(nodeCrypto, malicious)).toThrow(/signedRequests: must be true/);
+    expect(() => clusterOf(nodeCrypto, { ...file(4, 1), rotation: 5 })).toThrow(/rotation: leaders rotate only/);
+    const crash = { ...file(3, 1, "cft"), faultModel: "malicious" as const, signedRequests: true };
+    expect(() => clusterOf(nodeCrypto, crash)).toThrow(/takes mode bft/);
+    for (const rotation of [0, 1.5, ROTATION_MAX + 1]) {
+      expect(clusterFileSchema.safeParse({ ...malicious, rotation }).success).toBe(false);
+    }
   });
 });
 
@@ -95,6 +126,14 @@ describe("cluster file", () => {
       { ...base, clusterId: "ac".repeat(32) },
     ];
     for (const other of changed) expect(clusterOf(nodeCrypto, other).genesis).not.toBe(genesis);
+    const signed = { ...base, signedRequests: true };
+    const models = [
+      signed,
+      { ...signed, faultModel: "malicious" as const },
+      { ...signed, faultModel: "malicious" as const, rotation: 7 },
+    ];
+    expect(new Set(models.map((other) => clusterOf(nodeCrypto, other).genesis)).size).toBe(3);
+    expect(clusterOf(nodeCrypto, { ...base, faultModel: "plain" }).genesis).toBe(genesis);
   });
 
   it("names the first thing wrong", () => {
