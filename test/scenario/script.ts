@@ -6,6 +6,8 @@
  * | command | meaning |
  * |---|---|
  * | `cluster n=4 f=1 byzantine=3` | a new cluster; a Byzantine replica says only what the script forges, with its own keys; `mode=cft` |
+ * | `cluster n=4 f=1 byzantine=3` | a new cluster; a Byzantine replica says only what the script forges, with its own keys |
+ * | `cluster n=4 rotation=2` | leaders take turns of two instances: the malicious fault model |
  * | `request a b to 0,1 proven-at 0 by alice signed` | a client sends requests named a and b; `to` and `proven-at` default to all |
  * | `deliver 0>1 *>2 WRITE ACCEPT` | what is on the way on these links, of these kinds, arrives; kinds or links may be left out |
  * | `deliver all`, `deliver all STOP` | also what is sent in answer, until nothing of it is on the way |

@@ -67,6 +67,7 @@ export class ScriptedCluster {
     readonly f: number;
     readonly mode: Mode;
     readonly byzantine: readonly number[];
+    readonly rotation: number;
     readonly requestTimeoutMs: number;
   }) {
     this.byzantine = new Set(options.byzantine);

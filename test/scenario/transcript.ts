@@ -43,7 +43,8 @@ class Scenario {
     const mode = setting(words, "mode") === "cft" ? "cft" : "bft";
     const f = Number(setting(words, "f") ?? faultsTolerated({ n, mode }));
     const byzantine = numbers(setting(words, "byzantine") ?? "").slice(setting(words, "byzantine") ? 0 : 1);
-    this.#cluster = new ScriptedCluster({ n, f, mode, byzantine, requestTimeoutMs: 1_000 });
+    const rotation = Number(setting(words, "rotation") ?? 0);
+    this.#cluster = new ScriptedCluster({ n, f, mode, byzantine, rotation, requestTimeoutMs: 1_000 });
     this.#forgery = new Forgery(this.#cluster);
     const { quorum, weakQuorum } = this.#cluster.core.view;
     return [`n=${n} f=${f} Q=${quorum} W=${weakQuorum}`];

@@ -63,9 +63,10 @@ export function drawCorePlan(random: Random, seed: number): CorePlan {
   const mode = coreModeOf(seed);
   const n = random.pick(SIZES[mode]);
   const f = faultsTolerated({ n, mode });
+  const rotation = drawRotation(seeded(seed ^ FAULT_MODEL_SALT), mode);
   const liars = new Map<ReplicaId, Character>();
   const count = mode === "bft" && random.chance(0.65) ? 1 + random.below(f) : 0;
-  while (liars.size < count) liars.set(random.below(n), drawCharacter(random));
+  while (liars.size < count) liars.set(random.below(n), drawCharacter(random, rotation > 0 ? "malicious" : "plain"));
   // Each kind of fault is missing in many runs: a mix of everything hides what single faults would show.
   const share = 0.2 + random.next() * 0.6;
   const rate = (most: number): number => (random.chance(share) ? random.next() * most : 0);
@@ -73,7 +74,7 @@ export function drawCorePlan(random: Random, seed: number): CorePlan {
     mode,
     n,
     f,
-    rotation: drawRotation(seeded(seed ^ FAULT_MODEL_SALT), mode),
+    rotation,
     steps: 300 + random.below(1_500),
     liars,
     rates: {

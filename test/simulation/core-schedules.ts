@@ -54,6 +54,10 @@ export interface ScheduleReport {
   readonly decided: number;
   readonly regency: number;
   readonly liars: number;
+  /** Instances per leader, or 0. */
+  readonly rotation: number;
+  /** Turns that ended in order, at the correct replica that saw most. */
+  readonly handovers: number;
   /** How often each fault happened. */
   readonly counts: ReadonlyMap<string, number>;
 }
@@ -382,6 +386,8 @@ class ScheduleRun {
       decided: Math.max(0, ...correct.map(({ core }) => core.lastDecided)),
       regency: Math.max(0, ...correct.map(({ core }) => core.state.regency)),
       liars: this.#plan.liars.size,
+      rotation: this.#plan.rotation,
+      handovers: Math.max(0, ...correct.map(({ core }) => core.state.handovers)),
       counts: this.#trace.counts,
     };
   }

@@ -10,6 +10,6 @@ export function liars(): (parts: AttackerParts) => Attacker {
   return ({ self, cluster, identity, crypto, random }) => {
     guild ??= new Guild(cluster.view, crypto);
     const sign = crypto.signer(identity.signSeed);
-    return attackerOf({ self, sign, guild, random, character: drawCharacter(random) });
+    return attackerOf({ self, sign, guild, random, character: drawCharacter(random, cluster.view.faultModel) });
   };
 }

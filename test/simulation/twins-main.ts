@@ -7,7 +7,7 @@ import { parseArgs } from "node:util";
 import { type Failure, tried } from "./failures.ts";
 import { runPool } from "./pool.ts";
 import { seeded } from "./random.ts";
-import { PARTITIONS, ROLES, ROUNDS, runScenario, scenarioName, scenarioOf, scenarios } from "./twins.ts";
+import { PARTITIONS, ROLES, ROUNDS, runScenario, type Scenario, scenarioName, scenarioOf, scenarios } from "./twins.ts";
 import type { ScenarioFailure } from "./twins-worker.ts";
 
 const USAGE = `npm run sim -- --twins [options]
@@ -17,6 +17,7 @@ const USAGE = `npm run sim -- --twins [options]
   --from S       the seed of the sample (default: a fresh one, printed)
   --roles R      the members to twin (default ${ROLES.join(",")})
   --rounds K     rounds (default ${ROUNDS})
+  --rotation K   leaders take turns of K instances: the malicious fault model
   --workers W    processes (default: one per core)
   --keep-going   run all, whatever fails`;
 
@@ -40,6 +41,7 @@ export async function runTwins(args: readonly string[]): Promise<number> {
       from: { type: "string" },
       roles: { type: "string", default: ROLES.join(",") },
       rounds: { type: "string", default: String(ROUNDS) },
+      rotation: { type: "string" },
       workers: { type: "string", default: String(availableParallelism()) },
       "keep-going": { type: "boolean", default: false },
       help: { type: "boolean", default: false },
@@ -53,8 +55,11 @@ export async function runTwins(args: readonly string[]): Promise<number> {
   const roles = values.roles.split(",").map(Number);
   const rounds = Number(values.rounds);
   const seed = values.from === undefined ? Math.floor(Math.random() * 1_000_000_000) : Number(values.from);
+  const turns = values.rotation === undefined ? {} : { rotation: Number(values.rotation) };
   const names =
-    values.sample === undefined ? all(roles, rounds) : sampled({ roles, rounds, seed, count: Number(values.sample) });
+    values.sample === undefined
+      ? all(roles, rounds, turns)
+      : sampled({ roles, rounds, seed, count: Number(values.sample), turns });
   if (values.sample !== undefined) console.log(`sample of seed ${seed}`);
   return many(names, { processes: Number(values.workers), keepGoing: values["keep-going"] });
 }
@@ -68,8 +73,10 @@ function one(name: string, trace: boolean): number {
   return failure?.exit ?? 0;
 }
 
-function* all(roles: readonly number[], rounds: number): Generator<string> {
-  for (const scenario of scenarios(roles, rounds)) yield scenarioName(scenario);
+type Turns = Pick<Scenario, "rotation">;
+
+function* all(roles: readonly number[], rounds: number, turns: Turns): Generator<string> {
+  for (const scenario of scenarios(roles, rounds)) yield scenarioName({ ...scenario, ...turns });
 }
 
 function* sampled(options: {
@@ -77,12 +84,13 @@ function* sampled(options: {
   readonly rounds: number;
   readonly seed: number;
   readonly count: number;
+  readonly turns: Turns;
 }): Generator<string> {
   const random = seeded(options.seed);
   for (let drawn = 0; drawn < options.count; drawn++) {
     const twin = random.pick(options.roles);
     const partitions = Array.from({ length: options.rounds }, () => random.below(PARTITIONS));
-    yield scenarioName({ twin, partitions });
+    yield scenarioName({ twin, partitions, ...options.turns });
   }
 }
 

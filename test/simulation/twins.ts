@@ -36,21 +36,25 @@ export interface Scenario {
   readonly twin: ReplicaId;
   /** Bit k of a partition: is slot k in the other group than the twin? Slot 4 is the second twin. */
   readonly partitions: readonly number[];
+  /** Instances per leader where leaders take turns. */
+  readonly rotation?: number;
 }
 
-/** As the command line names it: the twinned member, then the partition of each round. */
-export function scenarioName({ twin, partitions }: Scenario): string {
-  return `${twin}:${partitions.join(".")}`;
+/** As the command line names it: the twinned member, then the partition of each round; "/2" at the end for turns of two instances. */
+export function scenarioName({ twin, partitions, rotation }: Scenario): string {
+  return `${twin}:${partitions.join(".")}${rotation === undefined ? "" : `/${rotation}`}`;
 }
 
 export function scenarioOf(name: string): Scenario {
-  const [twin = "", rounds = ""] = name.split(":");
+  const [places = "", turns] = name.split("/");
+  const [twin = "", rounds = ""] = places.split(":");
   const partitions = rounds.split(".").map(Number);
   const known = partitions.every(
     (partition) => Number.isInteger(partition) && partition >= 0 && partition < PARTITIONS,
   );
-  if (!known || rounds === "" || !/^[0-3]$/.test(twin)) throw new Error(`no scenario of twins: ${name}`);
-  return { twin: Number(twin), partitions };
+  const counted = turns === undefined || /^[1-9]\d{0,5}$/.test(turns);
+  if (!known || !counted || rounds === "" || !/^[0-3]$/.test(twin)) throw new Error(`no scenario of twins: ${name}`);
+  return { twin: Number(twin), partitions, ...(turns === undefined ? {} : { rotation: Number(turns) }) };
 }
 
 /** The group, 0 or 1, of each of the five slots. */
@@ -122,6 +126,7 @@ class TwinsRun {
       n: REPLICAS,
       seed: 1,
       twins: [scenario.twin],
+      ...(scenario.rotation === undefined ? {} : { rotation: scenario.rotation }),
       requestTimeoutMs: REQUEST_TIMEOUT_MS,
       observers,
       probe: { input: (slot, input) => this.#trace.input(slot, input) },

@@ -3,13 +3,14 @@
  * has a liar with a character: most know few tricks and use them often.
  */
 import type { Message } from "../../../protocol/messages.ts";
-import type { ReplicaId } from "../../../protocol/view.ts";
+import type { FaultModel, ReplicaId } from "../../../protocol/view.ts";
 import type { Attacker, Outgoing } from "../contract.ts";
 import type { Random } from "../random.ts";
 import type { Guild, Sign } from "./guild.ts";
 import { encodable } from "./mutate.ts";
 import type { Liar, Tactic } from "./tactic.ts";
 import { delaying, falseHistory, falseStatus, mutation, replaying, swapping, withholding } from "./tactics-general.ts";
+import { censoring, slowLeading } from "./tactics-leading.ts";
 import { falseStopData, falseSyncs, stopStorm } from "./tactics-synchronization.ts";
 import { badDonor, falseImages, falseOffers, falsePrevious, falseRoots } from "./tactics-transfer.ts";
 import { equivocation, fabrication, favours, forgery, lateVotes } from "./tactics-voting.ts";
@@ -35,10 +36,15 @@ export const TACTICS = {
   falseImages,
   badDonor,
   delaying,
+  censoring,
+  slowLeading,
 } as const;
 export type TacticName = keyof typeof TACTICS;
 
 const NAMES = Object.keys(TACTICS) as TacticName[];
+/** What a leader can do in its turn. */
+const LEADING: readonly TacticName[] = ["censoring", "slowLeading"];
+const ANYWHERE = NAMES.filter((name) => !LEADING.includes(name));
 /** More than so many messages for one that correct code wanted to send would drown the run. */
 const MULTIPLIED_MAX = 16;
 
@@ -61,12 +67,13 @@ const SCHEMES: readonly (readonly TacticName[])[] = [
   ["falseOffers", "falseRoots", "falsePrevious", "badDonor"],
 ];
 
-export function drawCharacter(random: Random): Character {
+export function drawCharacter(random: Random, faultModel: FaultModel): Character {
   const rates = new Map<TacticName, number>();
   const scheme = random.chance(0.5) ? random.pick(SCHEMES) : [];
   const tricks = scheme.length > 0 ? random.below(2) : 1 + random.below(5);
   for (const name of scheme) rates.set(name, random.pick([0.3, 0.7, 1]));
-  for (let trick = 0; trick < tricks; trick++) rates.set(random.pick(NAMES), random.pick([0.05, 0.3, 0.7, 1]));
+  for (let trick = 0; trick < tricks; trick++) rates.set(random.pick(ANYWHERE), random.pick([0.05, 0.3, 0.7, 1]));
+  if (faultModel === "malicious" && random.chance(0.5)) rates.set(random.pick(LEADING), random.pick([0.5, 1]));
   return { rates, consistency: random.pick([0, 0.5, 0.9, 1]) };
 }
 

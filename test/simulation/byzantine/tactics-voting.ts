@@ -20,7 +20,7 @@ interface Faces {
 }
 
 /** Shows another batch to some, or to all, and votes with each side for what it saw. */
-function twoFaced(
+export function twoFaced(
   liar: Liar,
   make: (proposed: Proposed) => KnownBatch | null,
   receivers: () => readonly ReplicaId[],

@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { LeaderRecord, type LedInstance } from "../../../server/consensus/leader-record.ts";
 import { Suspicion, type Waiting } from "../../../server/consensus/suspicion.ts";
 
 const T_US = 1_000_000;
@@ -100,5 +101,101 @@ describe("section 5, timer: when a leader has had its time", () => {
       suspicion.regencyInstalled(START_US, null);
     };
     expect(verdictAfter(0, {}, replaced)).toBeNull();
+  });
+});
+
+describe("section 5, leaders in turn: each answers for its own turn", () => {
+  const PATIENT = { oldestDueUs: START_US };
+  const LED: LedInstance = { leader: 0, startedUs: null, requests: 1, bytes: 100 };
+
+  function inTurn(rotation = 10): Suspicion {
+    const record = new LeaderRecord({ f: 1, rotation, requestTimeoutMs: T_US / 1000 });
+    const suspicion = new Suspicion(T_US / 1000, record);
+    suspicion.regencyInstalled(START_US, null);
+    return suspicion;
+  }
+
+  function judge(suspicion: Suspicion, ageUs: number, waiting: Partial<Waiting>): string | null {
+    return suspicion.verdict({ ...IDLE, nowUs: START_US + ageUs, ...waiting });
+  }
+
+  it("what waited before its turn counts from when that began; the SYNC of a regency does not", () => {
+    const suspicion = inTurn();
+    suspicion.handedOver(START_US + T_US);
+    expect(judge(suspicion, 3 * T_US - 1, PATIENT)).toBeNull();
+    expect(judge(suspicion, 3 * T_US, PATIENT)).toBe("REQUEST_OVERDUE");
+    expect(judge(suspicion, T_US, { synced: false })).toBe("NO_SYNC");
+  });
+
+  it("who failed last has a sixteenth of the patience, and a quarter for its SYNC", () => {
+    const suspicion = inTurn();
+    suspicion.decided(START_US, null);
+    suspicion.regencyInstalled(START_US, 2);
+    expect(suspicion.onProbation).toEqual([2]);
+    for (const [acting, patienceUs, syncUs] of [
+      [2, T_US / 8, T_US / 4],
+      [1, 2 * T_US, T_US],
+    ] as const) {
+      expect(judge(suspicion, patienceUs - 1, { ...PATIENT, acting })).toBeNull();
+      expect(judge(suspicion, patienceUs, { ...PATIENT, acting })).toBe("REQUEST_OVERDUE");
+      expect(judge(suspicion, patienceUs, { proposedSinceUs: START_US, acting })).toBe("PROPOSAL_OVERDUE");
+      expect(judge(suspicion, syncUs - 1, { synced: false, acting })).toBeNull();
+      expect(judge(suspicion, syncUs, { synced: false, acting })).toBe("NO_SYNC");
+    }
+  });
+
+  it("T that has doubled doubles the patience on probation, too: a slow network puts nobody out for good", () => {
+    const suspicion = inTurn();
+    suspicion.regencyInstalled(START_US, 2);
+    expect(suspicion.timeoutUs).toBe(2 * T_US);
+    suspicion.regencyInstalled(START_US, 2);
+    expect(suspicion.timeoutUs).toBe(4 * T_US);
+    expect(judge(suspicion, T_US / 2 - 1, { ...PATIENT, acting: 2 })).toBeNull();
+    expect(judge(suspicion, T_US / 2, { ...PATIENT, acting: 2 })).toBe("REQUEST_OVERDUE");
+  });
+
+  function serving(options: { fromUs: number; instances: number; led?: Partial<LedInstance> }): Suspicion {
+    const suspicion = inTurn();
+    for (let instance = 0; instance < options.instances; instance++) {
+      suspicion.decided(options.fromUs + instance, { ...LED, ...options.led });
+    }
+    return suspicion;
+  }
+
+  it("a client that waits for T/2 while eight instances serve others is neglected", () => {
+    const neglected = { neglectedSinceUs: START_US };
+    const suspicion = serving({ fromUs: START_US, instances: 8 });
+    expect(judge(suspicion, T_US / 2 - 1, neglected)).toBeNull();
+    expect(judge(suspicion, T_US / 2, neglected)).toBe("CLIENT_NEGLECTED");
+    expect(judge(suspicion, T_US / 2, { ...neglected, leading: true })).toBeNull();
+    expect(judge(suspicion, T_US / 2, { ...neglected, behind: true })).toBeNull();
+    expect(judge(suspicion, T_US / 2, {})).toBeNull();
+  });
+
+  it.each([
+    ["seven", { fromUs: START_US, instances: 7 }, 0],
+    ["eight, the first of them before the client waited,", { fromUs: START_US - 1, instances: 8 }, 0],
+    ["empty ones", { fromUs: START_US, instances: 20, led: { requests: 0 } }, 0],
+    ["those of the leader before", { fromUs: START_US, instances: 20 }, 100],
+  ])("%s prove nothing", (_, served, handedOverAfterUs) => {
+    const suspicion = serving(served);
+    if (handedOverAfterUs > 0) suspicion.handedOver(START_US + handedOverAfterUs);
+    expect(judge(suspicion, T_US, { neglectedSinceUs: START_US })).toBeNull();
+  });
+
+  it("an instance counts from when its leader's turn began, and a leader over its budget is slow", () => {
+    const suspicion = inTurn();
+    suspicion.handedOver(START_US + T_US);
+    suspicion.decided(START_US + T_US + 1_000, { ...LED, startedUs: START_US });
+    expect(judge(suspicion, T_US + 1_000, {})).toBeNull();
+    suspicion.decided(START_US + 2 * T_US, { ...LED, startedUs: START_US + T_US + 1_000 });
+    expect(judge(suspicion, 2 * T_US, {})).toBe("SLOW_LEADER");
+    expect(judge(suspicion, 2 * T_US, { acting: 1 })).toBeNull();
+    expect(judge(suspicion, 2 * T_US, { leading: true })).toBeNull();
+  });
+
+  it("requests are forwarded after T/4, so that 2f+1 have them before a client counts as neglected; else after T", () => {
+    expect(inTurn().forwardAfterUs).toBe(T_US / 4);
+    expect(new Suspicion(T_US / 1000, null).forwardAfterUs).toBe(T_US);
   });
 });

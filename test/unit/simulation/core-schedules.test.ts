@@ -21,11 +21,14 @@ describe("schedules of real cores: safe while anything fails, live once at most 
     const counts = new Map<string, number>();
     let changed = 0;
     let lied = 0;
+    let turns = 0;
     for (let seed = 1; seed <= FIXED; seed++) {
       const report = run(seed);
       for (const [name, count] of report.counts) counts.set(name, (counts.get(name) ?? 0) + count);
       if (report.regency > 0) changed++;
       if (report.liars > 0) lied++;
+      if (report.rotation > 0 && report.handovers > 1) turns++;
+      if (report.rotation === 0) expect(report.handovers).toBe(0);
     }
     expect([...counts.keys()].sort()).toEqual([
       "ambush",
@@ -44,6 +47,7 @@ describe("schedules of real cores: safe while anything fails, live once at most 
     ]);
     expect(changed).toBeGreaterThan(FIXED / 2);
     expect(lied).toBeGreaterThan(FIXED / 3);
+    expect(turns).toBeGreaterThan(FIXED / 8);
   });
 
   it(`${FRESH} fresh seeds`, () => {

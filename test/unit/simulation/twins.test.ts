@@ -30,9 +30,31 @@ it("a random sample of Twins: two of one identity break nothing, and the rest go
   expect(early).toBeGreaterThan(200);
 });
 
+it("and where leaders take turns", () => {
+  const random = seeded(3);
+  let early = 0;
+  for (let drawn = 0; drawn < 100; drawn++) {
+    const scenario = {
+      twin: random.pick([0, 1, 2, 3]),
+      partitions: Array.from({ length: 4 }, () => random.below(PARTITIONS)),
+      rotation: random.pick([1, 2]),
+    };
+    try {
+      early += runScenario(scenario).decidedEarly;
+    } catch (error) {
+      const name = scenarioName(scenario);
+      throw new Error(`replay it: npm run sim -- --twins --scenario ${name} --trace`, { cause: error });
+    }
+  }
+  expect(early).toBeGreaterThan(100);
+});
+
 it("the same scenario has the same trace, and its name is all that a replay needs", () => {
   const scenario = { twin: 1, partitions: [3, 5, 12, 1] };
   expect(scenarioOf(scenarioName(scenario))).toEqual(scenario);
+  expect(scenarioOf("1:3.5.12.1/2")).toEqual({ ...scenario, rotation: 2 });
+  expect(scenarioName({ ...scenario, rotation: 2 })).toBe("1:3.5.12.1/2");
+  expect(() => scenarioOf("1:3.5.12.1/0")).toThrow("no scenario of twins");
   expect(runScenario(scenario).digest).toBe(runScenario(scenario).digest);
 });
 
