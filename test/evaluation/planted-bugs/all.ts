@@ -7,6 +7,7 @@ import { RESTART_BUGS } from "./restart.ts";
 import { RIGHTS_BUGS } from "./rights.ts";
 import { SERVICE_BUGS } from "./service.ts";
 import { SYNCHRONIZATION_BUGS } from "./synchronization.ts";
+import { TURN_BUGS } from "./turns.ts";
 import { VOTING_BUGS } from "./voting.ts";
 
 export const PLANTED_BUGS: readonly Mutation[] = [
@@ -16,6 +17,7 @@ export const PLANTED_BUGS: readonly Mutation[] = [
   ...RECOVERY_BUGS,
   ...LIVENESS_BUGS,
   ...RIGHTS_BUGS,
+  ...TURN_BUGS,
   ...SERVICE_BUGS,
   ...CRASH_MODE_BUGS,
 ];
