@@ -14,8 +14,9 @@ import type { ReplicaId } from "../../protocol/view.ts";
 const WINDOW = 8;
 /** May take as many times as long as what the others sustain. */
 const TIMES_SUSTAINED = 4;
-/** Shares of T: what an instance may always take, and what a leader may be late in all. */
+/** Shares of T: what an instance may always take, while nobody else was measured too, and what a leader may be late in all. */
 const SHARE_ALWAYS_ALLOWED = 1 / 50;
+const SHARE_UNCOMPARED = 1 / 10;
 const SHARE_BUDGET = 1 / 2;
 /** What the content of a batch may take on top: signatures, links and disks. */
 const US_PER_REQUEST = 100;
@@ -97,7 +98,8 @@ export class LeaderRecord {
     const paces = [...this.#times]
       .filter(([other, times]) => other !== leader && times.length >= WINDOW)
       .map(([, times]) => lowerMedian(times));
-    return Math.max(this.#baseUs * SHARE_ALWAYS_ALLOWED, TIMES_SUSTAINED * (paces.length > 0 ? lowerMedian(paces) : 0));
+    if (paces.length === 0) return this.#baseUs * SHARE_UNCOMPARED;
+    return Math.max(this.#baseUs * SHARE_ALWAYS_ALLOWED, TIMES_SUSTAINED * lowerMedian(paces));
   }
 }
 

@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { parse as parseYaml, stringify as yamlText } from "yaml";
 import { addressesOf, firstTaken } from "../../cli/local/ports.ts";
 import { isExit, lastLogMessage, type ReplicaProcess, startReplica } from "../../cli/local/replica-process.ts";
-import { writeCluster } from "../../cli/local/write-cluster.ts";
+import { type NewCluster, writeCluster } from "../../cli/local/write-cluster.ts";
 import { adminUrl, askReplicas, httpGet, type ReplicaStatus } from "../../cli/replica-status.ts";
 import { type ClusterFile, clusterOf } from "../../protocol/cluster.ts";
 import { nodeCrypto } from "../../protocol/crypto/node.ts";
@@ -30,6 +30,8 @@ export interface LocalClusterOptions {
   readonly mode?: Mode;
   readonly requestTimeoutMs: number;
   readonly server: URL;
+  /** Of the fault model, where it is not the plain one. */
+  readonly model?: Partial<Pick<NewCluster, "signedRequests" | "faultModel" | "rotation">>;
   /** Further settings of every replica. */
   readonly settings?: Partial<NodeFile>;
   /** What runs instead of `server` for some replicas. */
@@ -129,7 +131,7 @@ export class LocalCluster {
     throw new Error(`replica ${id} did not start: ${lastLogMessage(log) ?? "no log"}`);
   }
 
-  signal(id: number, signal: "SIGSTOP" | "SIGCONT"): void {
+  signal(id: number, signal: "SIGSTOP" | "SIGCONT" | "SIGUSR2"): void {
     this.#processes.get(id)?.kill(signal);
   }
 
@@ -233,7 +235,12 @@ async function writeFiles(folder: string, options: LocalClusterOptions): Promise
   for (let attempt = 0; attempt < PORT_TRIES; attempt++) {
     const basePort = BASE_PORT_MIN + Math.floor(Math.random() * BASE_PORTS);
     const wanted = { directory, basePort, hosts: ["127.0.0.1"], clients: "listed", signedRequests: false } as const;
-    const file = await writeCluster({ ...wanted, replicas: options.replicas, mode: options.mode ?? "bft" });
+    const file = await writeCluster({
+      ...wanted,
+      ...options.model,
+      replicas: options.replicas,
+      mode: options.mode ?? "bft",
+    });
     if ((await firstTaken(addressesOf(file))) === null) {
       for (const { id } of file.members) configure(join(directory, `replica-${id}`, "node.yaml"), options);
       return file;

@@ -64,6 +64,9 @@ export interface Status {
   readonly view: number;
   readonly regency: number;
   readonly leader: number;
+  readonly faultModel: string;
+  readonly rotation: number;
+  readonly onProbation: readonly number[];
   readonly decided: number;
   readonly executed: number;
   readonly revision: string;
@@ -87,6 +90,8 @@ export interface NewCluster {
   readonly mode?: Mode;
   readonly clients?: "open" | "listed";
   readonly signedRequests?: boolean;
+  /** Instances in a leader's turn: the malicious fault model, in which requests are signed. */
+  readonly rotation?: number;
   /** Every link between replicas runs through `TestCluster.proxy`; clients and admin HTTP do not. */
   readonly proxied?: boolean;
   /** Settings for every replica. */
@@ -129,6 +134,7 @@ export class TestCluster {
       proxied = false,
       settings = {},
     } = options;
+    const { rotation } = options;
     compiled("server/main");
     const folder = temporaryFolder();
     const directory = join(folder, "cluster");
@@ -139,7 +145,8 @@ export class TestCluster {
       hosts: [HOST],
       basePort: await freeBasePort(replicas),
       clients,
-      signedRequests,
+      signedRequests: signedRequests || rotation !== undefined,
+      ...(rotation === undefined ? {} : { faultModel: "malicious", rotation }),
     });
     const host = proxied ? HOST_BEHIND : HOST;
     const file = { ...written, members: written.members.map((member) => ({ ...member, host })) };

@@ -6,6 +6,7 @@ import { hex } from "../../../protocol/bytes.ts";
 import { clusterOf, parseClusterFile } from "../../../protocol/cluster.ts";
 import { nodeCrypto } from "../../../protocol/crypto/node.ts";
 import { clientIdOf, parseKeyFile } from "../../../protocol/identity.ts";
+import { ROTATION_DEFAULT } from "../../../protocol/view.ts";
 import { loadServerConfig } from "../../../server/config.ts";
 import { kv, temporaryFolder } from "./streams.ts";
 
@@ -86,6 +87,23 @@ describe("kv init", () => {
     expect([admin.role, hex(admin.identity.signKey)]).toEqual(["admin", file.administrators[0]]);
   });
 
+  test.each([
+    [["--fault-model", "malicious"], { faultModel: "malicious", rotation: ROTATION_DEFAULT, signedRequests: true }],
+    [["--fault-model", "malicious", "--rotation", "5"], { faultModel: "malicious", rotation: 5, signedRequests: true }],
+    [["--fault-model", "plain"], { signedRequests: false }],
+  ])("%j goes to the cluster file, with the signed requests it takes", async (flags, expected) => {
+    const dir = folder.in("c");
+    expect((await kv(["init", "--dir", dir, ...flags])).code).toBe(0);
+    const file = parseClusterFile(readFileSync(join(dir, "cluster.json"), "utf8"), "cluster.json");
+    const { faultModel, rotation, signedRequests } = file;
+    expect({ faultModel, rotation, signedRequests }).toEqual({
+      faultModel: undefined,
+      rotation: undefined,
+      ...expected,
+    });
+    expect(clusterOf(nodeCrypto, file).view.faultModel).toBe(file.faultModel ?? "plain");
+  });
+
   test("two clusters share no secret and no id", async () => {
     for (const name of ["a", "b"]) await kv(["init", "--dir", folder.in(name), "--replicas", "1"]);
     const [a, b] = ["a", "b"].map((name) => readFileSync(folder.in(`${name}/cluster.json`), "utf8"));
@@ -116,6 +134,9 @@ describe("kv init", () => {
     [["--host", "a,b"], /names 2 hosts for 4 replicas/],
     [["--host", "a b"], /no host name/],
     [["--clients", "some"], /choices are open, listed/],
+    [["--fault-model", "kind"], /choices are plain, malicious/],
+    [["--rotation", "5"], /belongs to --fault-model malicious/],
+    [["--fault-model", "malicious", "--rotation", "0"], /integer from 1/],
   ])("%j is refused and leaves nothing", async (flags, reason) => {
     const { code, out, err } = await kv(["init", "--dir", folder.in("c"), ...flags]);
     expect({ code, out }).toEqual({ code: 2, out: "" });

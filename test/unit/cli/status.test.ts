@@ -83,6 +83,21 @@ describe("kv status", () => {
     expect(lines[5]?.split(/ +/)).toEqual(["3", "yes", "0", "0", "0", "12", "9", "9007199254740991", "3", "voting"]);
   });
 
+  test("where leaders take turns: the model, who leads up to where, and who failed last", async () => {
+    const malicious: ClusterFile = { ...file, faultModel: "malicious", rotation: 5, signedRequests: true };
+    writeFileSync(folder.in("c/cluster.json"), clusterFileText(malicious));
+    answer = (replica) => good(replica, { leader: 2, onProbation: [0, 3], decided: replica === 1 ? 13 : 12 });
+    const { out } = await status();
+    expect(out).toMatch(/^n=4 f=1 quorum=3 reachable=4 mode=bft fault-model=malicious rotation=5\n/);
+    expect(out).toMatch(/\nreplica 2 leads up to instance 14; on probation: 0,3\n$/);
+    answer = (replica) => good(replica, { leader: 3, onProbation: [], decided: 14 });
+    expect((await status()).out).toMatch(/\nreplica 3 leads up to instance 19\n$/);
+    expect(JSON.parse((await status("-o", "json")).out)).toMatchObject({
+      rotation: 5,
+      replicas: [{ onProbation: [] }, {}, {}, {}],
+    });
+  });
+
   test("json keeps its shape", async () => {
     const { out } = await status("-o", "json");
     const parsed = JSON.parse(out);
@@ -249,5 +264,8 @@ describe("ports", () => {
     const { code, err } = await kv(["dev", "--dir", folder.in("c"), "--replicas", "7"]);
     expect(code).toBe(2);
     expect(err).toMatch(/holds a cluster of 4 replicas, not 7/);
+    const other = await kv(["dev", "--dir", folder.in("c"), "--fault-model", "malicious"]);
+    expect(other.code).toBe(2);
+    expect(other.err).toMatch(/holds a cluster of the plain fault model/);
   });
 });
