@@ -344,6 +344,7 @@ export class Engine {
         return;
       case "busy":
         entry.resendAt = this.#retry.pause(now);
+        if (entry.lane === "query") this.#postpone(entry);
         return;
       case "mustSign":
         this.#sender.signed = true;
@@ -417,6 +418,16 @@ export class Engine {
     if (entry.lane === "read") this.#retry.pause(this.#options.clock.monotonicMs());
     for (const call of entry.calls) this.#queueAgain(call);
     this.#scheduleFlush();
+  }
+
+  /** Unordered as it was, once the pause is over: as ordered it would ask more of replicas that are busy. */
+  #postpone(entry: InFlight): void {
+    this.#table.remove(entry);
+    for (const call of entry.calls) {
+      if (call.done) continue;
+      call.entry = null;
+      this.#queues.query.push(call);
+    }
   }
 
   #queueAgain(call: Call): void {

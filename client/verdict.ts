@@ -93,6 +93,7 @@ export function judgeUnordered(judge: Judge, reply: Reply, pending: number): Ver
     return verdict.type === "result" || pending > 0 ? verdict : REORDER;
   }
   if (reply.status === "MUST_SIGN" && votes.countStatus("MUST_SIGN") >= view.weakQuorum) return MUST_SIGN;
+  if (reply.status === "BUSY" && votes.countStatus("BUSY") >= view.weakQuorum) return BUSY;
   return votes.okPossible(view.quorum, pending) ? WAIT : REORDER;
 }
 

@@ -49,10 +49,11 @@ export const LARGE_RESULT_BYTES = 1 * KIB;
 export const RANGE_BYTES_MAX = 256 * KIB;
 export const RANGE_ENTRIES_MAX = 10_000;
 
-/** Pending requests of one client, of all its sessions together, before BUSY. */
+/** Pending requests of one client, of all its sessions together, before BUSY; as many more that others forward. */
 export const PENDING_PER_CLIENT_MAX = 4_096;
 export const PENDING_BYTES_PER_CLIENT_MAX = 64 * MIB;
-/** Pending bytes of one replica before BUSY. */
+/** Pending requests and bytes of one replica before BUSY. */
+export const PENDING_MAX = 65_536;
 export const PENDING_BYTES_MAX = 256 * MIB;
 
 /** Statements of administrators that may wait, beyond every other bound. */
@@ -63,9 +64,47 @@ export const INTAKE_REQUESTS_MAX = 16_384;
 export const INTAKE_REQUESTS_PER_CLIENT_MAX = 4_096;
 export const INTAKE_BYTES_MAX = 64 * MIB;
 export const INTAKE_BYTES_PER_CLIENT_MAX = 16 * MIB;
+/**
+ * What serving a request costs, in units of about a byte of the header's work: one request, each of its commands, and so many
+ * of its bytes as one unit. Shares of clients are measured in it, so that neither many small requests nor few large ones win.
+ */
+export const REQUEST_COST = 1_024;
+export const COMMAND_COST = 32;
+export const BYTES_PER_COST = 8;
+/** What a client may be served in one round, beside the others. */
+export const ROUND_COST = 2 * REQUEST_COST;
+/** And in a batch, at least; or as much as half of the others want. */
+export const BATCH_COST_EACH_MIN = 8 * REQUEST_COST;
+
+/** What is pending may take so long to serve at the pace of late, before clients beyond their share get BUSY. */
+export const QUEUE_US_MIN = 150_000;
+export const QUEUE_US_MAX = 1_000_000;
+/** And this much in any case; until a pace is known, the larger one. */
+export const QUEUE_COST_MIN = 512 * KIB;
+export const QUEUE_COST_START = 16 * MIB;
+/** A client with nothing pending is let in up to so many times that. */
+export const QUEUE_CROWDED_MAX = 4;
 
 /** Kept free for requests that other replicas forward, beyond `PENDING_BYTES_MAX`: dropping those would starve clients. */
 export const FORWARDED_BYTES_RESERVE = 32 * MIB;
+export const FORWARDED_BYTES_PER_CLIENT_MAX = 8 * MIB;
+/** Kept free for what must get through when everything is full: RESOLVE. Per client, and of all. */
+export const RESERVED_PER_CLIENT_MAX = 1_088;
+export const RESERVED_BYTES_MAX = 32 * MIB;
+
+/** BUSY answers in 10 ms, to one client and to all; the rest is dropped without a look: they resend anyway. */
+export const BUSY_PER_CLIENT_MAX = 4;
+export const BUSY_MAX = 20;
+export const BUSY_WINDOW_US = 10_000;
+/** Reads, and signatures under verification, that wait for their client's turn. */
+export const WAITING_PER_CLIENT_MAX = 256;
+export const WAITING_MAX = 8_192;
+export const WAITING_BYTES_MAX = 64 * MIB;
+/** Reads answered in one turn of the event loop: votes are looked at in between. */
+export const READS_TURN_COST = 256 * KIB;
+/** Signatures of client requests in the thread pool at once: votes are verified there too. */
+export const VERIFYING_MAX = 64;
+
 /** Below this much free disk a replica refuses commands that add to the state (STORAGE_FULL), unless configured otherwise. */
 export const DISK_RESERVE_BYTES = 256 * MIB;
 
@@ -76,7 +115,13 @@ export const FUTURE_BYTES_PER_SENDER_MAX = 32 * MIB;
 export const LINK_QUEUE_BYTES_MAX = 64 * MIB;
 /** Bytes queued to one client connection before it is closed as a slow reader. */
 export const CONNECTION_QUEUE_BYTES_MAX = 16 * MIB;
+/** Bytes queued to all client connections before the slowest readers are closed. */
+export const CONNECTIONS_QUEUE_BYTES_MAX = 256 * MIB;
 export const CONNECTIONS_MAX = 10_000;
+/** Connections of one client: one per session. */
+export const CONNECTIONS_PER_CLIENT_MAX = SESSIONS_MAX;
+/** Connections that have not proved who they are. */
+export const STRANGERS_MAX = 512;
 export const HANDSHAKE_MS_MAX = 5_000;
 export const IDLE_CONNECTION_MS_MAX = 120_000;
 
@@ -118,5 +163,12 @@ assert(CLIENT_FRAME_BYTES_MAX < INTAKE_BYTES_PER_CLIENT_MAX, "the largest reques
 assert(REQUEST_BYTES_MAX + 64 < BATCH_BYTES_MAX, "the largest request fits a batch");
 assert(BATCH_BYTES_MAX + BATCH_REQUESTS_MAX * 640 < FRAME_BYTES_MAX, "a batch with typical envelopes fits a frame");
 assert(VALUE_BYTES_MAX + KEY_BYTES_MAX + CHUNK_BYTES_TARGET + 64 < CHUNK_BYTES_MAX, "the largest entry fits a chunk");
+assert(SESSION_WINDOW + 64 <= RESERVED_PER_CLIENT_MAX, "a client may ask about every request of a session at once");
+assert(2 * REQUEST_BYTES_MAX <= FORWARDED_BYTES_PER_CLIENT_MAX, "the largest request can be forwarded");
+assert(CONNECTIONS_PER_CLIENT_MAX + STRANGERS_MAX < CONNECTIONS_MAX, "one client and strangers leave room for others");
+assert(
+  CONNECTION_QUEUE_BYTES_MAX < CONNECTIONS_QUEUE_BYTES_MAX,
+  "one slow reader does not cost another its connection",
+);
 assert(CHUNK_BYTES_MAX + MANIFEST_BYTES_MAX < FRAME_BYTES_MAX, "a chunk, or a manifest, fits a frame");
 assert(HISTORY_BYTES_MAX + BATCH_BYTES_MAX < FRAME_BYTES_MAX + 1, "a history answer with one more batch fits a frame");

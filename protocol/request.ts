@@ -80,6 +80,16 @@ export function decodeRequest(crypto: Crypto, bytes: Uint8Array, known: Digest |
   return { cluster, client, session, sequence, ackedBelow, kind, deadlineMs, commands, bytes, digest, key };
 }
 
+/** Where session and sequence stand in a request, and its kind. */
+const NAME_AT = 4 + 32 + 32;
+const KIND_AT = NAME_AT + 3 * 8;
+
+/** What a request seems to be, without decoding it: enough to turn it away. Null when it is too short. */
+export function glance(bytes: Uint8Array): { readonly kind: RequestKind; readonly name: Uint8Array } | null {
+  const kind = REQUEST_KINDS[bytes[KIND_AT] ?? REQUEST_KINDS.length];
+  return kind === undefined ? null : { kind, name: bytes.subarray(NAME_AT, NAME_AT + 16) };
+}
+
 /** The sequence a `resolve` asks about. */
 export interface ResolveTarget {
   readonly session: number;

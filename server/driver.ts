@@ -56,11 +56,10 @@ export class Driver {
     this.ended = new Promise((resolve) => {
       this.#end = resolve;
     });
-    const { crypto, cluster, self, identity, verifier, start, options, executor } = parts;
+    const { crypto, cluster, self, identity, verifier, start, options, executor, hooks } = parts;
     this.authenticity = new Authenticity({ crypto, cluster, self, identity, known: executor.grants });
     this.#durableUpTo = start.lastDecided.instance;
     this.#readsFrom = Math.max(start.newest?.instance ?? 0, parts.settledFrom);
-    const { hooks } = parts;
     // A statement must be the administrators' too, or a liar could fill batches with signatures to be verified in execution.
     const authenticate: Authenticate = hooks.authenticating((request, envelope) =>
       request.kind === "administer" && !executor.proven(request)
@@ -88,11 +87,10 @@ export class Driver {
       cluster,
       self,
       authenticity: this.authenticity,
-      verifier: (checks, then) => {
+      verifier: (checks, then) =>
         verifier(checks, (valid) => {
           if (!this.#halted) this.#guarded(() => then(valid));
-        });
-      },
+        }),
       openStage: parts.openIntakeStage,
       port: {
         accepting: () => !this.#draining,
@@ -102,11 +100,10 @@ export class Driver {
         leaves: (reply) => hooks.leaves(reply, { repeated: true }),
         refusal: (request) => hooks.refusal(request),
         query: (request) => executor.query(request),
-        room: (request) =>
-          request.kind === "administer"
-            ? this.#core.queue.roomForStatement
-            : this.#core.queue.room(request.client, request.bytes.length, "client"),
         administered: (request) => executor.proven(request),
+        queue: this.#core.queue,
+        clock: parts.clock,
+        turnDue: () => this.#schedule(),
         refusesGrowth: (request) => this.#diskLow && executor.grows(request),
         submit: (request, envelope, replier) => this.input({ type: "request", request, envelope, replier }),
         misbehaved: (client, code) => parts.observer.clientFault(client, code),
@@ -284,6 +281,7 @@ export class Driver {
       this.#links?.flush();
       this.#execute();
       this.#links?.flush();
+      this.intake.turn();
       this.#behind.write();
     });
     if (this.#executable) this.#schedule();

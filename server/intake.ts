@@ -1,17 +1,25 @@
 /**
- * Client intake: what the stage in front of it (intake-stage/) found authentic meets this replica's state: bounds, duplicates;
- * what passes goes to the core as bytes that are never encoded again (docs/protocol.md sections 2, 3 and 8). Everything refused
- * is answered, bound to the request.
+/**
+ * Client intake: there is room for a request, or as much as the allowance permits is told BUSY, before any hash or MAC is computed;
+ * what the stage behind that (intake-stage/) found authentic meets this replica's state: rights, duplicates; what passes goes to
+ * the core as bytes that are never encoded again (docs/protocol.md sections 2, 3 and 8). What is refused is answered, bound to
+ * the request.
  */
 import { type Digest, EMPTY, utf8 } from "../protocol/bytes.ts";
 import { CLOSE_CODES, encodeReply, type ReplyBody, type ReplyStatus } from "../protocol/client-frames.ts";
 import type { Cluster } from "../protocol/cluster.ts";
 import type { Crypto } from "../protocol/crypto/contract.ts";
 import { assertNever, decoded, isRejection, type Rejection, reject } from "../protocol/errors.ts";
-import { LARGE_RESULT_BYTES } from "../protocol/limits.ts";
-import { decodeRequest, type Envelope, EVERYBODY, type Request } from "../protocol/request.ts";
+import { LARGE_RESULT_BYTES, READS_TURN_COST } from "../protocol/limits.ts";
+import { decodeRequest, type Envelope, EVERYBODY, glance, type Request } from "../protocol/request.ts";
 import type { ReplicaId } from "../protocol/view.ts";
 import type { Authenticity } from "./authenticity.ts";
+import { BusyAllowance } from "./busy-allowance.ts";
+import { lotOf, requestCost } from "./consensus/admission.ts";
+import { costOf, sourceOf } from "./consensus/client-queue.ts";
+import type { RequestQueue } from "./consensus/request-queue.ts";
+import type { Clock } from "./driver-contract.ts";
+import { FairTasks } from "./fair-tasks.ts";
 import type { IntakeStage, Judged, OpenIntakeStage, Outcome } from "./intake-stage/contract.ts";
 import type { ClientConnection } from "./network/contract.ts";
 import type { OrderedReply } from "./service/executor.ts";
@@ -37,10 +45,13 @@ export interface IntakePort {
   query(request: Request): { readonly result: Uint8Array; readonly revision: number } | null;
   /** Would it add to the state while the disk is below its reserve? */
   refusesGrowth(request: Request): boolean;
-  /** Room in the request queue for this client? Statements of administrators have their own. */
-  room(request: Request): boolean;
   /** Is the statement of an `administer` request signed by the administrators in force? */
   administered(request: Request): boolean;
+  /** Where requests wait: is there room, and is one there already, so that its client still waits for it? */
+  readonly queue: Pick<RequestQueue, "room" | "askedAgain">;
+  readonly clock: Pick<Clock, "nowUs" | "wallMs">;
+  /** Work is left for the next turn: `turn` is to be called in it. */
+  turnDue(): void;
   submit(request: Request, envelope: Uint8Array, replier: number): void;
   /** A client sent what no correct client sends. */
   misbehaved(client: Digest, code: string): void;
@@ -54,11 +65,24 @@ export interface IntakeCounts {
   unordered: number;
   repeated: number;
   busy: number;
+  /** Turned away without an answer. */
+  shed: number;
   refused: number;
 }
 
+/** A request, whose it is, and where its answer goes. */
+interface Received {
+  readonly connection: ClientConnection;
+  readonly request: Request;
+  readonly envelope: Envelope;
+  readonly envelopeBytes: Uint8Array;
+}
+
+/** Who is turned away is drawn anew this often: what is sent again gets another chance. */
+const LOTS_MS = 1_000;
+
 export class Intake {
-  readonly counts: IntakeCounts = { admitted: 0, unordered: 0, repeated: 0, busy: 0, refused: 0 };
+  readonly counts: IntakeCounts = { admitted: 0, unordered: 0, repeated: 0, busy: 0, shed: 0, refused: 0 };
   readonly #crypto: Crypto;
   readonly #cluster: Cluster;
   readonly #self: ReplicaId;
@@ -68,6 +92,10 @@ export class Intake {
   readonly #emptyDigest: Digest;
   /** Requests of a connection answered since its client lost its rights. */
   readonly #turnedAway = new WeakMap<ClientConnection, number>();
+  readonly #allowance = new BusyAllowance();
+  readonly #reads = new FairTasks<Received>();
+  /** Cost of reads that may still be answered in this turn. */
+  #readsLeft = READS_TURN_COST;
 
   constructor(options: {
     crypto: Crypto;
@@ -102,18 +130,31 @@ export class Intake {
     return this.#stage.waiting;
   }
 
+  /** Reads that wait for their client's turn. */
+  get readsWaiting(): number {
+    return this.#reads.size;
+  }
+
   /** Ends the stage's threads. */
   close(): Promise<void> {
     return this.#stage.close();
   }
 
-  /** One REQUEST frame's parts: copied by the stage, once. */
+  /** One REQUEST frame's parts: copied by the stage, once, if there is room where it is going to and in the stage. */
   receive(connection: ClientConnection, envelope: Uint8Array, bytes: Uint8Array): void {
-    if (this.#stage.submit(connection, envelope, bytes)) return;
+    const { client } = connection;
+    const seen = glance(bytes);
+    const size = { bytes: bytes.length, cost: requestCost(bytes.length, 1) };
+    const room = seen === null || this.#room(client, { ...seen, ...size });
+    if (room && this.#stage.submit(connection, envelope, bytes)) return;
+    if (!this.#allowance.takes(client, this.#port.clock.nowUs())) {
+      this.counts.shed++;
+      return;
+    }
     const request = decoded(() => decodeRequest(this.#crypto, bytes));
     const rejection = isRejection(request) ? request : this.#foreign(connection, request);
     if (rejection) this.#reject(connection, rejection);
-    else if (!isRejection(request)) this.#busy(connection, request);
+    else if (!isRejection(request)) this.#withoutRoom(connection, request);
   }
 
   /** The stage is done with a request. False when its connection is ended. */
@@ -136,11 +177,14 @@ export class Intake {
     return request.cluster === this.#cluster.id ? null : reject("punish", "REQUEST_CLUSTER");
   }
 
+  #hasRights(request: Request): boolean {
+    return request.kind === "administer" || this.#port.permits(request.client);
+  }
+
   #take(connection: ClientConnection, { request, envelope, envelopeBytes, proof }: Judged): Rejection | null {
     const foreign = this.#foreign(connection, request);
     if (foreign) return foreign;
-    if (request.kind !== "administer" && !this.#port.permits(request.client))
-      return this.#turnAway(connection, request);
+    if (!this.#hasRights(request)) return this.#turnAway(connection, request);
     if (!this.#port.accepting()) return this.#busy(connection, request);
     if (envelope.view !== this.#cluster.view.id) return this.#advise(connection, request, "NEWER_VIEW");
     if (this.#authenticity.mustSign(request.client) && envelope.authenticator.type !== "signature") {
@@ -148,7 +192,7 @@ export class Intake {
     }
     switch (proof) {
       case "authentic":
-        this.#admit(connection, request, envelope, envelopeBytes);
+        this.#admit({ connection, request, envelope, envelopeBytes });
         return null;
       case "unproven":
         return reject("punish", "REQUEST_MAC");
@@ -159,10 +203,17 @@ export class Intake {
     }
   }
 
-  #admit(connection: ClientConnection, request: Request, envelope: Envelope, envelopeBytes: Uint8Array): void {
+  #room(client: Digest, wanted: { kind: Request["kind"]; name: Uint8Array; bytes: number; cost: number }): boolean {
+    const { kind, name, bytes, cost } = wanted;
+    if (kind === "unordered") return this.#reads.room(client, bytes);
+    const lot = lotOf(name, Math.floor(this.#port.clock.wallMs() / LOTS_MS));
+    return this.#port.queue.room({ client, bytes, cost, lot }, sourceOf(kind));
+  }
+
+  #admit(received: Received): void {
+    const { connection, request, envelope, envelopeBytes } = received;
     if (request.kind === "unordered") {
-      this.counts.unordered++;
-      this.#answerUnordered(connection, request, envelope.replier);
+      this.#read(received);
       return;
     }
     const known = this.#port.lookup(request);
@@ -176,6 +227,11 @@ export class Intake {
       this.#refuse(connection, request, refusal);
       return;
     }
+    if (this.#port.queue.askedAgain(request.key)) {
+      // A signed copy may replace an unsigned one, which only the queue can tell.
+      if (envelope.authenticator.type === "signature") this.#port.submit(request, envelopeBytes, envelope.replier);
+      return;
+    }
     if (this.#port.refusesGrowth(request)) {
       this.#refuse(connection, request, "STORAGE_FULL");
       return;
@@ -184,7 +240,8 @@ export class Intake {
       this.#refuse(connection, request, "NOT_ADMINISTRATOR");
       return;
     }
-    if (request.kind !== "resolve" && !this.#port.room(request)) {
+    const seen = glance(request.bytes);
+    if (seen && !this.#room(request.client, { ...seen, ...sizeOf(request) })) {
       this.#busy(connection, request);
       return;
     }
@@ -192,11 +249,55 @@ export class Intake {
     this.#port.submit(request, envelopeBytes, envelope.replier);
   }
 
-  #answerUnordered(connection: ClientConnection, request: Request, replier: number): void {
+  /** There is no room for it, and it may be told so; unless it needs none. */
+  #withoutRoom(connection: ClientConnection, request: Request): null {
+    if (!this.#hasRights(request)) return this.#turnAway(connection, request);
+    const known = request.kind === "unordered" ? null : this.#port.lookup(request);
+    if (known) {
+      this.counts.repeated++;
+      if (this.#port.leaves(known)) this.reply(connection, known, EVERYBODY);
+      return null;
+    }
+    return this.#port.queue.askedAgain(request.key) ? null : this.#busy(connection, request);
+  }
+
+  /** At once while little is read in this turn; else when its client's turn comes. */
+  #read(received: Received): void {
+    const { request } = received;
+    if (this.#reads.size === 0 && this.#readsLeft > 0) {
+      this.#readsLeft -= costOf(request) + this.#answerUnordered(received);
+      return;
+    }
+    // What was in the stage meanwhile has taken up no room yet.
+    if (!this.#reads.room(request.client, request.bytes.length)) {
+      this.#busy(received.connection, request);
+      return;
+    }
+    this.#reads.add(request.client, received, sizeOf(request));
+    this.#port.turnDue();
+  }
+
+  /** Once per turn of the event loop: reads that wait, each client's in turn. */
+  turn(): void {
+    this.#readsLeft = READS_TURN_COST;
+    this.#reads.run(
+      () => this.#readsLeft > 0,
+      (received) => {
+        const more = this.#answerUnordered(received);
+        this.#readsLeft -= costOf(received.request) + more;
+        return more;
+      },
+    );
+    if (this.#reads.size > 0) this.#port.turnDue();
+  }
+
+  /** @returns what the answer cost, beyond the request */
+  #answerUnordered({ connection, request, envelope }: Received): number {
+    this.counts.unordered++;
     const answer = this.#port.answersReads() ? this.#port.query(request) : null;
     if (!answer) {
       this.#advise(connection, request, "NOT_READY");
-      return;
+      return 0;
     }
     const { result, revision } = answer;
     this.#send(connection, request, {
@@ -204,8 +305,9 @@ export class Intake {
       position: revision,
       resultDigest: this.#crypto.sha256(result),
       result,
-      replier,
+      replier: envelope.replier,
     });
+    return requestCost(result.length, 0);
   }
 
   /** Sends the reply of an executed request to a connection of its session. */
@@ -282,4 +384,8 @@ export class Intake {
     if (!result) return "gone";
     return result.length <= LARGE_RESULT_BYTES || replier === this.#self || replier === EVERYBODY ? "full" : "digest";
   }
+}
+
+function sizeOf(request: Request): { readonly cost: number; readonly bytes: number } {
+  return { cost: costOf(request), bytes: request.bytes.length };
 }

@@ -1,11 +1,12 @@
 /**
  * When the leader proposes and what (docs/protocol.md section 4.1): at once when idle; under load it waits for the batch to
- * fill, so that instances are fewer and larger. Clients that wait for answers come back in waves: most of the sessions in
- * the last two batches are worth waiting for, but no longer than twice what the last instance took: latency stays in
+ * fill, so that instances are fewer and larger. Clients that wait for answers come back in waves: most of the sessions, and of the
+ * clients, in the last two batches are worth waiting for, but no longer than twice what the last instance took: latency stays in
  * proportion.
  * Round robin over clients is the request queue's part.
  */
 import { BATCH_REQUEST_HEADER_BYTES, encodeBatch } from "../../protocol/batch.ts";
+import type { Digest } from "../../protocol/bytes.ts";
 import type { Request } from "../../protocol/request.ts";
 import type { ConsensusOptions } from "./contract.ts";
 import type { RequestQueue } from "./request-queue.ts";
@@ -21,6 +22,9 @@ export class Batching {
   /** Sessions in the last batch, and how many there were in the last two. */
   #sessions: ReadonlySet<number> = new Set();
   #returning = 0;
+  /** The same of clients: one with many requests must not make others' wait in vain. */
+  #clients: ReadonlySet<Digest> = new Set();
+  #returningClients = 0;
   #proposedUs = 0;
   #instanceUs = 0;
   #emptyWanted = false;
@@ -48,6 +52,11 @@ export class Batching {
     this.#returning = sessions.size;
     for (const session of this.#sessions) if (!sessions.has(session)) this.#returning++;
     this.#sessions = sessions;
+    const clients = new Set<Digest>();
+    for (const { client } of requests) clients.add(client);
+    this.#returningClients = clients.size;
+    for (const client of this.#clients) if (!clients.has(client)) this.#returningClients++;
+    this.#clients = clients;
     this.#instanceUs = this.#proposedUs === 0 ? 0 : nowUs - this.#proposedUs;
     // Somebody else's batch has passed an instance: ours need not be empty.
     if (this.#proposedUs === 0) this.#emptyWanted = false;
@@ -56,11 +65,11 @@ export class Batching {
 
   /** When to propose: 0 for now, a time to wait for, or null when there is nothing to propose. */
   due(nowUs: number, sinceUs: number): number | null {
-    const { waiting } = this.#queue;
+    const { waiting, clients } = this.#queue;
     if (waiting === 0) return this.#emptyWanted ? 0 : null;
-    const filling = Math.ceil((this.#returning * FILL_PERCENT) / 100);
+    const full = waiting >= share(this.#returning) && clients >= share(this.#returningClients);
     const untilUs = sinceUs + Math.min(WAIT_INSTANCES * this.#instanceUs, this.#options.batchWaitUs);
-    return waiting < filling && nowUs < untilUs ? untilUs : 0;
+    return !full && nowUs < untilUs ? untilUs : 0;
   }
 
   /** The batch of `instance`, and its requests' envelopes in the same order. */
@@ -82,4 +91,8 @@ export class Batching {
     });
     return { batch, envelopes: entries.map((entry) => entry.envelope) };
   }
+}
+
+function share(returning: number): number {
+  return Math.ceil((returning * FILL_PERCENT) / 100);
 }

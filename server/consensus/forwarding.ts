@@ -11,6 +11,7 @@ import { decoded, isRejection, type Rejection, reject } from "../../protocol/err
 import type { MessageOf } from "../../protocol/messages.ts";
 import { decodeEnvelope, decodeRequest, type Request } from "../../protocol/request.ts";
 import type { ReplicaId } from "../../protocol/view.ts";
+import { costOf, type Source } from "./client-queue.ts";
 import type { CoreContext } from "./context.ts";
 import type { Regency } from "./regency.ts";
 import { isSigned, type RequestQueue } from "./request-queue.ts";
@@ -77,8 +78,8 @@ export class Forwarding {
   }
 
   /** A request whose origin is proven here. */
-  add(request: Request, envelope: Uint8Array, replier: number): void {
-    if (!this.#queue.add(request, envelope, replier, this.#context.nowUs)) return;
+  add(request: Request, envelope: Uint8Array, replier: number, source?: Source): void {
+    if (!this.#queue.add(request, envelope, replier, this.#context.nowUs, source)) return;
     for (const [replica, { voiced }] of this.#members) {
       if (voiced.delete(request.digest)) this.#queue.voice(request.digest, replica);
     }
@@ -109,8 +110,8 @@ export class Forwarding {
     }
     member.voice(digest);
     const add = (): void => {
-      if (!this.#queue.room(request.client, request.bytes.length, "replica")) return;
-      this.add(request, message.envelope, envelope.replier);
+      const wanted = { client: request.client, bytes: request.bytes.length, cost: costOf(request), lot: 0 };
+      if (this.#queue.room(wanted, "replica")) this.add(request, message.envelope, envelope.replier, "replica");
     };
     const verdict = this.#context.authenticate(request, message.envelope);
     const vouched = this.#voices(digest) >= view.weakQuorum && this.#mayPropose(message.envelope);

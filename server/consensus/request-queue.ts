@@ -1,39 +1,64 @@
 /**
  * Requests that wait to be ordered (docs/protocol.md sections 4.1 and 8): per client first in, first out; batches take
- * round robin over clients. Nothing is dropped here: the intake asks `room` before it adds.
+ * round robin over clients, the same cost of each. The intake asks `room` before it adds.
  *
  * Invariants: 1. `waiting` counts exactly the entries a batch could take. 2. An entry leaves when its instance has been
  * executed; between decision and execution no copy of it is taken, a first one included: it would wait for ever. 3. At
- * most one entry per (client, session, sequence): the first counts.
+ * most one entry per (client, session, sequence): the first counts. 4. a client with little pending is served as if all others
+ * had as little.
  */
 import type { Digest } from "../../protocol/bytes.ts";
 import { decoded, isRejection } from "../../protocol/errors.ts";
 import {
   BATCH_STATEMENTS_MAX,
+  FORWARDED_BYTES_PER_CLIENT_MAX,
   FORWARDED_BYTES_RESERVE,
   MUST_SIGN_MAX,
   PENDING_BYTES_MAX,
   PENDING_BYTES_PER_CLIENT_MAX,
+  PENDING_MAX,
   PENDING_PER_CLIENT_MAX,
   PENDING_STATEMENTS_MAX,
+  RESERVED_BYTES_MAX,
+  RESERVED_PER_CLIENT_MAX,
 } from "../../protocol/limits.ts";
 import { decodeEnvelope, type Request } from "../../protocol/request.ts";
 import type { ReplicaId } from "../../protocol/view.ts";
+import { Admission } from "./admission.ts";
+import {
+  type ClientLane,
+  ClientQueue,
+  costOf,
+  type Fifo,
+  type PendingRequest,
+  type Source,
+  sourceOf,
+  trim,
+} from "./client-queue.ts";
+import { takeInTurns } from "./turns.ts";
 
-export interface PendingRequest {
-  readonly request: Request;
-  readonly envelope: Uint8Array;
-  readonly replier: number;
-  readonly arrivedUs: number;
-  /** Arrival, and what it took at the pace of that time to serve what was queued before: patience starts here. */
-  readonly dueUs: number;
-  /** Barred: not taken before it comes with a signature. */
-  state: "waiting" | "barred" | "proposed" | "decided";
-  /** When it was last forwarded to all. */
-  forwardedUs: number;
-  /** Who forwarded the same request. */
-  voices: ReadonlySet<ReplicaId>;
+export type { PendingRequest };
+
+/** What wants in: `lot` decides who is turned away first (admission.ts). */
+export interface Wanted {
+  readonly client: Digest;
+  readonly bytes: number;
+  readonly cost: number;
+  readonly lot: number;
 }
+
+/** Bounds of a room per client, and of all. */
+function bounds(each: number, bytesEach: number, all: number, bytes: number) {
+  return { each, bytesEach, all, bytes };
+}
+
+/** By what the room is for. */
+const ROOMS: Readonly<Record<Source, ReturnType<typeof bounds>>> = {
+  client: bounds(PENDING_PER_CLIENT_MAX, PENDING_BYTES_PER_CLIENT_MAX, PENDING_MAX, PENDING_BYTES_MAX),
+  replica: bounds(PENDING_PER_CLIENT_MAX, FORWARDED_BYTES_PER_CLIENT_MAX, PENDING_MAX, FORWARDED_BYTES_RESERVE),
+  reserved: bounds(RESERVED_PER_CLIENT_MAX, RESERVED_BYTES_MAX, PENDING_MAX, RESERVED_BYTES_MAX),
+  statement: bounds(PENDING_STATEMENTS_MAX, RESERVED_BYTES_MAX, PENDING_STATEMENTS_MAX, RESERVED_BYTES_MAX),
+};
 
 const NOBODY: ReadonlySet<ReplicaId> = new Set();
 
@@ -43,35 +68,13 @@ const DRAIN_US_MAX = 10_000_000;
 const OLDEST_SCAN_MAX = 1_024;
 /** Requests of a batch whose arrival is looked up. */
 const ARRIVALS_SAMPLED = 8;
+/** Requests of one client forwarded at once. */
+const FORWARDED_PER_CLIENT_MAX = 64;
+/** A client that has more pending than others waits for its turn: no leader is blamed meanwhile, at most so long. */
+const TURN_US_MAX = 10_000_000;
 
 /** A request still pending after so many timeouts is forwarded again. */
 const FORWARD_AGAIN_TIMEOUTS = 4;
-
-/** In order of arrival, from `head` on; nothing stands before it. */
-interface Fifo {
-  readonly entries: (PendingRequest | undefined)[];
-  head: number;
-}
-
-interface ClientQueue extends Fifo {
-  count: number;
-  bytes: number;
-  /** When a request of this client was decided last. */
-  servedUs: number;
-}
-
-/** Lets go of the finished front at once; its places are cut off in large pieces. */
-function trim(fifo: Fifo, finished: (entry: PendingRequest) => boolean): void {
-  while (fifo.head < fifo.entries.length && finished(fifo.entries[fifo.head] as PendingRequest)) {
-    fifo.entries[fifo.head++] = undefined;
-  }
-  if (fifo.head > 256 && fifo.head * 2 > fifo.entries.length) {
-    fifo.entries.splice(0, fifo.head);
-    fifo.head = 0;
-  }
-}
-
-const isDecided = (entry: PendingRequest): boolean => entry.state === "decided";
 
 export class RequestQueue {
   readonly #byKey = new Map<string, PendingRequest>();
@@ -87,9 +90,23 @@ export class RequestQueue {
   #decidedAtUs = 0;
   #waiting = 0;
   #pending = 0;
-  #bytes = 0;
-  /** Statements of administrators among the pending ones. */
-  #statements = 0;
+  #cost = 0;
+  readonly #admission = new Admission();
+  readonly #rooms: Readonly<Record<Source, { count: number; bytes: number }>> = {
+    client: { count: 0, bytes: 0 },
+    replica: { count: 0, bytes: 0 },
+    reserved: { count: 0, bytes: 0 },
+    statement: { count: 0, bytes: 0 },
+  };
+  /** What every client has been served, if all were served alike: fair time. */
+  #served = 0;
+  #servedAtUs = 0;
+  /** Cost of what each client had in the last batches. */
+  #lastCosts: ReadonlyMap<Digest, number> = new Map();
+  #costsBefore: ReadonlyMap<Digest, number> = new Map();
+  /** Somebody was turned away since the last look, and when that was. */
+  #turnedAway = false;
+  #turnedAwayUs = Number.NEGATIVE_INFINITY;
 
   /** Requests a batch could take now. */
   get waiting(): number {
@@ -102,20 +119,46 @@ export class RequestQueue {
   }
 
   get pendingBytes(): number {
-    return this.#bytes;
+    const { client, replica, reserved, statement } = this.#rooms;
+    return client.bytes + replica.bytes + reserved.bytes + statement.bytes;
   }
 
-  /** False when the bounds of this client or of the replica are reached: answer BUSY. Forwarded requests have a reserve. */
-  room(client: Digest, bytes: number, source: "client" | "replica"): boolean {
-    const max = PENDING_BYTES_MAX + (source === "replica" ? FORWARDED_BYTES_RESERVE : 0);
-    if (this.#bytes + bytes > max) return false;
-    const queue = this.#clients.get(client);
-    return !queue || (queue.count < PENDING_PER_CLIENT_MAX && queue.bytes + bytes <= PENDING_BYTES_PER_CLIENT_MAX);
+  /** Clients with something pending. */
+  get clients(): number {
+    return this.#clients.size;
   }
 
-  /** Statements of administrators have reserved room: however full the queue is, so many of them wait beside. */
-  get roomForStatement(): boolean {
-    return this.#statements < PENDING_STATEMENTS_MAX;
+  /** Cost of what is pending, and how much may be before clients beyond their share are turned away. */
+  get pendingCost(): number {
+    return this.#cost;
+  }
+
+  get capacity(): number {
+    return this.#admission.capacity;
+  }
+
+  /** False when it must not be added: answer BUSY. Each source has bounds of its own, so that none can use up another's. */
+  room(wanted: Wanted, source: Source): boolean {
+    const most = ROOMS[source];
+    const all = this.#rooms[source];
+    const queue = this.#clients.get(wanted.client);
+    const own = queue?.rooms[source] ?? { count: 0, bytes: 0 };
+    const bounded =
+      all.count < most.all &&
+      all.bytes + wanted.bytes <= most.bytes &&
+      own.count < most.each &&
+      own.bytes + wanted.bytes <= most.bytesEach;
+    if (!bounded || (source === "client" && !this.#admits(wanted, queue))) {
+      this.#turnedAway = true;
+      return false;
+    }
+    return true;
+  }
+
+  #admits({ cost: wanted, lot }: Wanted, queue: ClientQueue | undefined): boolean {
+    const { cost, count, shed } = queue ?? { cost: 0, count: 0, shed: 0 };
+    const clients = this.#clients.size + (queue ? 0 : 1);
+    return this.#admission.admits({ wanted, lot, cost, count, shed, total: this.#cost, clients });
   }
 
   /** The authentic request with this digest, if it was received. */
@@ -128,38 +171,60 @@ export class RequestQueue {
   }
 
   /** False when (client, session, sequence) is here already, or decided. A signed copy replaces an unsigned one. */
-  add(request: Request, envelope: Uint8Array, replier: number, arrivedUs: number): boolean {
+  add(
+    request: Request,
+    envelope: Uint8Array,
+    replier: number,
+    arrivedUs: number,
+    source: Source = sourceOf(request.kind),
+  ): boolean {
     const known = this.#byKey.get(request.key);
     if (known && !this.#yields(known, request, envelope)) return false;
     if (known) this.#drop(known);
     if (this.#decidedUnseen.has(request.key)) return false;
     const dueUs = arrivedUs + Math.min(DRAIN_US_MAX, this.#pending * this.#usPerRequest);
+    let queue = this.#clients.get(request.client);
+    if (!queue) {
+      queue = new ClientQueue();
+      this.#clients.set(request.client, queue);
+    }
+    const cost = costOf(request);
     const entry: PendingRequest = {
       request,
       envelope,
       replier,
+      source,
+      cost,
       arrivedUs,
       dueUs,
+      turn: this.#served + queue.cost + cost,
       state: "waiting",
       forwardedUs: Number.NEGATIVE_INFINITY,
+      asked: false,
       voices: NOBODY,
     };
     this.#byKey.set(request.key, entry);
     this.#byDigest.set(request.digest, entry);
-    let queue = this.#clients.get(request.client);
-    if (!queue) {
-      queue = { entries: [], head: 0, count: 0, bytes: 0, servedUs: 0 };
-      this.#clients.set(request.client, queue);
-    }
-    queue.entries.push(entry);
-    queue.count++;
-    queue.bytes += request.bytes.length;
+    queue.push(entry);
     this.#arrivals.entries.push(entry);
     this.#waiting++;
-    this.#pending++;
-    this.#bytes += request.bytes.length;
-    if (request.kind === "administer") this.#statements++;
+    this.#tally(entry, 1);
     return true;
+  }
+
+  #tally({ source, cost, request }: PendingRequest, sign: 1 | -1): void {
+    const room = this.#rooms[source];
+    room.count += sign;
+    room.bytes += sign * request.bytes.length;
+    this.#pending += sign;
+    this.#cost += sign * cost;
+  }
+
+  /** The client sent it again. False when it is not pending. */
+  askedAgain(key: string): boolean {
+    const entry = this.#byKey.get(key);
+    if (entry) entry.asked = true;
+    return entry !== undefined;
   }
 
   /** A barred request gives way to its signed copy, which no leader has let wait yet. */
@@ -194,43 +259,61 @@ export class RequestQueue {
   }
 
   /**
-   * Takes a batch: one request per client and round, at most `requestsMax` and `bytesMax`. Envelopes and `overheadBytes`
+   * Takes a batch: of each client the same cost per round, in all at most `requestsMax` and `bytesMax`. Envelopes and `overheadBytes`
    * count as well, so that the PROPOSE around the batch fits a frame.
    */
   take(limits: { requestsMax: number; bytesMax: number; overheadBytes: number }): PendingRequest[] {
-    const taken: PendingRequest[] = [];
-    let bytes = 0;
-    let statements = 0;
-    let cursors = [...this.#clients.values()].map((queue) => ({ queue, at: queue.head }));
-    while (cursors.length > 0 && taken.length < limits.requestsMax) {
-      const open: typeof cursors = [];
-      for (const cursor of cursors) {
-        const entry = nextWaiting(cursor);
-        if (!entry) continue;
-        const size = entry.request.bytes.length + entry.envelope.length + limits.overheadBytes;
-        if (taken.length >= limits.requestsMax || bytes + size > limits.bytesMax) return this.#propose(taken);
-        if (entry.request.kind === "administer" && ++statements > BATCH_STATEMENTS_MAX) return this.#propose(taken);
-        bytes += size;
-        taken.push(entry);
-        open.push(cursor);
-      }
-      cursors = open;
-    }
-    return this.#propose(taken);
-  }
-
-  #propose(taken: PendingRequest[]): PendingRequest[] {
+    const taken = this.#takeInTurns(limits, this.#costMaxEach);
+    // What is too large for a turn waits for the next, unless there is nothing else.
+    if (taken.length === 0 && this.#waiting > 0) taken.push(...this.#takeInTurns(limits, Number.POSITIVE_INFINITY));
     for (const entry of taken) entry.state = "proposed";
     this.#waiting -= taken.length;
-    const first = taken[0];
-    if (first) this.#rotate(first.request.client);
     return taken;
   }
 
-  /** The client served first goes last next time. */
-  #rotate(client: Digest): void {
-    const queue = this.#clients.get(client);
-    if (!queue || this.#clients.size === 1) return;
+  #takeInTurns(
+    { requestsMax, bytesMax, overheadBytes }: { requestsMax: number; bytesMax: number; overheadBytes: number },
+    costMaxEach: number,
+  ): PendingRequest[] {
+    const taken: PendingRequest[] = [];
+    let bytes = 0;
+    let statements = 0;
+    const lanes = [...this.#clients.values()].map((queue) => queue.lane(costMaxEach));
+    const served = takeInTurns<PendingRequest, ClientLane>(
+      lanes,
+      (entry) => entry.cost,
+      (entry) => {
+        const size = entry.request.bytes.length + entry.envelope.length + overheadBytes;
+        if (taken.length >= requestsMax || bytes + size > bytesMax) return false;
+        if (entry.request.kind === "administer" && ++statements > BATCH_STATEMENTS_MAX) return false;
+        bytes += size;
+        taken.push(entry);
+        return true;
+      },
+    );
+    for (const lane of served) this.#goesLast(lane.queue);
+    return taken;
+  }
+
+  /**
+   * A client with more than others gets no more into a batch than half of the others want, and a little: all others wait
+   * until the whole batch is served. Who was in the last batches counts, too: it is about to come back.
+   */
+  get #costMaxEach(): number {
+    const wants = new Map<Digest, number>();
+    for (const costs of [this.#costsBefore, this.#lastCosts]) {
+      for (const [client, cost] of costs) wants.set(client, Math.max(cost, wants.get(client) ?? 0));
+    }
+    for (const [client, { cost }] of this.#clients) wants.set(client, Math.max(cost, wants.get(client) ?? 0));
+    if (wants.size < 2) return Number.POSITIVE_INFINITY;
+    const sorted = [...wants.values()].sort((a, b) => a - b);
+    const median = sorted[Math.floor((sorted.length - 1) / 2)] ?? 0;
+    return Math.max(median, this.#admission.extra(sorted.length));
+  }
+
+  #goesLast(queue: ClientQueue): void {
+    const client = queue.entries[queue.head]?.request.client;
+    if (client === undefined) return;
     this.#clients.delete(client);
     this.#clients.set(client, queue);
   }
@@ -238,7 +321,16 @@ export class RequestQueue {
   /** A decided batch leaves pending at once, whatever copy of a request was held. */
   decided(requests: readonly Request[], nowUs: number): void {
     this.#measure(requests.length, nowUs);
+    const total = this.#cost;
+    const clients = this.#clients.size;
+    for (const queue of this.#clients.values())
+      queue.shed = this.#admission.shedNext({ cost: queue.cost, shed: queue.shed, total, clients });
+    let cost = 0;
+    const costs = new Map<Digest, number>();
     for (const request of requests) {
+      const each = costOf(request);
+      cost += each;
+      costs.set(request.client, (costs.get(request.client) ?? 0) + each);
       const entry = this.#byKey.get(request.key);
       if (!entry) {
         this.#decidedUnseen.add(request.key);
@@ -248,23 +340,23 @@ export class RequestQueue {
       if (queue) queue.servedUs = nowUs;
       if (entry.state !== "decided") this.#leave(entry);
     }
-    trim(this.#arrivals, isDecided);
+    this.#costsBefore = this.#lastCosts;
+    this.#lastCosts = costs;
+    this.#served += cost / Math.max(1, clients);
+    if (cost > 0) this.#servedAtUs = nowUs;
+    this.#admission.decided({ cost, backlog: this.#waiting > 0, nowUs });
+    trim(this.#arrivals);
   }
 
   /** Out of pending and of its client's queue. */
   #leave(entry: PendingRequest): void {
     if (entry.state === "waiting") this.#waiting--;
-    this.#pending--;
     entry.state = "decided";
-    const { length } = entry.request.bytes;
-    this.#bytes -= length;
-    if (entry.request.kind === "administer") this.#statements--;
+    this.#tally(entry, -1);
     const queue = this.#clients.get(entry.request.client);
     if (!queue) return;
-    queue.count--;
-    queue.bytes -= length;
+    queue.leave(entry);
     if (queue.count === 0) this.#clients.delete(entry.request.client);
-    else trim(queue, isDecided);
   }
 
   /** The pace of late: what one request takes, smoothed over the last instances. */
@@ -298,19 +390,39 @@ export class RequestQueue {
 
   /**
    * Requests due for `timeoutUs`, oldest first, to be forwarded now; marks them. They are due again later: what went into
-   * a broken link is lost.
+   * a broken link is lost. While clients are turned away here, what a client did not ask for again is forgotten instead: the
+   * leader has turned it away, and nobody waits for it.
    */
   overdue(nowUs: number, timeoutUs: number, max: number): PendingRequest[] {
+    if (this.#turnedAway) this.#turnedAwayUs = nowUs;
+    this.#turnedAway = false;
+    const crowded = nowUs - this.#turnedAwayUs < 2 * timeoutUs;
     const late: PendingRequest[] = [];
+    const ofClient = new Map<Digest, number>();
     for (let at = this.#arrivals.head; at < this.#arrivals.entries.length && late.length < max; at++) {
       const entry = this.#arrivals.entries[at] as PendingRequest;
       if (entry.dueUs > nowUs - timeoutUs) break;
-      if (entry.state === "decided" || entry.state === "barred") continue;
+      if (entry.state === "decided" || entry.state === "barred" || this.#dueUs(entry) > nowUs - timeoutUs) continue;
       if (entry.forwardedUs > nowUs - FORWARD_AGAIN_TIMEOUTS * timeoutUs) continue;
+      if (crowded && entry.state === "waiting" && entry.source === "client" && !entry.asked) {
+        this.#drop(entry);
+        continue;
+      }
+      const { client } = entry.request;
+      const forwarded = ofClient.get(client) ?? 0;
+      if (forwarded >= FORWARDED_PER_CLIENT_MAX) continue;
+      ofClient.set(client, forwarded + 1);
       entry.forwardedUs = nowUs;
       late.push(entry);
     }
+    trim(this.#arrivals);
     return late;
+  }
+
+  /** Since when it has been due: not before its client has had its turn, as long as instances are decided. */
+  #dueUs({ dueUs, turn, arrivedUs }: PendingRequest): number {
+    if (this.#served >= turn) return dueUs;
+    return Math.max(dueUs, Math.min(this.#servedAtUs, arrivedUs + TURN_US_MAX));
   }
 
   /**
@@ -320,17 +432,20 @@ export class RequestQueue {
   oldestDueUs(witnesses: number): number | null {
     const { entries, head } = this.#arrivals;
     const end = Math.min(entries.length, head + OLDEST_SCAN_MAX);
+    let oldest: number | null = null;
     for (let at = head; at < end; at++) {
       const entry = entries[at] as PendingRequest;
       if (entry.state === "decided" || entry.state === "barred") continue;
-      if (entry.voices.size + 1 >= witnesses) return entry.dueUs;
+      if (entry.voices.size + 1 < witnesses) continue;
+      const dueUs = this.#dueUs(entry);
+      if (oldest === null || dueUs < oldest) oldest = dueUs;
     }
-    return null;
+    return oldest;
   }
 
   /**
    * Since when some client has waited for a leader to serve it, whose oldest request `witnesses` replicas have: a leader takes
-   * the oldest request of each client first. Null when there is none.
+   * the oldest request of each client first, in turn. Null when there is none.
    */
   neglectedSinceUs(witnesses: number): number | null {
     const { entries, head } = this.#arrivals;
@@ -340,7 +455,7 @@ export class RequestQueue {
       if (entry.state === "decided" || entry.state === "barred" || entry.voices.size + 1 < witnesses) continue;
       const queue = this.#clients.get(entry.request.client);
       if (queue?.entries[queue.head] !== entry) continue;
-      const waitingUs = Math.max(entry.dueUs, queue.servedUs);
+      const waitingUs = Math.max(this.#dueUs(entry), queue.servedUs);
       if (since === null || waitingUs < since) since = waitingUs;
     }
     return since;
@@ -357,7 +472,7 @@ export class RequestQueue {
       const alone = entry.state === "waiting" && entry.voices.size + 1 < witnesses;
       if (alone || entry.state === "barred") this.#drop(entry);
     }
-    trim(this.#arrivals, isDecided);
+    trim(this.#arrivals);
   }
 
   /** Forgets requests due before `beforeUs` that need no ordering any more, whatever became of them. */
@@ -368,7 +483,7 @@ export class RequestQueue {
       if (entry.dueUs > beforeUs) break;
       if (entry.state === "waiting" && settled(entry.request)) this.#drop(entry);
     }
-    trim(this.#arrivals, isDecided);
+    trim(this.#arrivals);
   }
 
   #drop(entry: PendingRequest): void {
@@ -391,13 +506,4 @@ export class RequestQueue {
 export function isSigned(bytes: Uint8Array): boolean {
   const envelope = decoded(() => decodeEnvelope(bytes));
   return !isRejection(envelope) && envelope.authenticator.type === "signature";
-}
-
-function nextWaiting(cursor: { queue: ClientQueue; at: number }): PendingRequest | undefined {
-  const { entries } = cursor.queue;
-  while (cursor.at < entries.length) {
-    const entry = entries[cursor.at++] as PendingRequest;
-    if (entry.state === "waiting") return entry;
-  }
-  return undefined;
 }

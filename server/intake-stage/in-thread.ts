@@ -1,14 +1,28 @@
-/** The stage on the event loop (contract.ts): examined at once, signatures verified on the thread pool. `workers: 0`. */
+/**
+ * The stage on the event loop (contract.ts): examined at once, signatures verified on the thread pool, few at once and each
+ * client's in turn, so that those of consensus do not wait behind a flood. `workers: 0`.
+ */
 import { copyOf } from "../../protocol/bytes.ts";
 import { isRejection } from "../../protocol/errors.ts";
+import { VERIFYING_MAX } from "../../protocol/limits.ts";
+import { requestCost } from "../consensus/admission.ts";
+import type { SignatureCheck } from "../consensus/contract.ts";
+import { FairTasks } from "../fair-tasks.ts";
 import type { ClientConnection } from "../network/contract.ts";
-import type { IntakeStage, OpenIntakeStage, Outcome, StageOptions } from "./contract.ts";
+import type { IntakeStage, Judged, OpenIntakeStage, Outcome, StageOptions } from "./contract.ts";
 import { examine } from "./examine.ts";
-import { ConnectionOrder } from "./order.ts";
+import { ConnectionOrder, type Place } from "./order.ts";
+
+interface Signed extends Omit<Judged, "proof"> {
+  readonly place: Place;
+  readonly check: SignatureCheck;
+}
 
 export class InThreadStage implements IntakeStage {
   readonly #options: StageOptions;
   readonly #order: ConnectionOrder;
+  readonly #signed = new FairTasks<Signed>();
+  #verifying = 0;
 
   /** `order`: shared with whoever else judges requests of the same connections. */
   constructor(options: StageOptions, order: ConnectionOrder) {
@@ -36,11 +50,29 @@ export class InThreadStage implements IntakeStage {
       this.#settled(connection, bytes, { request, envelope, envelopeBytes, proof: authentication });
       return true;
     }
+    if (!this.#signed.room(connection.client, bytes)) return false;
     const place = this.#order.join(connection, bytes);
-    this.#options.verifier([authentication], ([valid]) => {
-      this.#order.settle(place, { request, envelope, envelopeBytes, proof: valid ? "authentic" : "forged" });
-    });
+    const cost = requestCost(requestView.length, request.commands.length);
+    const signed = { request, envelope, envelopeBytes, place, check: authentication };
+    this.#signed.add(connection.client, signed, { cost, bytes });
+    this.#verify();
     return true;
+  }
+
+  /** As many as the thread pool should have at once, in turn. */
+  #verify(): void {
+    this.#signed.run(
+      () => this.#verifying < VERIFYING_MAX,
+      ({ place, check, ...judged }) => {
+        this.#verifying++;
+        this.#options.verifier([check], ([valid]) => {
+          this.#verifying--;
+          this.#order.settle(place, { ...judged, proof: valid ? "authentic" : "forged" });
+          this.#verify();
+        });
+        return 0;
+      },
+    );
   }
 
   /** Known already: nothing is kept unless it has to wait for its turn. */

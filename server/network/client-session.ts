@@ -1,7 +1,7 @@
 /**
  * What a gateway says and demands on one client connection, whatever carries it (docs/protocol.md sections 2, 3 and 8):
  * HELLO with a fresh nonce, an AUTH that MACs it, WELCOME, then requests. Every bound is here: handshake deadline, number of
- * connections, slow readers. The carriers (gateway-uws.ts, gateway-ws.ts) only move bytes.
+ * connections in all, of strangers and of one client, slow readers alone and together. The carriers (gateway-uws.ts, gateway-ws.ts) only move bytes.
  */
 import type { Digest } from "../../protocol/bytes.ts";
 import {
@@ -20,8 +20,11 @@ import {
   CLIENT_FRAME_BYTES_MAX,
   CONNECTION_QUEUE_BYTES_MAX,
   CONNECTIONS_MAX,
+  CONNECTIONS_PER_CLIENT_MAX,
+  CONNECTIONS_QUEUE_BYTES_MAX,
   HANDSHAKE_MS_MAX,
   IDLE_CONNECTION_MS_MAX,
+  STRANGERS_MAX,
 } from "../../protocol/limits.ts";
 import type { ClientConnection, GatewayEvents } from "./contract.ts";
 
@@ -30,16 +33,23 @@ export type CloseName = keyof typeof CLOSE_CODES;
 /** Bounds a test may tighten. */
 export interface GatewayLimits {
   readonly connectionsMax: number;
+  readonly connectionsPerClientMax: number;
+  readonly strangersMax: number;
   readonly frameBytesMax: number;
+  /** Queued to one connection, and to all of them. */
   readonly queueBytesMax: number;
+  readonly queuesBytesMax: number;
   readonly handshakeMs: number;
   readonly idleMs: number;
 }
 
 export const GATEWAY_LIMITS: GatewayLimits = {
   connectionsMax: CONNECTIONS_MAX,
+  connectionsPerClientMax: CONNECTIONS_PER_CLIENT_MAX,
+  strangersMax: STRANGERS_MAX,
   frameBytesMax: CLIENT_FRAME_BYTES_MAX,
   queueBytesMax: CONNECTION_QUEUE_BYTES_MAX,
+  queuesBytesMax: CONNECTIONS_QUEUE_BYTES_MAX,
   handshakeMs: HANDSHAKE_MS_MAX,
   idleMs: IDLE_CONNECTION_MS_MAX,
 };
@@ -47,6 +57,8 @@ export const GATEWAY_LIMITS: GatewayLimits = {
 /** One WebSocket, as its carrier offers it. After `end` neither `send` nor `end` is called again. */
 export interface Carrier {
   readonly remote: string;
+  /** Bytes that wait to be read. */
+  readonly queuedBytes: number;
   /** Sends at once. False when more than the queue bound waits to be read; the frame is then not sent. */
   send(frame: Uint8Array): boolean;
   end(code: number, reason: string): void;
@@ -150,9 +162,17 @@ export class ClientSession implements ClientConnection {
 
   send(frame: Uint8Array): boolean {
     if (this.closed) return false;
-    if (this.#carrier.send(frame)) return true;
+    if (this.#carrier.send(frame)) {
+      if (this.#carrier.queuedBytes > 0) this.#owner.queued(this);
+      return !this.closed;
+    }
     this.fail("TOO_SLOW", "TOO_SLOW");
     return false;
+  }
+
+  /** Bytes that the client has not read yet. */
+  get queuedBytes(): number {
+    return this.closed ? 0 : this.#carrier.queuedBytes;
   }
 
   close(code: number, reason: string): void {
@@ -197,6 +217,9 @@ export class ClientSessions {
   /** Not authenticated yet, oldest first. */
   readonly #strangers = new Set<ClientSession>();
   readonly #bySession = new Map<Digest, Map<number, ClientSession>>();
+  /** Those that have not read everything, with what they had to read when last looked at; and the sum. */
+  readonly #slow = new Map<ClientSession, number>();
+  #queuedBytes = 0;
   readonly #time: SessionTime;
   readonly #endWatch: () => void;
   #lastId = 0;
@@ -213,13 +236,18 @@ export class ClientSessions {
     return this.#open.size;
   }
 
-  /** A new connection: greeted, unless there are too many, when the longest unauthenticated one gives way or else it does. */
+  /** Bytes that clients have not read yet, as of the last look at each. */
+  get queuedBytes(): number {
+    return this.#queuedBytes;
+  }
+
+  /** A new connection: greeted, unless there are too many, when the oldest stranger gives way or else it does. */
   open(carrier: Carrier): ClientSession {
     const { crypto, cluster, replica, view } = this.#options;
     const nonce = crypto.random(NONCE_BYTES);
     const openedMs = this.#time.nowMs();
     const session = new ClientSession({ id: ++this.#lastId, owner: this, carrier, nonce, openedMs });
-    if (this.#open.size >= this.limits.connectionsMax) {
+    if (this.#open.size >= this.limits.connectionsMax || this.#strangers.size >= this.limits.strangersMax) {
       const [oldest] = this.#strangers;
       (oldest ?? session).fail("TOO_MANY_CONNECTIONS", "TOO_MANY_CONNECTIONS");
       if (session.closed) return session;
@@ -228,6 +256,25 @@ export class ClientSessions {
     this.#strangers.add(session);
     session.send(encodeHello({ cluster, replica, view, nonce }));
     return session;
+  }
+
+  /** This client has not read everything. When all together have too much to read, the one with most of it is cut off. */
+  queued(session: ClientSession): void {
+    this.#look(session);
+    if (this.#queuedBytes <= this.limits.queuesBytesMax) return;
+    for (const each of [...this.#slow.keys()]) this.#look(each);
+    if (this.#queuedBytes <= this.limits.queuesBytesMax) return;
+    let slowest = session;
+    for (const [each, bytes] of this.#slow) if (bytes > (this.#slow.get(slowest) ?? 0)) slowest = each;
+    slowest.fail("TOO_SLOW", "TOO_SLOW");
+  }
+
+  /** It may have read some by now. */
+  #look(session: ClientSession): void {
+    const { queuedBytes } = session;
+    this.#queuedBytes += queuedBytes - (this.#slow.get(session) ?? 0);
+    if (queuedBytes > 0) this.#slow.set(session, queuedBytes);
+    else this.#slow.delete(session);
   }
 
   connectionOf(client: Digest, session: number): ClientConnection | undefined {
@@ -243,11 +290,15 @@ export class ClientSessions {
     if ("refused" in outcome) session.fail(outcome.refused, outcome.refused);
     else {
       this.#welcome(session, outcome.client, auth.session);
-      this.events.onAuthenticated?.(session, auth.keys);
+      if (session.authenticated) this.events.onAuthenticated?.(session, auth.keys);
     }
   }
 
   #welcome(session: ClientSession, client: Digest, number: number): void {
+    if (!this.#mayStay(client, number)) {
+      session.fail("TOO_MANY_CONNECTIONS", "TOO_MANY_CONNECTIONS");
+      return;
+    }
     this.#strangers.delete(session);
     session.client = client;
     session.session = number;
@@ -263,12 +314,29 @@ export class ClientSessions {
     session.send(WELCOME);
   }
 
+  /** Room for one more connection of this client? Who has most of them gives one up for a client that has fewer. */
+  #mayStay(client: Digest, session: number): boolean {
+    const { connectionsMax, connectionsPerClientMax, strangersMax } = this.limits;
+    const own = this.#bySession.get(client);
+    if (own?.has(session)) return true;
+    if (own && own.size >= connectionsPerClientMax) return false;
+    const kept = Math.min(strangersMax, Math.floor(connectionsMax / 10));
+    if (this.#open.size - this.#strangers.size < connectionsMax - kept) return true;
+    let most: ReadonlyMap<number, ClientSession> = new Map();
+    for (const sessions of this.#bySession.values()) if (sessions.size > most.size) most = sessions;
+    if (most.size <= (own?.size ?? 0) + 1) return false;
+    [...most.values()].at(-1)?.fail("TOO_MANY_CONNECTIONS", "TOO_MANY_CONNECTIONS");
+    return true;
+  }
+
   fault(code: string, remote: string): void {
     this.events.onFault({ code, remote });
   }
 
   remove(session: ClientSession): void {
     this.#strangers.delete(session);
+    this.#queuedBytes -= this.#slow.get(session) ?? 0;
+    this.#slow.delete(session);
     if (!this.#open.delete(session) || !session.authenticated) return;
     const sessions = this.#bySession.get(session.client);
     if (sessions?.get(session.session) === session) {
@@ -285,6 +353,7 @@ export class ClientSessions {
   }
 
   #expire(): void {
+    for (const session of [...this.#slow.keys()]) this.#look(session);
     const openedBefore = this.#time.nowMs() - this.limits.handshakeMs;
     for (const session of this.#strangers) {
       if (session.openedMs > openedBefore) return;

@@ -64,6 +64,8 @@ export interface Gateway {
   /** The newest connection of a client's session, to send its replies to. */
   connectionOf(client: Digest, session: number): ClientConnection | undefined;
   readonly connections: number;
+  /** Bytes that clients have not read yet, about. */
+  readonly queuedBytes: number;
   /** Stops accepting, then closes every connection with GOING_AWAY. */
   close(): Promise<void>;
 }

@@ -32,6 +32,10 @@ class UwsCarrier implements Carrier {
     this.remote = Buffer.from(socket.getRemoteAddressAsText()).toString("latin1");
   }
 
+  get queuedBytes(): number {
+    return this.buffered ? this.#socket.getBufferedAmount() : 0;
+  }
+
   send(frame: Uint8Array): boolean {
     if (this.buffered && this.#socket.getBufferedAmount() + frame.length > this.#queueBytesMax) return false;
     const sent = this.#socket.send(frame, true, false);

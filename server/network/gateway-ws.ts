@@ -24,6 +24,10 @@ class WsCarrier implements Carrier {
     this.#queueBytesMax = options.queueBytesMax;
   }
 
+  get queuedBytes(): number {
+    return this.socket.bufferedAmount;
+  }
+
   send(frame: Uint8Array): boolean {
     const waiting = this.socket.bufferedAmount;
     if (waiting > 0 && waiting + frame.length > this.#queueBytesMax) return false;

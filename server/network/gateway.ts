@@ -72,6 +72,9 @@ async function open(options: UnauthenticatedGatewayOptions, authenticate: Authen
       get connections() {
         return sessions.size;
       },
+      get queuedBytes() {
+        return sessions.queuedBytes;
+      },
       close() {
         closing ??= server.close();
         return closing;

@@ -32,6 +32,8 @@ export interface LocalClusterOptions {
   readonly server: URL;
   /** Of the fault model, where it is not the plain one. */
   readonly model?: Partial<Pick<NewCluster, "signedRequests" | "faultModel" | "rotation">>;
+  /** Who may be a client: by default the one whose key lies beside the cluster file. */
+  readonly clients?: "open" | "listed";
   /** Further settings of every replica. */
   readonly settings?: Partial<NodeFile>;
   /** What runs instead of `server` for some replicas. */
@@ -53,6 +55,7 @@ export interface ReplicaDetail extends Omit<ReplicaStatus, "state" | "recovery" 
     readonly computing: boolean;
   };
   readonly log?: { readonly first: number; readonly last: number; readonly bytes: number };
+  readonly queues?: Readonly<Record<string, number>>;
 }
 
 export interface Leadership {
@@ -234,13 +237,9 @@ async function writeFiles(folder: string, options: LocalClusterOptions): Promise
   const directory = join(folder, "cluster");
   for (let attempt = 0; attempt < PORT_TRIES; attempt++) {
     const basePort = BASE_PORT_MIN + Math.floor(Math.random() * BASE_PORTS);
-    const wanted = { directory, basePort, hosts: ["127.0.0.1"], clients: "listed", signedRequests: false } as const;
-    const file = await writeCluster({
-      ...wanted,
-      ...options.model,
-      replicas: options.replicas,
-      mode: options.mode ?? "bft",
-    });
+    const wanted = { directory, basePort, hosts: ["127.0.0.1"], signedRequests: false } as const;
+    const { replicas, clients = "listed", mode = "bft", model } = options;
+    const file = await writeCluster({ ...wanted, ...model, replicas, clients, mode });
     if ((await firstTaken(addressesOf(file))) === null) {
       for (const { id } of file.members) configure(join(directory, `replica-${id}`, "node.yaml"), options);
       return file;

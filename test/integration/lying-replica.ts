@@ -239,6 +239,9 @@ async function openLyingGateway(options: GatewayOptions): Promise<Gateway> {
     get connections() {
       return inner.connections;
     },
+    get queuedBytes() {
+      return inner.queuedBytes;
+    },
     connectionOf(client, session) {
       const connection = inner.connectionOf(client, session);
       return connection && lyingConnection(connection);

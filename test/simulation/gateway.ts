@@ -155,6 +155,10 @@ export class SimulatedGateway implements Gateway {
     return this.#sessions.size;
   }
 
+  get queuedBytes(): number {
+    return this.#sessions.queuedBytes;
+  }
+
   connectionOf(client: Digest, session: number): ClientConnection | undefined {
     return this.#sessions.connectionOf(client, session);
   }
@@ -182,6 +186,7 @@ export class SimulatedGateway implements Gateway {
     this.#streams.add(stream);
     const carrier: Carrier = {
       remote: `client ${client}`,
+      queuedBytes: 0,
       send(frame) {
         stream.send(GATEWAY, Uint8Array.from(frame));
         return true;

@@ -140,8 +140,8 @@ export const TURN_BUGS: readonly Mutation[] = [
   unit(QUEUE, {
     name: "served-client-still-waits",
     rule: "5: a client waits since it was served last",
-    find: "const waitingUs = Math.max(entry.dueUs, queue.servedUs);",
-    replace: "const waitingUs = entry.dueUs;",
+    find: "const waitingUs = Math.max(this.#dueUs(entry), queue.servedUs);",
+    replace: "const waitingUs = this.#dueUs(entry);",
     test: "test/unit/consensus/request-queue.test.ts",
   }),
   unit(QUEUE, {

@@ -342,6 +342,63 @@ export function gatewayContract(implementation: "uws" | "ws"): void {
       await login(3);
     });
 
+    test("strangers have a bound of their own: the oldest gives way", async () => {
+      await openWith({ strangersMax: 2 });
+      await login(1);
+      const strangers = [open(), open()];
+      await Promise.all(strangers.map((stranger) => stranger.hello()));
+      const late = open();
+      await late.hello();
+      const closed = await Promise.race(strangers.map((stranger) => stranger.closed()));
+      expect(closed).toBe(CLOSE_CODES.TOO_MANY_CONNECTIONS);
+      expect(gateway.connections).toBe(3);
+      expect(gateway.connectionOf(aliceId, 1)).toBeDefined();
+    });
+
+    test("one client has a bound of its own; a session that comes back needs no room", async () => {
+      await openWith({ connectionsPerClientMax: 2 });
+      await login(1);
+      await login(2);
+      const third = open();
+      third.socket.send(authFor(alice, replica, await third.hello(), 3));
+      expect(await third.closed()).toBe(CLOSE_CODES.TOO_MANY_CONNECTIONS);
+      await login(2);
+      const bob = newIdentity(nodeCrypto);
+      const other = open();
+      other.socket.send(authFor(bob, replica, await other.hello(), 1));
+      await other.welcome();
+    });
+
+    test("when all are taken, the client that has most gives one up for a client that has fewer", async () => {
+      await openWith({ connectionsMax: 20, strangersMax: 2 });
+      const mine: Client[] = [];
+      for (let session = 1; session <= 18; session++) mine.push(await login(session));
+      const bob = newIdentity(nodeCrypto);
+      const other = open();
+      other.socket.send(authFor(bob, replica, await other.hello(), 1));
+      await other.welcome();
+      expect(await (mine[17] as Client).closed()).toBe(CLOSE_CODES.TOO_MANY_CONNECTIONS);
+      expect(gateway.connections).toBe(18);
+      const more = open();
+      more.socket.send(authFor(alice, replica, await more.hello(), 19));
+      expect(await more.closed(), "not for itself").toBe(CLOSE_CODES.TOO_MANY_CONNECTIONS);
+    });
+
+    test("slow readers together have a bound: the slowest is closed", async () => {
+      await openWith({ queueBytesMax: 64 * 1024 * 1024, queuesBytesMax: 24 * 1024 * 1024 });
+      const [slowest, slow] = [await login(1), await login(2)];
+      for (const client of [slowest, slow]) client.socket.pause();
+      const frame = Buffer.alloc(512 * 1024);
+      for (let sent = 0; sent < 40; sent++) gateway.connectionOf(aliceId, 1)?.send(frame);
+      expect(server.codes()).toEqual([]);
+      expect(gateway.queuedBytes).toBeGreaterThan(0);
+      for (let sent = 0; sent < 30; sent++) gateway.connectionOf(aliceId, 2)?.send(frame);
+      expect(server.codes()).toEqual(["TOO_SLOW"]);
+      expect(gateway.connectionOf(aliceId, 1)).toBeUndefined();
+      expect(gateway.connectionOf(aliceId, 2)).toBeDefined();
+      expect(gateway.queuedBytes).toBeLessThanOrEqual(24 * 1024 * 1024);
+    });
+
     test("a slow reader is closed TOO_SLOW, others are not", async () => {
       await openWith({ queueBytesMax: 4 * 1024 * 1024 });
       const slow = await login(1);

@@ -144,7 +144,8 @@ function kinds(): [name: string, client: TestClient, sent: Sent, word: string][]
   ];
 }
 
-export function intakeStageContract(name: string, open: OpenIntakeStage): void {
+/** `signedPerClientMax`: signed requests of one client that wait at once. */
+export function intakeStageContract(name: string, open: OpenIntakeStage, signedPerClientMax: number): void {
   let harness: Harness | null = null;
   const started = (): Harness => {
     harness = new Harness(open);
@@ -268,7 +269,7 @@ export function intakeStageContract(name: string, open: OpenIntakeStage): void {
       const one = flood.send({ signed: true });
       let taken = 0;
       while (stage.submit(connection, one)) taken++;
-      expect(taken).toBe(INTAKE_REQUESTS_PER_CLIENT_MAX);
+      expect(taken).toBe(signedPerClientMax);
       expect(stage.stage.waiting).toBe(taken);
       expect(stage.submit(stage.connect(calm), calm.send({ signed: true }))).toBe(true);
       await stage.words(taken + 1);

@@ -2,6 +2,7 @@
 import { expect, test } from "vitest";
 import type { Digest } from "../../../protocol/bytes.ts";
 import { nodeCrypto } from "../../../protocol/crypto/node.ts";
+import { INTAKE_REQUESTS_PER_CLIENT_MAX, VERIFYING_MAX, WAITING_PER_CLIENT_MAX } from "../../../protocol/limits.ts";
 import { inThreadStage } from "../../../server/intake-stage/in-thread.ts";
 import { workerStage } from "../../../server/intake-stage/worker-stage.ts";
 import { threadPoolVerifier } from "../../../server/verifier.ts";
@@ -10,9 +11,9 @@ import { SELF, TestClient, TestConnection } from "./intake-requests.ts";
 import { intakeStageContract } from "./intake-stage-contract.ts";
 
 const { boxSecret } = identityOf(SELF);
-intakeStageContract("on the event loop", inThreadStage);
-intakeStageContract("one worker thread", workerStage({ workers: 1, boxSecret }));
-intakeStageContract("two worker threads", workerStage({ workers: 2, boxSecret }));
+intakeStageContract("on the event loop", inThreadStage, VERIFYING_MAX + WAITING_PER_CLIENT_MAX);
+intakeStageContract("one worker thread", workerStage({ workers: 1, boxSecret }), INTAKE_REQUESTS_PER_CLIENT_MAX);
+intakeStageContract("two worker threads", workerStage({ workers: 2, boxSecret }), INTAKE_REQUESTS_PER_CLIENT_MAX);
 
 test("a worker that dies is reported: the replica has to halt", async () => {
   const failures: string[] = [];

@@ -1,0 +1,152 @@
+/**
+ * What one client has pending (docs/protocol.md sections 4.1 and 8), in order of arrival, and what it counts for: the sums are
+ * exactly those of the entries that are not decided.
+ */
+import type { Request, RequestKind } from "../../protocol/request.ts";
+import type { ReplicaId } from "../../protocol/view.ts";
+import { requestCost, type Standing } from "./admission.ts";
+import type { Lane } from "./turns.ts";
+
+/** Which room a request takes up: its client's, that for what replicas forward, or those for what must get through. */
+export type Source = "client" | "replica" | "reserved" | "statement";
+
+/** The room of what comes from its client. */
+export function sourceOf(kind: RequestKind): Source {
+  if (kind === "administer") return "statement";
+  return kind === "resolve" ? "reserved" : "client";
+}
+
+export interface PendingRequest {
+  readonly request: Request;
+  readonly envelope: Uint8Array;
+  readonly replier: number;
+  readonly source: Source;
+  readonly cost: number;
+  readonly arrivedUs: number;
+  /** Arrival, and what it took at the pace of that time to serve what was queued before: patience starts here. */
+  readonly dueUs: number;
+  /** What every client has been served when it is this one's turn, if all are served alike. */
+  readonly turn: number;
+  /** Barred: not taken before it comes with a signature. */
+  state: "waiting" | "barred" | "proposed" | "decided";
+  /** When it was last forwarded to all. */
+  forwardedUs: number;
+  /** Its client sent it again: somebody waits for it. */
+  asked: boolean;
+  /** Who forwarded the same request. */
+  voices: ReadonlySet<ReplicaId>;
+}
+
+/** In order of arrival, from `head` on; nothing stands before it. */
+export interface Fifo {
+  readonly entries: (PendingRequest | undefined)[];
+  head: number;
+}
+
+/** Lets go of the finished front at once; its places are cut off in large pieces. */
+export function trim(fifo: Fifo): void {
+  while (fifo.head < fifo.entries.length && fifo.entries[fifo.head]?.state === "decided") {
+    fifo.entries[fifo.head++] = undefined;
+  }
+  if (fifo.head > 256 && fifo.head * 2 > fifo.entries.length) {
+    fifo.entries.splice(0, fifo.head);
+    fifo.head = 0;
+  }
+}
+
+interface Room {
+  count: number;
+  bytes: number;
+}
+
+export class ClientQueue implements Fifo, Standing {
+  readonly entries: (PendingRequest | undefined)[] = [];
+  head = 0;
+  cost = 0;
+  /** When a request of this client was decided last. */
+  servedUs = 0;
+  /** Which of its requests are turned away for now: those with a lot below it (admission.ts). */
+  shed = 0;
+  /** Kept between batches (turns.ts). */
+  credit = 0;
+  /** Cost it may add to a batch. */
+  #budget = 0;
+  readonly rooms: Readonly<Record<Source, Room>> = {
+    client: { count: 0, bytes: 0 },
+    replica: { count: 0, bytes: 0 },
+    reserved: { count: 0, bytes: 0 },
+    statement: { count: 0, bytes: 0 },
+  };
+
+  get count(): number {
+    const { client, replica, reserved, statement } = this.rooms;
+    return client.count + replica.count + reserved.count + statement.count;
+  }
+
+  push(entry: PendingRequest): void {
+    this.entries.push(entry);
+    this.#tally(entry, 1);
+  }
+
+  /** This entry was decided or dropped. */
+  leave(entry: PendingRequest): void {
+    this.#tally(entry, -1);
+    trim(this);
+  }
+
+  #tally({ source, cost, request }: PendingRequest, sign: 1 | -1): void {
+    const room = this.rooms[source];
+    room.count += sign;
+    room.bytes += sign * request.bytes.length;
+    this.cost += sign * cost;
+  }
+
+  /** What waits here, from the first one on, for another batch, to which this client may add so much. */
+  lane(costMax: number): ClientLane {
+    this.#budget = Math.min(this.#budget, this.cost) + costMax;
+    return new ClientLane(this);
+  }
+
+  /** May a request of this cost go into the batch? What one is too large for is kept for the next. */
+  affords(cost: number): boolean {
+    return cost <= this.#budget;
+  }
+
+  pay(cost: number): void {
+    this.#budget -= cost;
+  }
+}
+
+/** A client's queue while a batch is put together. */
+export class ClientLane implements Lane<PendingRequest> {
+  readonly queue: ClientQueue;
+  #at: number;
+
+  constructor(queue: ClientQueue) {
+    this.queue = queue;
+    this.#at = queue.head;
+  }
+
+  get credit(): number {
+    return this.queue.credit;
+  }
+
+  set credit(credit: number) {
+    this.queue.credit = credit;
+  }
+
+  next(): PendingRequest | undefined {
+    const { entries } = this.queue;
+    while (this.#at < entries.length && entries[this.#at]?.state !== "waiting") this.#at++;
+    const entry = entries[this.#at];
+    return entry && this.queue.affords(entry.cost) ? entry : undefined;
+  }
+
+  advance(): void {
+    this.queue.pay(this.queue.entries[this.#at++]?.cost ?? 0);
+  }
+}
+
+export function costOf({ bytes, commands }: Request): number {
+  return requestCost(bytes.length, commands.length);
+}
