@@ -31,11 +31,13 @@ export function takeInTurns<T, L extends Lane<T>>(
     for (let at = 0; at < open.length; at++) {
       const lane = open[at] as L;
       lane.credit += credit;
+      let served = 0;
       for (let item = lane.next(); item !== undefined && costOf(item) <= lane.credit; item = lane.next()) {
         if (!take(item)) {
           lane.credit = Math.min(lane.credit, costOf(item));
-          return open.slice(0, at);
+          return open.slice(0, served > 0 ? at + 1 : at);
         }
+        served++;
         lane.credit -= costOf(item);
         lane.advance();
       }

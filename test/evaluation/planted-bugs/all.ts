@@ -1,6 +1,7 @@
 /** All planted bugs, by the part of the protocol that they break. */
 import { CRASH_MODE_BUGS } from "./crash-mode.ts";
 import { LIVENESS_BUGS } from "./liveness.ts";
+import { LOAD_BUGS } from "./load.ts";
 import type { Mutation } from "./mutation.ts";
 import { RECOVERY_BUGS } from "./recovery.ts";
 import { RESTART_BUGS } from "./restart.ts";
@@ -20,4 +21,5 @@ export const PLANTED_BUGS: readonly Mutation[] = [
   ...TURN_BUGS,
   ...SERVICE_BUGS,
   ...CRASH_MODE_BUGS,
+  ...LOAD_BUGS,
 ];

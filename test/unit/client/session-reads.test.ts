@@ -30,6 +30,26 @@ describe("unordered reads", () => {
     expect(ordered(cluster)).toHaveLength(2);
   });
 
+  test("BUSY by W postpones the read, unordered as it was; by fewer it does not", async () => {
+    const { clock, cluster, kv } = await connected();
+    await answerOf(clock, kv.put("a", "1"));
+    const busy = (count: number) => {
+      for (const replica of cluster.replicas) {
+        replica.behaviour = (honest, request) =>
+          request.kind === "unordered" && replica.id < count ? behaviours.says("BUSY")() : honest;
+      }
+    };
+    busy(1);
+    expect((await answerOf(clock, kv.get("a")))?.value).toBe("1");
+    busy(4);
+    const get = kv.get("a", { timeoutMs: 60_000 });
+    for (let round = 0; round < 20; round++) await clock.advance(500);
+    expect(ordered(cluster), "busy replicas are not asked to order it").toHaveLength(1);
+    busy(0);
+    expect((await answerOf(clock, get, 5_100))?.value).toBe("1");
+    expect(ordered(cluster)).toHaveLength(1);
+  });
+
   test("answers that do not come order the read after 100 ms", async () => {
     const { clock, cluster, kv } = await connected();
     await answerOf(clock, kv.put("a", "1"));

@@ -61,6 +61,27 @@ describe("turns (section 8, deficit round robin)", () => {
     ).toEqual([0, 0, 0]);
   });
 
+  it("asked for one at a time, all have their turn", () => {
+    const lanes = new Map(["a", "b", "c"].map((name) => [name, new List(name, new Array(9).fill(ONE / 2))]));
+    for (let time = 0; time < 9; time++) {
+      let one = true;
+      const last = takeInTurns<number, List>(
+        lanes.values(),
+        (cost) => cost,
+        () => {
+          const taken = one;
+          one = false;
+          return taken;
+        },
+      );
+      for (const lane of last) {
+        lanes.delete(lane.name);
+        lanes.set(lane.name, lane);
+      }
+    }
+    for (const { costs } of lanes.values()) expect(costs).toHaveLength(6);
+  });
+
   it("who had its turn in a round cut short goes last; who was cut off saves up no more than it needs", () => {
     const [a, b, c] = ["a", "b", "c"].map((name, at) => new List(name, [ONE - at, ONE - at, ONE - at])) as [
       List,

@@ -6,11 +6,7 @@ import { afterEach, describe, expect, test } from "vitest";
 import { utf8 } from "../../../protocol/bytes.ts";
 import { nodeCrypto } from "../../../protocol/crypto/node.ts";
 import { isRejection } from "../../../protocol/errors.ts";
-import {
-  INTAKE_BYTES_PER_CLIENT_MAX,
-  INTAKE_REQUESTS_PER_CLIENT_MAX,
-  REQUEST_BYTES_MAX,
-} from "../../../protocol/limits.ts";
+import { INTAKE_BYTES_PER_CLIENT_MAX, REQUEST_BYTES_MAX } from "../../../protocol/limits.ts";
 import { decodeRequest } from "../../../protocol/request.ts";
 import { Authenticity } from "../../../server/authenticity.ts";
 import type { IntakeStage, OpenIntakeStage, Outcome } from "../../../server/intake-stage/contract.ts";

@@ -1,0 +1,188 @@
+/** Planted bugs in bounds and fairness (docs/protocol.md section 8). */
+import type { Mutation } from "./mutation.ts";
+
+const ADMISSION = "server/consensus/admission.ts";
+const QUEUE = "server/consensus/request-queue.ts";
+const SESSIONS = "server/network/client-session.ts";
+const INTAKE = "server/intake.ts";
+const QUEUE_TESTS = ["test/unit/consensus/request-queue.test.ts", "test/unit/consensus/admission.test.ts"];
+const MODEL_TESTS = ["test/unit/consensus/overload.test.ts"];
+const GATEWAY_TESTS = ["test/unit/network/gateway.test.ts"];
+const INTAKE_TESTS = ["test/unit/server/intake-load.test.ts"];
+
+export const LOAD_BUGS: readonly Mutation[] = [
+  {
+    name: "queue-without-share",
+    rule: "8: a client beyond its share is let in only while others leave room",
+    changes: [
+      {
+        file: ADMISSION,
+        find: "return cost + wanted <= share || total + wanted <= capacity;",
+        replace: "return cost >= 0 || share > 0;",
+      },
+    ],
+    suite: "unit",
+    tests: QUEUE_TESTS,
+  },
+  {
+    name: "queue-without-pace",
+    rule: "8: what waits is bounded by the time that it takes",
+    changes: [
+      {
+        file: ADMISSION,
+        find: "return Math.max(QUEUE_COST_MIN, us * this.#costPerUs);",
+        replace: "return QUEUE_COST_START;",
+      },
+    ],
+    suite: "unit",
+    tests: [...MODEL_TESTS, ...QUEUE_TESTS],
+  },
+  {
+    name: "shed-without-lot",
+    rule: "8: replicas turn away the same requests",
+    changes: [{ file: ADMISSION, find: "if (lot < shed) return false;", replace: "" }],
+    suite: "unit",
+    tests: QUEUE_TESTS,
+  },
+  {
+    name: "batch-of-one-client",
+    rule: "8: a batch holds no more of one client than others want, and a little",
+    changes: [
+      {
+        file: QUEUE,
+        find: "return Math.max(median, this.#admission.extra(sorted.length));",
+        replace: "return Number.POSITIVE_INFINITY;",
+      },
+    ],
+    suite: "unit",
+    tests: QUEUE_TESTS,
+  },
+  {
+    name: "turns-without-end",
+    rule: "8: who had its turn goes last",
+    changes: [
+      {
+        file: "server/consensus/turns.ts",
+        find: "return open.slice(0, served > 0 ? at + 1 : at);",
+        replace: "return [];",
+      },
+    ],
+    suite: "unit",
+    tests: ["test/unit/consensus/turns.test.ts"],
+  },
+  {
+    name: "large-requests-for-free",
+    rule: "8: shares are of cost, not of requests",
+    changes: [
+      {
+        file: "server/consensus/turns.ts",
+        find: "item !== undefined && costOf(item) <= lane.credit;",
+        replace: "item !== undefined && lane.credit > 0;",
+      },
+    ],
+    suite: "unit",
+    tests: ["test/unit/consensus/turns.test.ts"],
+  },
+  {
+    name: "resolve-without-room",
+    rule: "8: RESOLVE has a room that requests cannot take",
+    changes: [
+      {
+        file: INTAKE,
+        find: 'kind === "resolve" ? "reserved" : "client"',
+        replace: '"client"',
+      },
+    ],
+    suite: "unit",
+    tests: INTAKE_TESTS,
+  },
+  {
+    name: "forwarded-fill-everything",
+    rule: "8: what replicas forward of one client is bounded",
+    changes: [{ file: QUEUE, find: "own.bytes + wanted.bytes <= bounds.bytesEach;", replace: "own.bytes >= 0;" }],
+    suite: "unit",
+    tests: QUEUE_TESTS,
+  },
+  {
+    name: "turned-away-requests-forwarded",
+    rule: "8: what the leader turned away and nobody asks for again is not forwarded",
+    changes: [
+      {
+        file: QUEUE,
+        find: 'crowded && entry.state === "waiting" && entry.source === "client" && !entry.asked',
+        replace: "crowded && entry.voices.size < 0",
+      },
+    ],
+    suite: "unit",
+    tests: QUEUE_TESTS,
+  },
+  {
+    name: "backlog-blames-the-leader",
+    rule: "8: a request is due when its client's turn would have come",
+    changes: [
+      { file: QUEUE, find: "if (this.#served >= turn) return dueUs;", replace: "if (turn >= 0) return dueUs;" },
+    ],
+    suite: "unit",
+    tests: QUEUE_TESTS,
+  },
+  {
+    name: "patience-renewed-by-empty-batches",
+    rule: "8: only what is served prolongs patience",
+    changes: [{ file: QUEUE, find: "if (cost > 0) this.#servedAtUs = nowUs;", replace: "this.#servedAtUs = nowUs;" }],
+    suite: "unit",
+    tests: QUEUE_TESTS,
+  },
+  {
+    name: "busy-for-everybody",
+    rule: "8: BUSY beyond the allowance costs nothing",
+    changes: [
+      {
+        file: INTAKE,
+        find: "if (!room && !this.#allowance.takes(client, this.#port.nowUs())) {",
+        replace: "if (!room && this.#port.nowUs() < 0) {",
+      },
+    ],
+    suite: "unit",
+    tests: INTAKE_TESTS,
+  },
+  {
+    name: "reads-without-turns",
+    rule: "8: reads beyond a turn's worth wait for their client's turn",
+    changes: [
+      {
+        file: INTAKE,
+        find: "if (this.#reads.size === 0 && this.#readsLeft > 0) {",
+        replace: "if (this.#reads.size >= 0) {",
+      },
+    ],
+    suite: "unit",
+    tests: INTAKE_TESTS,
+  },
+  {
+    name: "signatures-without-bound",
+    rule: "8: client signatures do not fill the thread pool that verifies votes",
+    changes: [{ file: INTAKE, find: "() => this.#verifying < VERIFYING_MAX,", replace: "() => true," }],
+    suite: "unit",
+    tests: INTAKE_TESTS,
+  },
+  {
+    name: "connections-of-one-client",
+    rule: "8: one client's connections are bounded",
+    changes: [
+      {
+        file: SESSIONS,
+        find: "if (own && own.size >= connectionsPerClientMax) return false;",
+        replace: "",
+      },
+    ],
+    suite: "unit",
+    tests: GATEWAY_TESTS,
+  },
+  {
+    name: "slow-readers-together",
+    rule: "8: what all clients together have not read is bounded",
+    changes: [{ file: SESSIONS, find: 'slowest.fail("TOO_SLOW", "TOO_SLOW");', replace: "" }],
+    suite: "unit",
+    tests: GATEWAY_TESTS,
+  },
+];
