@@ -5,8 +5,6 @@
  *
  *   npm run bench:overload -- --seconds 60
  */
-import { fork } from "node:child_process";
-import { once } from "node:events";
 import { existsSync, readFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { pathToFileURL } from "node:url";
@@ -16,7 +14,7 @@ import { bytes, connect, type Kv, newIdentity, QuorateError } from "../../client
 import { programsIn } from "./demo-debian.ts";
 import { LocalCluster } from "./local-cluster.ts";
 import type { WireResult } from "./wire-load.ts";
-import type { WireTask } from "./wire-load-main.ts";
+import { wireLoad } from "./wire-load-process.ts";
 
 const REPLICAS = 4;
 const OFFERED_TIMES = 2;
@@ -68,23 +66,6 @@ export async function runOverload(options: OverloadOptions): Promise<Verdict[]> 
     return [...overload, ...(await fairness(cluster, options, small)), ...(await fairness(cluster, options, large))];
   } finally {
     await cluster.close();
-  }
-}
-
-/** One load in a process of its own. */
-async function wireLoad(task: WireTask): Promise<WireResult> {
-  const child = fork(new URL("./wire-load-main.ts", import.meta.url), {
-    stdio: ["ignore", "inherit", "inherit", "ipc"],
-  });
-  try {
-    child.send({ task });
-    const ended = once(child, "exit").then(() => {
-      throw new Error("the load generator ended");
-    });
-    const [answer] = (await Promise.race([once(child, "message"), ended])) as [{ result: WireResult }];
-    return answer.result;
-  } finally {
-    child.kill("SIGKILL");
   }
 }
 

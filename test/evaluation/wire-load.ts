@@ -9,6 +9,8 @@ import { newIdentity } from "../../protocol/identity.ts";
 import { BUSY, OK, type WireEvents, WireSession } from "./wire-session.ts";
 
 const TICK_MS = 2;
+/** A generator that cannot keep up issues what is due later, at this much work per tick; latency counts from when it was due. */
+const ISSUING_MS_MAX = 20;
 /** Sequences of one session that may be unfinished; older ones are given up. */
 const WINDOW = 1_000;
 /** What is not answered by then is not counted as answered: the SDK's callers wait so long. */
@@ -159,7 +161,9 @@ export class WireLoad {
     const nowMs = performance.now();
     if (load.type === "open") {
       const due = ((nowMs - this.#beganMs) * load.perSecond) / 1_000;
-      while (this.#issued < due) this.#issue(this.#beganMs + (this.#issued * 1_000) / load.perSecond);
+      const untilMs = nowMs + ISSUING_MS_MAX;
+      while (this.#issued < due && performance.now() < untilMs)
+        this.#issue(this.#beganMs + (this.#issued * 1_000) / load.perSecond);
     } else this.#resend(nowMs);
     this.#flush();
   };

@@ -4,10 +4,8 @@
  */
 import { expect, test } from "vitest";
 import { newIdentity } from "../../client/index.ts";
-import { clusterOf } from "../../protocol/cluster.ts";
-import { nodeCrypto } from "../../protocol/crypto/node.ts";
 import { PENDING_BYTES_MAX, PENDING_PER_CLIENT_MAX, QUEUE_COST_START, WAITING_MAX } from "../../protocol/limits.ts";
-import { WireLoad } from "../evaluation/wire-load.ts";
+import { wireLoad } from "../evaluation/wire-load-process.ts";
 import { type Status, TestCluster } from "./cluster.ts";
 import { Load } from "./load.ts";
 
@@ -15,6 +13,7 @@ const FLOODS = [
   { perSecond: 6_000, valueBytes: 100 },
   { perSecond: 60, valueBytes: 500_000 },
 ];
+const FLOOD_MS = 5_000;
 
 function expectBounded({ queues }: Status): void {
   expect(queues.pendingRequests).toBeLessThanOrEqual(2 * PENDING_PER_CLIENT_MAX + 1_000);
@@ -30,15 +29,17 @@ test("a flood by one client fails nobody else's write or read, and fills nothing
   const others = await Promise.all([1, 2, 3].map(() => cluster.connect({ identity: newIdentity() })));
   const load = new Load({ connections: others, writers: 12, readers: 3, strict: true, putTimeoutMs: 60_000 });
   await load.progress(50);
-  const common = { cluster: clusterOf(nodeCrypto, cluster.file), identities: 1, sessionsEach: 16, keys: 1_000 };
+  const common = { file: cluster.file, identities: 1, sessionsEach: 16, keys: 1_000, warmupMs: 0, measureMs: FLOOD_MS };
   for (const { perSecond, valueBytes } of FLOODS) {
-    const flood = await WireLoad.open({ ...common, valueBytes, load: { type: "open", perSecond } });
-    flood.start();
-    for (let look = 0; look < 10; look++) {
-      await load.progress(20, 60_000);
+    let flooding = true;
+    const flood = wireLoad({ ...common, valueBytes, load: { type: "open", perSecond } }).finally(() => {
+      flooding = false;
+    });
+    while (flooding) {
+      await load.progress(10, 60_000);
       for (const { id } of cluster.file.members) expectBounded(await cluster.status(id));
     }
-    flood.close();
+    await flood;
   }
   await load.progress(50, 60_000);
   await load.stop();
