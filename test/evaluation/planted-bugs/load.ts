@@ -5,6 +5,7 @@ const ADMISSION = "server/consensus/admission.ts";
 const QUEUE = "server/consensus/request-queue.ts";
 const SESSIONS = "server/network/client-session.ts";
 const INTAKE = "server/intake.ts";
+const STAGE = "server/intake-stage/in-thread.ts";
 const QUEUE_TESTS = ["test/unit/consensus/request-queue.test.ts", "test/unit/consensus/admission.test.ts"];
 const MODEL_TESTS = ["test/unit/consensus/overload.test.ts"];
 const GATEWAY_TESTS = ["test/unit/network/gateway.test.ts"];
@@ -89,8 +90,8 @@ export const LOAD_BUGS: readonly Mutation[] = [
     changes: [
       {
         file: INTAKE,
-        find: 'kind === "resolve" ? "reserved" : "client"',
-        replace: '"client"',
+        find: "lot }, sourceOf(kind)",
+        replace: 'lot }, "client"',
       },
     ],
     suite: "unit",
@@ -99,7 +100,7 @@ export const LOAD_BUGS: readonly Mutation[] = [
   {
     name: "forwarded-fill-everything",
     rule: "8: what replicas forward of one client is bounded",
-    changes: [{ file: QUEUE, find: "own.bytes + wanted.bytes <= bounds.bytesEach;", replace: "own.bytes >= 0;" }],
+    changes: [{ file: QUEUE, find: "own.bytes + wanted.bytes <= most.bytesEach;", replace: "own.bytes >= 0;" }],
     suite: "unit",
     tests: QUEUE_TESTS,
   },
@@ -138,8 +139,8 @@ export const LOAD_BUGS: readonly Mutation[] = [
     changes: [
       {
         file: INTAKE,
-        find: "if (!room && !this.#allowance.takes(client, this.#port.nowUs())) {",
-        replace: "if (!room && this.#port.nowUs() < 0) {",
+        find: "if (!this.#allowance.takes(client, this.#port.clock.nowUs())) {",
+        replace: "if (this.#port.clock.nowUs() < 0) {",
       },
     ],
     suite: "unit",
@@ -161,7 +162,7 @@ export const LOAD_BUGS: readonly Mutation[] = [
   {
     name: "signatures-without-bound",
     rule: "8: client signatures do not fill the thread pool that verifies votes",
-    changes: [{ file: INTAKE, find: "() => this.#verifying < VERIFYING_MAX,", replace: "() => true," }],
+    changes: [{ file: STAGE, find: "() => this.#verifying < VERIFYING_MAX,", replace: "() => true," }],
     suite: "unit",
     tests: INTAKE_TESTS,
   },

@@ -26,8 +26,10 @@ import {
 import { Authenticity } from "../../../server/authenticity.ts";
 import type { Source } from "../../../server/consensus/client-queue.ts";
 import { Intake } from "../../../server/intake.ts";
+import { inThreadStage } from "../../../server/intake-stage/in-thread.ts";
 import type { ClientConnection } from "../../../server/network/contract.ts";
 import { CLUSTER, GENESIS, identityOf, viewOfSize } from "./fixture.ts";
+import { EVERYBODY_KNOWN } from "./intake-requests.ts";
 
 const cluster: Cluster = {
   id: CLUSTER,
@@ -111,7 +113,13 @@ class Bench {
 
   constructor() {
     const { crypto } = this.counting;
-    const authenticity = new Authenticity({ crypto, cluster, self: 0, identity: identityOf(0) });
+    const authenticity = new Authenticity({
+      crypto,
+      cluster,
+      self: 0,
+      identity: identityOf(0),
+      known: EVERYBODY_KNOWN,
+    });
     this.authenticity = authenticity;
     this.intake = new Intake({
       crypto,
@@ -119,28 +127,37 @@ class Bench {
       self: 0,
       authenticity,
       verifier: (checks, then) => this.verifying.push(() => then(checks.map(() => true))),
+      openStage: inThreadStage,
       port: {
         accepting: () => true,
         answersReads: () => true,
+        permits: () => true,
         lookup: () => null,
         query: (request) => {
           this.read.push(request.client);
           return { result: new Uint8Array(this.resultBytes), revision: 1 };
         },
         refusesGrowth: () => false,
-        room: (_, source) => {
-          this.asked.push(source);
-          return this.room;
+        leaves: () => true,
+        refusal: () => null,
+        administered: () => true,
+        queue: {
+          room: (_, source) => {
+            this.asked.push(source);
+            return this.room;
+          },
+          askedAgain: (key) => this.pending.has(key),
         },
-        pending: ({ key }) => this.pending.has(key),
-        nowUs: () => this.nowUs,
-        wallMs: () => 0,
+        clock: { nowUs: () => this.nowUs, wallMs: () => 0 },
         turnDue: () => {
           this.turns++;
         },
         submit: (request) => {
           this.submitted.push(request);
         },
+        misbehaved: (_client, code) => expect.unreachable(code),
+        guard: (work) => work(),
+        failed: (error) => expect.unreachable(String(error)),
       },
     });
   }
@@ -148,7 +165,8 @@ class Bench {
   receive(client: Client, request: Request, signed = false): void {
     // As its AUTH has taught this replica.
     this.authenticity.learn(client.client, client.credentials.publicKeys);
-    expect(this.intake.receive(client, client.envelope(request, signed), request.bytes)).toBeNull();
+    this.intake.receive(client, client.envelope(request, signed), request.bytes);
+    expect(client.closed).toBeNull();
   }
 }
 
@@ -204,7 +222,7 @@ describe("the intake's time (section 8)", () => {
       bench.receive(flooder, flooder.request(sequence, "unordered"));
     const atOnce = bench.read.length;
     expect(atOnce).toBeLessThan(20);
-    expect(bench.intake.waiting).toBe(WAITING_PER_CLIENT_MAX);
+    expect(bench.intake.readsWaiting).toBe(WAITING_PER_CLIENT_MAX);
     expect(bench.intake.counts).toMatchObject({ busy: BUSY_PER_CLIENT_MAX });
     bench.receive(polite, polite.request(1, "unordered"));
     expect(bench.turns).toBeGreaterThan(0);
@@ -212,7 +230,7 @@ describe("the intake's time (section 8)", () => {
     const inTurn = bench.read.slice(atOnce);
     expect(inTurn.length).toBeLessThan(20);
     expect(inTurn).toContain(polite.client);
-    while (bench.intake.waiting > 0) bench.intake.turn();
+    while (bench.intake.readsWaiting > 0) bench.intake.turn();
     expect(polite.replies.map(({ status }) => status)).toEqual(["OK"]);
   });
 
@@ -221,7 +239,7 @@ describe("the intake's time (section 8)", () => {
     const [flooder, polite] = [new Client(1), new Client(2)];
     for (let sequence = 1; sequence <= 1_000; sequence++) bench.receive(flooder, flooder.request(sequence), true);
     expect(bench.verifying).toHaveLength(VERIFYING_MAX);
-    expect(bench.intake.waiting).toBe(WAITING_PER_CLIENT_MAX);
+    expect(bench.intake.waiting).toBe(VERIFYING_MAX + WAITING_PER_CLIENT_MAX);
     bench.receive(polite, polite.request(1), true);
     for (let done = 0; done < 8; done++) bench.verifying.shift()?.();
     for (const done of bench.verifying.splice(0)) done();
