@@ -324,8 +324,8 @@ export class Intake {
   /** Revoked or expired since it connected. It hears so for what it has sent; then the connection goes. */
   #turnAway(connection: ClientConnection, request: Request): null {
     const known = this.#port.lookup(request);
-    if (known) this.reply(connection, known, EVERYBODY);
-    else this.#refuse(connection, request, "NOT_PERMITTED");
+    if (!known) this.#refuse(connection, request, "NOT_PERMITTED");
+    else if (this.#port.leaves(known)) this.reply(connection, known, EVERYBODY);
     const count = (this.#turnedAway.get(connection) ?? 0) + 1;
     this.#turnedAway.set(connection, count);
     if (count >= TURNED_AWAY_MAX) connection.close(CLOSE_CODES.NOT_A_CLIENT, "NOT_A_CLIENT");

@@ -160,6 +160,19 @@ export const LOAD_BUGS: readonly Mutation[] = [
     tests: INTAKE_TESTS,
   },
   {
+    name: "judged-reads-without-bound",
+    rule: "8: reads that wait are bounded per client, those that were judged meanwhile included",
+    changes: [
+      {
+        file: INTAKE,
+        find: "if (!this.#reads.room(request.client, request.bytes.length)) {",
+        replace: "if (request.bytes.length === 0) {",
+      },
+    ],
+    suite: "unit",
+    tests: ["test/unit/server/intake.test.ts"],
+  },
+  {
     name: "signatures-without-bound",
     rule: "8: client signatures do not fill the thread pool that verifies votes",
     changes: [{ file: STAGE, find: "() => this.#verifying < VERIFYING_MAX,", replace: "() => true," }],

@@ -91,4 +91,17 @@ export const RIGHTS_BUGS: readonly Mutation[] = [
     ],
     suite: "targeted",
   },
+  {
+    name: "withheld-answer-to-the-revoked",
+    rule: "2: who lost his rights hears of what was executed only what the application lets go",
+    changes: [
+      {
+        file: "server/intake.ts",
+        find: "else if (this.#port.leaves(known)) this.reply(connection, known, EVERYBODY);",
+        replace: "else this.reply(connection, known, EVERYBODY);",
+      },
+    ],
+    suite: "unit",
+    tests: ["test/unit/server/intake.test.ts"],
+  },
 ];

@@ -1,9 +1,11 @@
 /** What the intake makes of what its stage says (docs/protocol.md sections 2, 3 and 8), with a stage that says what it is told. */
 import { beforeEach, describe, expect, test } from "vitest";
+import { EMPTY } from "../../../protocol/bytes.ts";
 import { decodeGatewayFrame } from "../../../protocol/client-frames.ts";
 import type { Cluster } from "../../../protocol/cluster.ts";
 import { nodeCrypto } from "../../../protocol/crypto/node.ts";
 import { isRejection } from "../../../protocol/errors.ts";
+import { WAITING_PER_CLIENT_MAX } from "../../../protocol/limits.ts";
 import { decodeEnvelope, decodeRequest } from "../../../protocol/request.ts";
 import { Authenticity } from "../../../server/authenticity.ts";
 import { Intake } from "../../../server/intake.ts";
@@ -15,6 +17,10 @@ import { cluster, EVERYBODY_KNOWN, SELF, type Sent, TestClient, TestConnection }
 let stage: StageOptions;
 let roomInStage: boolean;
 let accepting: boolean;
+let permitted: boolean;
+/** What was executed before, and whether the application lets its answer go. */
+let executed: boolean;
+let leaves: boolean;
 let submitted: string[];
 let misbehaved: string[];
 
@@ -39,9 +45,10 @@ function intakeOf(of: Cluster = cluster): { intake: Intake; authenticity: Authen
     port: {
       accepting: () => accepting,
       answersReads: () => true,
-      permits: () => true,
-      lookup: () => null,
-      leaves: () => true,
+      permits: () => permitted,
+      lookup: (request) =>
+        executed ? { request, status: "OK", instance: 1, resultDigest: nodeCrypto.sha256(EMPTY), result: EMPTY } : null,
+      leaves: () => leaves,
       refusal: () => null,
       query: () => null,
       refusesGrowth: () => false,
@@ -82,6 +89,9 @@ describe("the intake", () => {
   beforeEach(() => {
     roomInStage = true;
     accepting = true;
+    permitted = true;
+    executed = false;
+    leaves = true;
     submitted = [];
     misbehaved = [];
     client = new TestClient("a client");
@@ -121,6 +131,28 @@ describe("the intake", () => {
     expect(answers(client, connection)).toEqual(["1 NEWER_VIEW", "2 MUST_SIGN", "4 BUSY"]);
     expect(submitted).toEqual(["1.3"]);
     expect(connection.closed).toBeNull();
+  });
+
+  test("who lost his rights hears so, or what was executed before, if the application lets that go", () => {
+    const { authenticity } = intakeOf();
+    authenticity.learn(client.id, client.keys);
+    permitted = false;
+    judge(connection, client.send(), "authentic");
+    executed = true;
+    judge(connection, client.send(), "authentic");
+    leaves = false;
+    judge(connection, client.send(), "authentic");
+    expect(answers(client, connection)).toEqual(["1 REFUSED", "2 OK"]);
+    expect(submitted).toEqual([]);
+  });
+
+  test("reads that were in the stage while others were taken wait within the bound of their client (section 8)", () => {
+    const { intake, authenticity } = intakeOf();
+    authenticity.learn(client.id, client.keys);
+    for (let count = 0; count < 5_000 && intake.counts.busy < 3; count++) {
+      judge(connection, client.send({ fields: { kind: "unordered" } }), "authentic");
+    }
+    expect([intake.counts.busy, intake.readsWaiting]).toEqual([3, WAITING_PER_CLIENT_MAX]);
   });
 
   test("MACs never stand in for a signature that the cluster demands", () => {
