@@ -96,6 +96,10 @@ describe("the verifier consensus depends on", () => {
     }
     expect(nacl.sign.detached.verify(input, malleated, identity.signKey)).toBe(true);
     expect(nodeCrypto.verify(identity.signKey, input, malleated)).toBe(false);
+    // A browser that took it would follow views that no server knows.
+    expect(portableCrypto.verify(identity.signKey, input, malleated)).toBe(false);
+    const order32 = malleated.map((byte, at) => (at < 32 ? byte : Number((order >> BigInt(8 * (at - 32))) % 256n)));
+    expect(portableCrypto.verify(identity.signKey, input, order32)).toBe(false);
   });
 });
 
