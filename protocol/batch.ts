@@ -1,4 +1,6 @@
 /** Batches and the history digest (docs/protocol.md section 1). A batch is the concatenation of requests as received. */
+
+import { statementTypeOf } from "./administration.ts";
 import type { Digest } from "./bytes.ts";
 import type { Crypto } from "./crypto/contract.ts";
 import { Malformed } from "./errors.ts";
@@ -31,7 +33,11 @@ export function encodeBatch(batch: {
   return writer.finish();
 }
 
-/** A request known by its digest is not parsed again: `known(bytes)` may return it. @throws Malformed */
+/**
+ * A RECONFIGURE fills a batch of its own, so that the instances after it belong to the next view and links stay small. A
+ * request known by its digest is not parsed again: `known(bytes)` may return it.
+ * @throws Malformed
+ */
 export function decodeBatch(crypto: Crypto, bytes: Uint8Array, known?: (digest: Digest) => Request | undefined): Batch {
   if (bytes.length > BATCH_BYTES_MAX) throw new Malformed("BATCH_TOO_LARGE");
   const reader = new Reader(bytes);
@@ -50,6 +56,7 @@ export function decodeBatch(crypto: Crypto, bytes: Uint8Array, known?: (digest: 
     if (request.kind === "administer" && ++statements > BATCH_STATEMENTS_MAX) throw new Malformed("BATCH_STATEMENTS");
     if (keys.has(request.key)) throw new Malformed("BATCH_DUPLICATE");
     keys.add(request.key);
+    if (count > 1 && statementTypeOf(request) === "reconfigure") throw new Malformed("BATCH_RECONFIGURE");
     requests.push(request);
   }
   reader.end();

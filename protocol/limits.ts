@@ -155,6 +155,17 @@ export const COMMON_ROOT_PERIODS = 16;
 /** A log above this asks for a checkpoint before its time. */
 export const LOG_BYTES_MAX = 1024 * MIB;
 
+/** Ids of replicas, and bytes of their host names. */
+export const REPLICA_ID_MAX = 65_535;
+export const HOST_BYTES_MAX = 255;
+/** How many instances a READY may be old when it is ordered: the default distance of two checkpoints. */
+export const READY_AGE_INSTANCES_MAX = 120_000;
+/** A batch with a RECONFIGURE; a larger one makes no view, so that every link is small. */
+export const LINK_BATCH_BYTES_MAX = 8 * KIB;
+export const LINK_BYTES_MAX = 16 * KIB;
+/** Links in one answer to a client; it asks again for the rest. */
+export const LINKS_PER_ANSWER_MAX = 16;
+
 export const STATUS_INSTANCES_MAX = 64;
 export const STATUS_INTERVAL_MS = 250;
 
@@ -171,4 +182,5 @@ assert(
   "one slow reader does not cost another its connection",
 );
 assert(CHUNK_BYTES_MAX + MANIFEST_BYTES_MAX < FRAME_BYTES_MAX, "a chunk, or a manifest, fits a frame");
+assert(LINK_BATCH_BYTES_MAX + REPLICAS_MAX * 68 + 64 < LINK_BYTES_MAX, "a link with every member's vote fits");
 assert(HISTORY_BYTES_MAX + BATCH_BYTES_MAX < FRAME_BYTES_MAX + 1, "a history answer with one more batch fits a frame");

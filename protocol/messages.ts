@@ -170,7 +170,7 @@ export function decodeMessage(input: Uint8Array): Message | Rejection {
   return decoded(() => decode(message, input));
 }
 
-/** What a WRITE signs. */
+/** What a WRITE signs, and an ACCEPT that is signed. */
 export interface WriteStatement {
   readonly view: number;
   readonly regency: number;
@@ -180,6 +180,12 @@ export interface WriteStatement {
 
 export function writeStatement(cluster: Digest, statement: WriteStatement): Uint8Array {
   const writer = writeTag(new Writer(128), "quorate/write/1", cluster).u32(statement.view).u32(statement.regency);
+  return writer.u53(statement.instance).rawLatin1(statement.digest).finish();
+}
+
+/** What an ACCEPT of a batch with a RECONFIGURE signs: a link of the chain of views is made of these. */
+export function acceptStatement(cluster: Digest, statement: WriteStatement): Uint8Array {
+  const writer = writeTag(new Writer(128), "quorate/accept/1", cluster).u32(statement.view).u32(statement.regency);
   return writer.u53(statement.instance).rawLatin1(statement.digest).finish();
 }
 

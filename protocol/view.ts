@@ -35,6 +35,8 @@ export interface View {
   readonly cluster: Digest;
   readonly mode: Mode;
   readonly members: readonly Member[];
+  /** Every id that a member ever had is below it: who joins has another one. */
+  readonly idsBelow: number;
   readonly administrators: readonly Uint8Array[];
   /** How many administrators must sign a statement of theirs (administration.ts). */
   readonly administratorThreshold: number;
@@ -69,6 +71,8 @@ export interface ViewOptions {
   readonly mode: Mode;
   readonly f: number;
   readonly members: readonly Member[];
+  /** Default, for a first view: the highest id and one more. */
+  readonly idsBelow?: number;
   readonly administrators: readonly Uint8Array[];
   /** Default 1. */
   readonly administratorThreshold?: number;
@@ -110,7 +114,8 @@ export function viewOf(crypto: Crypto, options: ViewOptions): View {
   if (rotation > 0 && mode === "cft") {
     throw new QuorateError("CONFIG_INVALID", "the malicious fault model takes mode bft; cft trusts every replica");
   }
-  const base = { ...options, members, n, f, rotation, administratorThreshold };
+  const idsBelow = options.idsBelow ?? Math.max(0, ...members.map(({ id }) => id + 1));
+  const base = { ...options, members, n, f, rotation, idsBelow, administratorThreshold };
   return {
     ...base,
     faultModel: rotation > 0 ? "malicious" : "plain",
@@ -125,7 +130,7 @@ export function viewOf(crypto: Crypto, options: ViewOptions): View {
   };
 }
 
-function viewDigest(crypto: Crypto, view: ViewOptions & { rotation: number; administratorThreshold: number }): Digest {
+function viewDigest(crypto: Crypto, view: Required<ViewOptions>): Digest {
   const writer = new Writer(1024);
   writeTag(writer, "quorate/view/1", view.cluster)
     .u32(view.id)
@@ -140,6 +145,7 @@ function viewDigest(crypto: Crypto, view: ViewOptions & { rotation: number; admi
   writer.u32(view.administrators.length);
   for (const key of view.administrators) writer.bytes(key);
   writer.u32(view.administratorThreshold);
+  writer.u32(view.idsBelow);
   return crypto.sha256(writer.view());
 }
 
