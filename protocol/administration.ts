@@ -18,7 +18,7 @@ import { type View, writeTag } from "./view.ts";
 const KEY_BYTES = 32;
 
 /** The first byte of a statement: 1 + its position here. Only ever append. */
-export const STATEMENT_TYPES = ["reconfigure", "grant", "revoke", "list"] as const;
+export const STATEMENT_TYPES = ["reconfigure", "grant", "revoke", "list", "invite"] as const;
 export type StatementType = (typeof STATEMENT_TYPES)[number];
 
 export interface Statement {

@@ -307,6 +307,11 @@ export class Executor {
       }
       case "list":
         return this.#grants.list(body, { nowMs, number: this.#administration.number });
+      case "invite":
+        return administrationRefused(
+          "INVALID_ARGUMENT",
+          "an invitation is not ordered: members take it at their admin ports",
+        );
       default:
         return assertNever(type);
     }

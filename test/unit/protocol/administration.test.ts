@@ -86,7 +86,7 @@ describe("the layout", () => {
   });
 
   test("the types keep their bytes for ever", () => {
-    expect(STATEMENT_TYPES).toEqual(["reconfigure", "grant", "revoke", "list"]);
+    expect(STATEMENT_TYPES).toEqual(["reconfigure", "grant", "revoke", "list", "invite"]);
   });
 
   test("a signer twice, signers out of order, none: malformed", () => {
