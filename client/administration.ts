@@ -24,6 +24,7 @@ import {
 } from "../protocol/grants.ts";
 import { type Identity, PUBLIC_KEYS_BYTES } from "../protocol/identity.ts";
 import { canonicalPrefixes } from "../protocol/key-ranges.ts";
+import type { ViewChain } from "../protocol/view-chain.ts";
 import { boundOf } from "./arguments.ts";
 import { systemClock } from "./clock.ts";
 import type { CallOptions, Key } from "./kv-types.ts";
@@ -31,6 +32,7 @@ import type { Clock, Transport } from "./ports.ts";
 import { unexpected } from "./results.ts";
 import { Session } from "./session.ts";
 import { SessionNumbers } from "./session-numbers.ts";
+import { storedChain, type ViewStore } from "./view-follower.ts";
 
 /** A statement is good for so long in the cluster's time, beyond what its caller waits. */
 const VALID_MS = 60_000;
@@ -77,6 +79,8 @@ export interface AdministrationOptions {
   readonly clock?: Clock | undefined;
   readonly timeoutMs?: number | undefined;
   readonly sessionNumbers?: SessionNumbers | undefined;
+  /** Keeps the views that this client has followed. */
+  readonly views?: ViewStore | undefined;
 }
 
 const processNumbers = new SessionNumbers();
@@ -88,7 +92,11 @@ export class Administration implements AsyncDisposable {
   readonly #clock: Clock;
   readonly #timeoutMs: number;
 
-  private constructor(options: AdministrationOptions, cluster: ReturnType<typeof clusterOf>, first: Identity) {
+  private constructor(
+    options: AdministrationOptions,
+    cluster: ReturnType<typeof clusterOf>,
+    { first, chain }: { readonly first: Identity; readonly chain: ViewChain },
+  ) {
     const { crypto, transport, clock = systemClock(), timeoutMs = TIMEOUT_MS } = options;
     this.#options = options;
     this.#cluster = cluster;
@@ -103,6 +111,8 @@ export class Administration implements AsyncDisposable {
       clock,
       numbers,
       signed: cluster.signedRequests,
+      chain,
+      store: options.views ?? null,
     });
   }
 
@@ -118,7 +128,8 @@ export class Administration implements AsyncDisposable {
         "these are not the keys of an administrator of this cluster; name the admin.key that kv init wrote";
       throw new QuorateError("NOT_ADMINISTRATOR", message);
     }
-    const administration = new Administration(options, cluster, first);
+    const chain = await storedChain(options.crypto, cluster.view, options.views ?? null);
+    const administration = new Administration(options, cluster, { first, chain });
     try {
       await administration.#session.ready({ timeoutMs: administration.#timeoutMs });
     } catch (error) {

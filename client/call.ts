@@ -66,7 +66,8 @@ export interface InFlight {
   readonly calls: readonly Call[];
   /** Callers of `outcome()` for this very request. */
   readonly waiters: Call[];
-  readonly votes: Votes;
+  /** Of the view it is proved for. */
+  votes: Votes;
   readonly sentAt: number;
   proof: RequestProof;
   /** Position of the member asked for the full result; `everybody`: all are. */

@@ -13,12 +13,15 @@ import { type ConnectionOptions, type Ends, open, openService, type ServiceConne
 import type { Transport } from "./ports.ts";
 import type { ServiceProxy } from "./service-proxy.ts";
 import { wsTransport } from "./transport-ws.ts";
+import { viewFile } from "./view-file.ts";
 
 interface Files {
   /** The cluster file `kv init` wrote: its path, or its parsed content. */
   readonly cluster: string | ClusterFile;
   /** The client's keys: a key file's path, or the keys; `client.key` beside the cluster file by default. */
   readonly identity?: string | Identity | undefined;
+  /** Instead of `views`: a file to keep the views in that this client has followed. */
+  readonly viewFile?: string | undefined;
 }
 
 export interface ConnectServiceOptions extends ServiceConnectionOptions, Files {}
@@ -57,7 +60,8 @@ export async function connectService(options: ConnectServiceOptions): Promise<Se
   return openService({ ...options, ...(await endsOf(options)) });
 }
 
-async function endsOf({ cluster, identity, transport }: ConnectServiceOptions): Promise<Ends> {
+async function endsOf(options: ConnectServiceOptions): Promise<Ends & Pick<ServiceConnectionOptions, "views">> {
+  const { cluster, identity, transport, views, viewFile: keptIn } = options;
   const path = typeof cluster === "string" ? cluster : null;
   const file = typeof cluster === "string" ? await readClusterFile(cluster) : cluster;
   const keys = identity ?? (path === null ? undefined : join(dirname(path), "client.key"));
@@ -69,6 +73,7 @@ async function endsOf({ cluster, identity, transport }: ConnectServiceOptions): 
     identity: typeof keys === "string" ? await readIdentityFile(keys) : keys,
     crypto: nodeCrypto,
     transport: transport ?? wsTransport,
+    views: views ?? (keptIn === undefined ? undefined : viewFile(keptIn)),
   };
 }
 

@@ -1,16 +1,26 @@
 /**
  * One connection to one replica: handshake (HELLO, AUTH, WELCOME), reconnection with jittered back-off, and the faults met
- * on the way (docs/protocol.md section 2). A connection belongs to one session at a time; frames are sent only once
- * the gateway has welcomed it. Invariants: 1. at most one channel is open. 2. `onReady` is called once per channel.
- * 3. nothing is reported after `close()`.
+ * on the way (docs/protocol.md section 2). A connection belongs to one session at a time; requests are sent only once
+ * the gateway has welcomed it. A replica that names a newer view is asked for links (section 7) at once, even before it is
+ * known to be the member: links prove themselves. Invariants: 1. at most one channel is open. 2. `onReady` is called once per
+ * channel. 3. nothing is reported after `close()`. 4. links are asked for at most once per `LINKS_PAUSE_MS`, unless the last
+ * answer led on.
  */
-import { CLOSE_CODES, decodeGatewayFrame, type Hello, type Reply } from "../protocol/client-frames.ts";
-import type { Cluster } from "../protocol/cluster.ts";
+import type { Digest } from "../protocol/bytes.ts";
+import {
+  CLOSE_CODES,
+  decodeGatewayFrame,
+  encodeFetchLinks,
+  type Hello,
+  type Links,
+  type Reply,
+} from "../protocol/client-frames.ts";
 import { assertNever, type ErrorCode, isRejection } from "../protocol/errors.ts";
 import { CONNECTION_QUEUE_BYTES_MAX, HANDSHAKE_MS_MAX } from "../protocol/limits.ts";
 import type { Member } from "../protocol/view.ts";
 import type { Credentials } from "./credentials.ts";
 import type { Channel, ChannelClosed, Clock, Scheduled, Transport } from "./ports.ts";
+import type { LinksVerdict } from "./view-follower.ts";
 
 const BACKOFF_MS_MIN = 100;
 /** Short, because a client without a quorum waits for the next try; an attempt costs next to nothing. */
@@ -19,6 +29,7 @@ const BACKOFF_MS_MAX = 1_000;
 const DEFINITE_BACKOFF_MS = 5_000;
 /** A replica that was sent requests and said nothing for so long: the connection may be half open, so try another. */
 const SILENCE_MS_MAX = 15_000;
+const LINKS_PAUSE_MS = 500;
 
 /** Why a replica cannot be used now. `definite`: waiting will not help. */
 export interface ConnectionFault {
@@ -31,14 +42,22 @@ export interface ConnectionEvents {
   onReady(position: number): void;
   /** Not verified yet. */
   onReply(position: number, reply: Reply): void;
+  /** May lead to another view: this connection may have another place, or be closed, when it returns. */
+  onLinks(links: Links): LinksVerdict;
   onFault(position: number, fault: ConnectionFault): void;
 }
 
-export interface ConnectionOptions {
+/** Which member of which view a connection leads to, and what proves the client to it. */
+export interface Place {
   readonly position: number;
-  readonly member: Member;
-  readonly cluster: Cluster;
+  readonly view: number;
   readonly credentials: Credentials;
+}
+
+export interface ConnectionOptions {
+  readonly place: Place;
+  readonly member: Member;
+  readonly cluster: Digest;
   readonly transport: Transport;
   readonly clock: Clock;
   readonly events: ConnectionEvents;
@@ -47,11 +66,18 @@ export interface ConnectionOptions {
 export class Connection {
   readonly member: Member;
   readonly #options: ConnectionOptions;
+  #place: Place;
   #session = 0;
   #channel: Channel | null = null;
   #ready = false;
   #closed = false;
   #greeted = false;
+  /** Somebody else answers at the member's address. */
+  #misplaced = false;
+  /** The newest view that the replica names; proves nothing. */
+  #namedView = 0;
+  #linksAwaited = false;
+  #linksAgainAt = 0;
   #fault: ConnectionFault | null = null;
   #faults = 0;
   #attempts = 0;
@@ -61,6 +87,7 @@ export class Connection {
 
   constructor(options: ConnectionOptions) {
     this.#options = options;
+    this.#place = options.place;
     this.member = options.member;
   }
 
@@ -112,6 +139,28 @@ export class Connection {
     this.#fail({ code: "REFUSED", message, definite: false });
   }
 
+  /** The same member in another view. */
+  move(place: Place): void {
+    this.#place = place;
+    this.#fetchLinks();
+  }
+
+  /** The replica says that it is in this view. */
+  onNamedView(view: number): void {
+    this.#namedView = view;
+    this.#fetchLinks();
+  }
+
+  /** Asks for the way to the view that the replica names, if that is a newer one. */
+  #fetchLinks(): void {
+    const now = this.#options.clock.monotonicMs();
+    const { view } = this.#place;
+    if (this.#channel === null || this.#namedView <= view || now < this.#linksAgainAt) return;
+    this.#linksAgainAt = now + LINKS_PAUSE_MS;
+    this.#linksAwaited = true;
+    this.#channel.send(encodeFetchLinks(view));
+  }
+
   /** Closes for good; resolves when the channel is gone. */
   close(): Promise<void> {
     this.#closed = true;
@@ -129,6 +178,9 @@ export class Connection {
   #connect(): void {
     const { transport, clock, member } = this.#options;
     this.#greeted = false;
+    this.#misplaced = false;
+    this.#namedView = 0;
+    this.#linksAwaited = false;
     this.#unansweredSince = 0;
     const channel: Channel = transport.open(member, {
       onFrame: (bytes) => {
@@ -157,13 +209,13 @@ export class Connection {
   #fail(fault: ConnectionFault): void {
     this.#drop();
     this.#fault = fault;
-    const { clock, events, position } = this.#options;
+    const { clock, events } = this.#options;
     const delay = fault.definite
       ? DEFINITE_BACKOFF_MS
       : Math.min(BACKOFF_MS_MAX, BACKOFF_MS_MIN * 2 ** Math.min(this.#attempts, 16));
     this.#attempts++;
     this.#timer = clock.after(delay * (0.5 + clock.random() / 2), () => this.#connect());
-    events.onFault(position, fault);
+    events.onFault(this.#place.position, fault);
   }
 
   #onClosed(closed: ChannelClosed): void {
@@ -181,7 +233,10 @@ export class Connection {
     this.#unansweredSince = 0;
     switch (frame.type) {
       case "REPLY":
-        if (this.#ready) this.#options.events.onReply(this.#options.position, frame);
+        if (this.#ready) this.#options.events.onReply(this.#place.position, frame);
+        return;
+      case "LINKS":
+        this.#onLinks(frame);
         return;
       case "HELLO":
         this.#greet(channel, frame);
@@ -194,7 +249,7 @@ export class Connection {
         this.#ready = true;
         this.#timer?.cancel();
         this.#timer = null;
-        this.#options.events.onReady(this.#options.position);
+        this.#options.events.onReady(this.#place.position);
         return;
       default:
         assertNever(frame);
@@ -202,19 +257,47 @@ export class Connection {
   }
 
   #greet(channel: Channel, hello: Hello): void {
-    const { cluster, credentials, member, position } = this.#options;
-    if (this.#greeted) {
+    const { cluster, member } = this.#options;
+    if (this.#greeted || this.#misplaced) {
       this.punish("it greeted twice");
       return;
     }
-    if (hello.cluster !== cluster.id || hello.replica !== member.id) {
-      this.#faults++;
-      const what = hello.cluster !== cluster.id ? "it belongs to another cluster" : `it is replica ${hello.replica}`;
-      this.#fail({ code: "CLUSTER_MISMATCH", message: `${what}; use this cluster's cluster.json`, definite: true });
+    if (hello.cluster !== cluster) {
+      this.#mismatch("it belongs to another cluster");
+      return;
+    }
+    this.#misplaced = hello.replica !== member.id;
+    this.onNamedView(hello.view);
+    if (this.#misplaced) {
+      if (!this.#linksAwaited) this.#mismatch(`it is replica ${hello.replica}`);
       return;
     }
     this.#greeted = true;
+    const { position, credentials } = this.#place;
     channel.send(credentials.auth(position, { replica: member.id, nonce: hello.nonce, session: this.#session }));
+  }
+
+  #mismatch(what: string): void {
+    this.#faults++;
+    this.#fail({ code: "CLUSTER_MISMATCH", message: `${what}; use this cluster's cluster.json`, definite: true });
+  }
+
+  #onLinks(links: Links): void {
+    if (!this.#linksAwaited) {
+      this.punish("it sent an unexpected frame");
+      return;
+    }
+    this.#linksAwaited = false;
+    const channel = this.#channel;
+    const verdict = this.#options.events.onLinks(links);
+    if (this.#channel !== channel || this.#closed) return;
+    if (verdict === "invalid") {
+      this.punish("it sent links that prove nothing");
+      return;
+    }
+    if (verdict === "advanced") this.#linksAgainAt = 0;
+    this.#fetchLinks();
+    if (this.#misplaced && !this.#linksAwaited) this.#mismatch("another replica answers at its address");
   }
 }
 

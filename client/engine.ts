@@ -5,9 +5,10 @@
  *
  * Invariants: 1. a sequence is never used for two requests. 2. a write is never sent under two sequences.
  * 3. `ackedBelow` never exceeds the lowest sequence that is unfinished: waiting, or of unknown outcome. 4. every ordered
- * sequence is inside the window (`RequestTable`), else a new session is opened first.
+ * sequence is inside the window (`RequestTable`), else a new session is opened first. 5. votes on a request are those of
+ * members of one view, on proofs for that view: another view begins them anew, for the same bytes under the same sequence.
  */
-import { REPLY_STATUSES, type Reply } from "../protocol/client-frames.ts";
+import { type Links, REPLY_STATUSES, type Reply } from "../protocol/client-frames.ts";
 import type { Cluster } from "../protocol/cluster.ts";
 import { decodeResolution, decodeResults, encodeResolution, type Resolution } from "../protocol/commands.ts";
 import type { Crypto } from "../protocol/crypto/contract.ts";
@@ -15,6 +16,8 @@ import { assertNever, decoded, isRejection, type QuorateError } from "../protoco
 import type { Identity } from "../protocol/identity.ts";
 import { SESSION_WINDOW } from "../protocol/limits.ts";
 import { encodeResolve, type ResolveTarget } from "../protocol/request.ts";
+import type { View } from "../protocol/view.ts";
+import type { ViewChain } from "../protocol/view-chain.ts";
 import { type Call, type InFlight, isUnordered, type Lane } from "./call.ts";
 import type { Calls } from "./calls.ts";
 import { Credentials } from "./credentials.ts";
@@ -29,6 +32,7 @@ import { RetryPolicy } from "./retry-policy.ts";
 import { Sender } from "./sender.ts";
 import type { SessionNumbers } from "./session-numbers.ts";
 import { type EndStatus, judgeLocal, judgeOrdered, judgeUnordered, type Verdict } from "./verdict.ts";
+import { ViewFollower, type ViewStore } from "./view-follower.ts";
 
 const TICK_MS = 50;
 /** Bounds of what is in flight; further commands wait and are bundled. */
@@ -38,7 +42,11 @@ const LOCAL_IN_FLIGHT_MAX = 256;
 const IN_FLIGHT_BYTES_MAX = 16 * 1024 * 1024;
 
 export interface EngineOptions {
+  /** As the cluster file describes it. */
   readonly cluster: Cluster;
+  /** From its first view to the newest that is known. */
+  readonly chain: ViewChain;
+  readonly store: ViewStore | null;
   readonly identity: Identity;
   readonly crypto: Crypto;
   readonly transport: Transport;
@@ -50,7 +58,8 @@ export interface EngineOptions {
 
 export class Engine {
   readonly #options: EngineOptions;
-  readonly #credentials: Credentials;
+  readonly #views: ViewFollower;
+  #credentials: Credentials;
   readonly #replicas: Replicas;
   readonly #retry: RetryPolicy;
   readonly #sender: Sender;
@@ -74,17 +83,21 @@ export class Engine {
 
   constructor(options: EngineOptions) {
     this.#options = options;
-    const { cluster, crypto, identity, transport, clock, numbers, signed } = options;
+    const { crypto, identity, transport, clock, numbers, signed, chain, store } = options;
+    this.#views = new ViewFollower({ crypto, chain, store, onAdopted: (view) => this.#adopt(view) });
+    const view = chain.newest;
+    const cluster = { ...options.cluster, view };
     const credentials = new Credentials(crypto, cluster, identity);
     const retry = new RetryPolicy(clock);
     const replicas = new Replicas({
-      cluster,
+      view,
       credentials,
       transport,
       clock,
       events: {
         onReady: (position) => this.#onReady(position),
         onReply: (position, reply) => this.#onReply(position, reply),
+        onLinks: (links: Links) => this.#views.take(links),
       },
     });
     this.#credentials = credentials;
@@ -102,6 +115,11 @@ export class Engine {
 
   get number(): number {
     return this.#number;
+  }
+
+  /** The views followed so far. */
+  get chain(): ViewChain {
+    return this.#views.chain;
   }
 
   /** The connections: their states, and `whenQuorumReady`. */
@@ -141,7 +159,7 @@ export class Engine {
   /** Rejects what is pending with CLOSED and closes every connection. Resolves when no socket or timer is left. */
   close(): Promise<unknown> {
     if (this.#closed) return this.#closed;
-    this.#closed = this.#replicas.close();
+    this.#closed = Promise.all([this.#replicas.close(), this.#views.saved]);
     this.#timer?.cancel();
     this.#timer = null;
     const fail = (call: Call) => this.#calls.reject(call, interrupted(call, "CLOSED", undefined));
@@ -257,6 +275,22 @@ export class Engine {
     return true;
   }
 
+  /** Another view is in force: what is in flight begins anew in it, under its numbers; reads that ran at once are ordered. */
+  #adopt(view: View): void {
+    const { crypto, cluster, identity, clock } = this.#options;
+    const now = clock.monotonicMs();
+    const adopted = { ...cluster, view };
+    this.#credentials = new Credentials(crypto, adopted, identity);
+    this.#sender.adopt(adopted, this.#credentials);
+    this.#replicas.adopt(view, this.#credentials);
+    for (const entry of [...this.#table.all()]) {
+      this.#sender.renew(entry);
+      if (isUnordered(entry.lane)) this.#issueAgain(entry);
+      else if (!entry.abandoned) this.#sender.resend(entry, now);
+    }
+    this.#scheduleFlush();
+  }
+
   /** A replica came (back): it gets what is in flight, and what waited for a quorum may leave. */
   #onReady(position: number): void {
     for (const entry of this.#table.all()) {
@@ -276,7 +310,8 @@ export class Engine {
       return;
     }
     connection.vouch();
-    const { view } = this.#options.cluster;
+    const { view } = this.#views;
+    if (reply.view > view.id) connection.onNamedView(reply.view);
     if (reply.view !== view.id) return;
     this.#tellObservers(entry, reply);
     entry.votes.add(position, reply);
@@ -348,7 +383,7 @@ export class Engine {
         return;
       case "mustSign":
         this.#sender.signed = true;
-        if (entry.lane === "query") this.#issueAgain(entry);
+        if (isUnordered(entry.lane)) this.#issueAgain(entry);
         else if (entry.proof.signature === null) this.#sender.resend(entry, now);
         return;
       default:
@@ -405,7 +440,7 @@ export class Engine {
     const hopeless = votes.has(replier) || !this.#replicas.connections[replier]?.ready;
     if (hopeless) {
       this.#replicas.suspect(replier);
-      if (entry.lane === "query") this.#issueAgain(entry);
+      if (isUnordered(entry.lane)) this.#issueAgain(entry);
       else this.#sender.resend(entry, now);
       return;
     }
@@ -488,7 +523,7 @@ export class Engine {
   }
 
   #repeat(entry: InFlight, now: number): void {
-    if (entry.attempts === 1 && !entry.everybody && entry.votes.voters >= this.#options.cluster.view.quorum) {
+    if (entry.attempts === 1 && !entry.everybody && entry.votes.voters >= this.#views.view.quorum) {
       if (entry.votes.at(entry.replier)?.body !== "full") this.#replicas.suspect(entry.replier);
     }
     this.#sender.resend(entry, now);

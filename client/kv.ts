@@ -6,6 +6,7 @@ import { bytesOf, hex, latin1, prefixEnd } from "../protocol/bytes.ts";
 import { type Command, encodeCommand, type Result, type WireEntry } from "../protocol/commands.ts";
 import { decoded, isRejection, QuorateError } from "../protocol/errors.ts";
 import { RANGE_ENTRIES_MAX } from "../protocol/limits.ts";
+import type { View } from "../protocol/view.ts";
 import { boundOf, conditionOf, continuationKey, keyOf, textOfKey, valueBytes } from "./arguments.ts";
 import type { Codec } from "./codecs.ts";
 import { ConflictError, type RequestId } from "./errors.ts";
@@ -74,6 +75,14 @@ export class Kv<T> implements AsyncDisposable {
   /** This client's id: 64 hexadecimal digits. */
   get clientId(): string {
     return this.service.clientId;
+  }
+
+  /**
+   * The membership in force as far as this client has followed it: who the replicas are, and how many of them decide. It
+   * follows every change that the cluster's administrators make, by its proof.
+   */
+  get view(): View {
+    return this.service.view;
   }
 
   /** The replicas of the cluster, and which of them are connected. */

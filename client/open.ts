@@ -14,6 +14,7 @@ import type { Clock, Transport } from "./ports.ts";
 import { ServiceProxy } from "./service-proxy.ts";
 import { Session } from "./session.ts";
 import { SessionNumbers } from "./session-numbers.ts";
+import { storedChain, type ViewStore } from "./view-follower.ts";
 
 /** Options of `connectService()` that do not depend on the platform. */
 export interface ServiceConnectionOptions {
@@ -26,6 +27,8 @@ export interface ServiceConnectionOptions {
    * connect: see `Consistency` for what is lost.
    */
   readonly consistency?: Consistency | undefined;
+  /** Keeps the views that this client has followed: without it, it follows them again from the cluster file's on. */
+  readonly views?: ViewStore | undefined;
   /** Gives up connecting. */
   readonly signal?: AbortSignal | undefined;
   /** Replaces the WebSocket transport. */
@@ -64,8 +67,11 @@ export async function openService(options: ServiceConnectionOptions & Ends): Pro
   const parsed = clusterFileSchema.safeParse(options.cluster);
   if (!parsed.success) throw new QuorateError("CONFIG_INVALID", `the cluster file: ${firstIssue(parsed.error)}`);
   const cluster = clusterOf(crypto, parsed.data);
+  const store = options.views ?? null;
   const session = new Session({
     cluster,
+    chain: await storedChain(crypto, cluster.view, store),
+    store,
     identity,
     crypto,
     transport,

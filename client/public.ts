@@ -2,6 +2,7 @@
 export type { ClusterFile } from "../protocol/cluster.ts";
 export type { Result } from "../protocol/commands.ts";
 export type { Identity } from "../protocol/identity.ts";
+export type { Member, View } from "../protocol/view.ts";
 export { bytes, type Codec, json, type StandardSchema, utf8 } from "./codecs.ts";
 export type { ConnectionFault } from "./connection.ts";
 export { ConflictError, type ErrorCode, QuorateError, type RequestId, UnknownOutcomeError } from "./errors.ts";
@@ -21,3 +22,4 @@ export {
   type UnorderedOptions,
 } from "./service-proxy.ts";
 export { SessionNumbers } from "./session-numbers.ts";
+export type { ViewStore } from "./view-follower.ts";

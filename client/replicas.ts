@@ -2,14 +2,15 @@
  * All connections of one session, and who is asked for the full result: it rotates over connected replicas and passes over
  * those that lately failed to deliver one (docs/protocol.md section 3).
  */
-import type { Reply } from "../protocol/client-frames.ts";
-import type { Cluster } from "../protocol/cluster.ts";
+import { sameBytes } from "../protocol/bytes.ts";
+import type { Links, Reply } from "../protocol/client-frames.ts";
 import { type ErrorCode, QuorateError } from "../protocol/errors.ts";
-import type { ReplicaId, View } from "../protocol/view.ts";
-import { Connection, type ConnectionFault } from "./connection.ts";
+import type { Member, ReplicaId, View } from "../protocol/view.ts";
+import { Connection, type ConnectionEvents, type ConnectionFault } from "./connection.ts";
 import type { Credentials } from "./credentials.ts";
 import type { Reach } from "./failures.ts";
 import type { Clock, Transport } from "./ports.ts";
+import type { LinksVerdict } from "./view-follower.ts";
 
 const SUSPECT_MS = 10_000;
 
@@ -28,50 +29,88 @@ export interface ReplicaState {
 export interface ReplicasEvents {
   onReady(position: number): void;
   onReply(position: number, reply: Reply): void;
+  onLinks(links: Links): LinksVerdict;
 }
 
 export class Replicas {
-  readonly connections: readonly Connection[];
   readonly #clock: Clock;
-  readonly #view: View;
-  readonly #suspectUntil: number[];
+  readonly #transport: Transport;
+  readonly #events: ConnectionEvents;
   readonly #waiters = new Set<() => void>();
-  #next: number;
+  #view: View;
+  #connections: readonly Connection[] = [];
+  /** To those that are no members any more: until their channels are gone. */
+  readonly #leaving = new Set<Promise<void>>();
+  #suspectUntil: number[] = [];
+  #next = 0;
+  #session = 0;
   #closed: Promise<unknown> | null = null;
 
   constructor(options: {
-    cluster: Cluster;
+    view: View;
     credentials: Credentials;
     transport: Transport;
     clock: Clock;
     events: ReplicasEvents;
   }) {
-    const { events, ...shared } = options;
-    this.#clock = options.clock;
-    const { view } = options.cluster;
-    this.#view = view;
-    this.#suspectUntil = view.members.map(() => 0);
-    const onReady = (at: number) => {
-      this.#changed();
-      events.onReady(at);
+    const { events, view, clock } = options;
+    this.#clock = clock;
+    this.#transport = options.transport;
+    this.#events = {
+      onReady: (at) => {
+        this.#changed();
+        events.onReady(at);
+      },
+      onReply: (at, reply) => events.onReply(at, reply),
+      onLinks: (links) => events.onLinks(links),
+      onFault: () => this.#changed(),
     };
-    const onReply = (at: number, reply: Reply) => events.onReply(at, reply);
-    const onFault = () => this.#changed();
-    this.connections = view.members.map(
-      (member, position) =>
-        new Connection({
-          ...shared,
-          position,
-          member,
-          events: { onReady, onReply, onFault },
-        }),
-    );
-    this.#next = Math.floor(options.clock.random() * view.n);
+    this.#view = view;
+    this.#place(options.credentials);
+  }
+
+  /** By position in the view. */
+  get connections(): readonly Connection[] {
+    return this.#connections;
   }
 
   /** Opens every connection, anew if need be, for this session. */
   open(session: number): void {
-    for (const connection of this.connections) connection.open(session);
+    this.#session = session;
+    for (const connection of this.#connections) connection.open(session);
+  }
+
+  /**
+   * Goes over to another view: who is a member as before keeps its connection, others are connected to, those who are no
+   * member any more, or one with other keys or another address, are left.
+   */
+  adopt(view: View, credentials: Credentials): void {
+    const before = new Set(this.#connections);
+    this.#view = view;
+    this.#place(credentials);
+    const now = new Set(this.#connections);
+    for (const connection of before) {
+      if (now.has(connection)) continue;
+      const gone: Promise<void> = connection.close().then(() => void this.#leaving.delete(gone));
+      this.#leaving.add(gone);
+    }
+    for (const connection of now) if (!before.has(connection)) connection.open(this.#session);
+    this.#changed();
+  }
+
+  /** One connection per member of the view. */
+  #place(credentials: Credentials): void {
+    const { id: view, cluster, members, n } = this.#view;
+    const known = this.#connections;
+    this.#connections = members.map((member, position) => {
+      const place = { position, view, credentials };
+      const kept = known.find((connection) => sameMember(connection.member, member));
+      kept?.move(place);
+      const shared = { transport: this.#transport, clock: this.#clock, events: this.#events };
+      return kept ?? new Connection({ ...shared, place, member, cluster });
+    });
+    this.#suspectUntil = members.map(() => 0);
+    this.#next = Math.floor(this.#clock.random() * n);
   }
 
   get readyCount(): number {
@@ -167,7 +206,7 @@ export class Replicas {
 
   /** Resolves when no channel is left. */
   close(): Promise<unknown> {
-    this.#closed ??= Promise.all(this.connections.map((connection) => connection.close()));
+    this.#closed ??= Promise.all([...this.#connections.map((connection) => connection.close()), ...this.#leaving]);
     this.#changed();
     return this.#closed;
   }
@@ -187,4 +226,10 @@ export class Replicas {
     const { have, missing } = this.reach;
     return new QuorateError(code, `${have} of the ${need} replicas needed are connected${missing}`, { have, need });
   }
+}
+
+/** The same replica with the same keys, at the same place. */
+function sameMember(a: Member, b: Member): boolean {
+  const same = a.id === b.id && a.host === b.host && a.clientPort === b.clientPort;
+  return same && sameBytes(a.signKey, b.signKey) && sameBytes(a.boxKey, b.boxKey);
 }

@@ -24,9 +24,9 @@ export class Sender {
   signed: boolean;
   /** The client table holds this client's keys: a quorum executed one of its requests. */
   keysKnown = false;
-  readonly #cluster: Cluster;
+  #cluster: Cluster;
   readonly #crypto: Crypto;
-  readonly #credentials: Credentials;
+  #credentials: Credentials;
   readonly #replicas: Replicas;
   readonly #retry: RetryPolicy;
 
@@ -44,6 +44,19 @@ export class Sender {
     this.#replicas = options.replicas;
     this.#retry = options.retry;
     this.signed = options.signed;
+  }
+
+  /** From now on requests are proved to, and for, the members of this cluster's view. */
+  adopt(cluster: Cluster, credentials: Credentials): void {
+    this.#cluster = cluster;
+    this.#credentials = credentials;
+  }
+
+  /** The same request in another view: the same bytes, proved anew; what members of the old view said is forgotten. */
+  renew(entry: InFlight): void {
+    entry.votes = new Votes(this.#cluster.view.n);
+    entry.proof = this.#credentials.prove(entry.digest, this.signed);
+    entry.replier = this.#replicas.nextReplier();
   }
 
   build(options: {

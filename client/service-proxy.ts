@@ -7,6 +7,7 @@ import { hex } from "../protocol/bytes.ts";
 import { REPLY_STATUSES, type ReplyStatus } from "../protocol/client-frames.ts";
 import { decodeResults } from "../protocol/commands.ts";
 import { decoded, isRejection, QuorateError } from "../protocol/errors.ts";
+import type { View } from "../protocol/view.ts";
 import { type RequestId, UnknownOutcomeError } from "./errors.ts";
 import type { CallOptions, Consistency, WriteOptions } from "./kv-types.ts";
 import type { ReplicaReply } from "./replica-reply.ts";
@@ -85,6 +86,11 @@ export class ServiceProxy implements AsyncDisposable {
   /** This client's id: 64 hexadecimal digits. */
   get clientId(): string {
     return hex(this.#session.client);
+  }
+
+  /** The membership in force as far as this client has followed it; see `Kv.view`. */
+  get view(): View {
+    return this.#session.chain.newest;
   }
 
   /** The replicas of the cluster, and which of them are connected. */

@@ -9,6 +9,7 @@ import type { Crypto } from "../protocol/crypto/contract.ts";
 import { decoded, isRejection, QuorateError } from "../protocol/errors.ts";
 import type { Identity } from "../protocol/identity.ts";
 import { encodeResolve, type ResolveTarget } from "../protocol/request.ts";
+import type { ViewChain } from "../protocol/view-chain.ts";
 import type { Call } from "./call.ts";
 import { type CallOptions, Calls } from "./calls.ts";
 import { Engine } from "./engine.ts";
@@ -18,11 +19,16 @@ import type { Clock, Transport } from "./ports.ts";
 import type { ReplicaReply } from "./replica-reply.ts";
 import type { ReplicaState } from "./replicas.ts";
 import type { SessionNumbers } from "./session-numbers.ts";
+import type { ViewStore } from "./view-follower.ts";
 
 const QUEUE_BYTES_MAX = 64 * 1024 * 1024;
 
 export interface SessionOptions {
+  /** As the cluster file describes it. */
   readonly cluster: Cluster;
+  /** From its first view to the newest that is known. */
+  readonly chain: ViewChain;
+  readonly store: ViewStore | null;
   readonly identity: Identity;
   readonly crypto: Crypto;
   readonly transport: Transport;
@@ -68,6 +74,11 @@ export class Session {
   /** The session number in use now. */
   get number(): number {
     return this.#engine.number;
+  }
+
+  /** The views of the cluster that this client has followed. */
+  get chain(): ViewChain {
+    return this.#engine.chain;
   }
 
   get replicas(): ReplicaState[] {

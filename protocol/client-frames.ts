@@ -4,6 +4,9 @@
  *
  *   gateway HELLO -> client AUTH -> gateway WELCOME -> client REQUEST* / gateway REPLY*
  *
+ * At any time after HELLO a client may ask for links of the chain of views (section 7), authenticated or not: FETCH_LINKS is
+ * answered with LINKS, which prove themselves.
+ *
  * A reply's MAC covers its header exactly as received.
  */
 import { type Digest, EMPTY } from "./bytes.ts";
@@ -12,7 +15,7 @@ import { equalMacs } from "./crypto/contract.ts";
 import { decoded, Malformed, type Rejection } from "./errors.ts";
 import { PUBLIC_KEYS_BYTES } from "./identity.ts";
 import { Reader, Writer } from "./layout.ts";
-import { ENVELOPE_BYTES_MAX, REQUEST_BYTES_MAX, WIRE_VERSION } from "./limits.ts";
+import { ENVELOPE_BYTES_MAX, LINK_BYTES_MAX, LINKS_PER_ANSWER_MAX, REQUEST_BYTES_MAX, WIRE_VERSION } from "./limits.ts";
 import { AUTHENTICATOR_BYTES, REQUEST_KINDS, type RequestKind, SIGNATURE_BYTES } from "./request.ts";
 import { writeTag } from "./view.ts";
 
@@ -22,8 +25,10 @@ const MAC_BYTES = 32;
 const HELLO = 1;
 const WELCOME = 2;
 const REPLY = 3;
+const LINKS = 4;
 const AUTH = 17;
 const REQUEST = 18;
+const FETCH_LINKS = 19;
 
 /** Why a gateway closed a connection (WebSocket close codes). */
 export const CLOSE_CODES = {
@@ -113,7 +118,42 @@ export interface Welcome {
   readonly type: "WELCOME";
 }
 
+/** Asks for the links that lead from this view on. */
+export interface FetchLinks {
+  readonly type: "FETCH_LINKS";
+  readonly fromView: number;
+}
+
+export interface Links {
+  readonly type: "LINKS";
+  readonly fromView: number;
+  /** Encoded, the one from `fromView` first, at most `LINKS_PER_ANSWER_MAX` of them. */
+  readonly links: readonly Uint8Array[];
+}
+
 const writer = new Writer(1024);
+
+export function encodeFetchLinks(fromView: number): Uint8Array {
+  return writer.reset().u8(FETCH_LINKS).u32(fromView).finish();
+}
+
+/** As many of `links`, which begin at `fromView`, as fit an answer. */
+export function encodeLinks(fromView: number, links: readonly Uint8Array[]): Uint8Array {
+  const some = links.slice(0, LINKS_PER_ANSWER_MAX);
+  writer.reset().u8(LINKS).u32(fromView).u8(some.length);
+  for (const link of some) writer.bytes(link);
+  return writer.finish();
+}
+
+function readLinks(reader: Reader): Links {
+  const fromView = reader.u32();
+  const count = reader.u8();
+  if (count > LINKS_PER_ANSWER_MAX) throw new Malformed("FRAME_LINKS");
+  const links: Uint8Array[] = [];
+  for (let index = 0; index < count; index++) links.push(reader.bytes(LINK_BYTES_MAX));
+  reader.end();
+  return { type: "LINKS", fromView, links };
+}
 
 export function encodeHello(hello: Omit<Hello, "type">): Uint8Array {
   writer.reset().u8(HELLO).u8(WIRE_VERSION).rawLatin1(hello.cluster).u32(hello.replica).u32(hello.view);
@@ -214,11 +254,12 @@ function readReply(reader: Reader, bytes: Uint8Array): Reply {
 }
 
 /** A frame for a client. Views into `bytes`. */
-export function decodeGatewayFrame(bytes: Uint8Array): Hello | Welcome | Reply | Rejection {
+export function decodeGatewayFrame(bytes: Uint8Array): Hello | Welcome | Reply | Links | Rejection {
   return decoded(() => {
     const reader = new Reader(bytes);
     const type = reader.u8();
     if (type === REPLY) return readReply(reader, bytes);
+    if (type === LINKS) return readLinks(reader);
     if (type === WELCOME) {
       reader.end();
       return { type: "WELCOME" };
@@ -238,7 +279,7 @@ export function decodeGatewayFrame(bytes: Uint8Array): Hello | Welcome | Reply |
 }
 
 /** A frame for a gateway. Views into `bytes`. */
-export function decodeClientFrame(bytes: Uint8Array): Auth | RequestFrame | Rejection {
+export function decodeClientFrame(bytes: Uint8Array): Auth | RequestFrame | FetchLinks | Rejection {
   return decoded(() => {
     const reader = new Reader(bytes);
     const type = reader.u8();
@@ -246,6 +287,11 @@ export function decodeClientFrame(bytes: Uint8Array): Auth | RequestFrame | Reje
       const envelope = reader.bytes(ENVELOPE_BYTES_MAX);
       if (reader.left > REQUEST_BYTES_MAX) throw new Malformed("REQUEST_TOO_LARGE");
       return { type: "REQUEST", envelope, request: reader.raw(reader.left) };
+    }
+    if (type === FETCH_LINKS) {
+      const fromView = reader.u32();
+      reader.end();
+      return { type: "FETCH_LINKS", fromView };
     }
     if (type !== AUTH) throw new Malformed("FRAME_TYPE");
     if (reader.u8() !== WIRE_VERSION) throw new Malformed("WIRE_VERSION");

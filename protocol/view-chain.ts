@@ -171,6 +171,30 @@ export function followed(crypto: Crypto, chain: ViewChain, encoded: readonly Uin
   return reached;
 }
 
+const CHAIN_MAGIC = 0x5156_4331; // "QVC1"
+
+/** The links of a chain, to be kept beside the first view. */
+export function encodeChain(chain: ViewChain): Uint8Array {
+  const links = chain.linksFrom(0);
+  const writer = new Writer(4096).u32(CHAIN_MAGIC).u32(links.length);
+  for (const link of links) writer.bytes(encodeLink(link));
+  return writer.finish();
+}
+
+/** Every link is verified again: a rejection when one does not hold for a cluster with this first view. */
+export function decodeChain(crypto: Crypto, genesis: View, bytes: Uint8Array): ViewChain | Rejection {
+  const links = decoded(() => {
+    const reader = new Reader(bytes);
+    if (reader.u32() !== CHAIN_MAGIC) throw new Malformed("CHAIN_MAGIC");
+    const count = reader.u32();
+    const encoded: Uint8Array[] = [];
+    for (let index = 0; index < count; index++) encoded.push(reader.bytes(LINK_BYTES_MAX));
+    reader.end();
+    return encoded;
+  });
+  return isRejection(links) ? links : followed(crypto, ViewChain.of(genesis), links);
+}
+
 function proven(crypto: Crypto, chain: ViewChain, link: Link): ViewChain | null {
   const checks = verifyLink(crypto, chain.newest, link);
   if (!checks?.every((check) => crypto.verify(check.publicKey, check.statement, check.signature))) return null;

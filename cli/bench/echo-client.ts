@@ -41,8 +41,13 @@ export class EchoClient {
     const { cluster, transport, clock } = options;
     this.#credentials = new Credentials(nodeCrypto, cluster, newIdentity(nodeCrypto));
     this.#macs = "\0".repeat(AUTHENTICATOR_BYTES * cluster.view.n);
-    const events = { onReady: () => {}, onReply: (_: number, reply: Reply) => this.#onReply(reply) };
-    this.#replicas = new Replicas({ cluster, credentials: this.#credentials, transport, clock, events });
+    const events = {
+      onReady: () => {},
+      onReply: (_: number, reply: Reply) => this.#onReply(reply),
+      onLinks: () => "nothing" as const,
+    };
+    const { view } = cluster;
+    this.#replicas = new Replicas({ view, credentials: this.#credentials, transport, clock, events });
     this.#replicas.open(options.session);
   }
 

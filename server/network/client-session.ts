@@ -10,6 +10,7 @@ import {
   CLOSE_CODES,
   decodeClientFrame,
   encodeHello,
+  encodeLinks,
   encodeWelcome,
   NONCE_BYTES,
 } from "../../protocol/client-frames.ts";
@@ -128,6 +129,9 @@ export interface ClientSessionsOptions {
 }
 
 const WELCOME = encodeWelcome();
+/** A connection gets an answer of links at this rate, and as many at once; what it asks beyond is dropped. */
+const LINKS_MS_MIN = 250;
+const LINKS_AT_ONCE_MAX = 8;
 const TEXT_FRAME = reject("punish", "TEXT_FRAME");
 
 /** One connection. The carrier calls `received`, `gone` and `broken`; everybody else uses it as a `ClientConnection`. */
@@ -139,6 +143,8 @@ export class ClientSession implements ClientConnection {
   readonly nonce: Uint8Array;
   authenticated = false;
   closed = false;
+  /** When its answers of links so far are paid off, at the rate of one per `LINKS_MS_MIN`. */
+  linksPaidMs = 0;
   readonly #owner: ClientSessions;
   readonly #carrier: Carrier;
 
@@ -194,6 +200,7 @@ export class ClientSession implements ClientConnection {
     if (this.closed) return;
     const decoded = isBinary ? decodeClientFrame(frame) : TEXT_FRAME;
     if (isRejection(decoded)) this.fail("BAD_FRAME", decoded.code);
+    else if (decoded.type === "FETCH_LINKS") this.#owner.answerLinks(this, decoded.fromView);
     else if (decoded.type === "AUTH") this.#owner.auth(this, decoded);
     else if (this.authenticated) this.#owner.events.onRequest(this, decoded.envelope, decoded.request);
     else this.fail("UNAUTHENTICATED", "UNAUTHENTICATED");
@@ -292,6 +299,18 @@ export class ClientSessions {
       this.#welcome(session, outcome.client, auth.session);
       if (session.authenticated) this.events.onAuthenticated?.(session, auth.keys);
     }
+  }
+
+  /** Anybody may follow the chain of views: who lags behind it has no key that members of now would know. */
+  answerLinks(session: ClientSession, fromView: number): void {
+    const nowMs = this.#time.nowMs();
+    const paidMs = Math.max(session.linksPaidMs, nowMs) + LINKS_MS_MIN;
+    if (paidMs - nowMs > LINKS_MS_MIN * LINKS_AT_ONCE_MAX) {
+      this.fault("LINKS_RATE", session.remote);
+      return;
+    }
+    session.linksPaidMs = paidMs;
+    session.send(encodeLinks(fromView, this.events.links?.(fromView) ?? []));
   }
 
   #welcome(session: ClientSession, client: Digest, number: number): void {

@@ -55,6 +55,8 @@ export interface GatewayEvents {
   onAuthenticated?(connection: ClientConnection, keys: Uint8Array): void;
   /** A REQUEST frame's parts. Valid only during the call unless copied. */
   onRequest(connection: ClientConnection, envelope: Uint8Array, request: Uint8Array): void;
+  /** Links of the chain of views, encoded, from the one that leads out of this view on: for anybody. Default: none. */
+  links?(fromView: number): readonly Uint8Array[];
   onClosed(connection: ClientConnection): void;
   onFault(fault: { code: string; remote: string }): void;
 }

@@ -7,8 +7,10 @@ import type { Digest } from "../../../protocol/bytes.ts";
 import { EMPTY, hex, utf8 } from "../../../protocol/bytes.ts";
 import {
   authStatement,
+  CLOSE_CODES,
   decodeClientFrame,
   encodeHello,
+  encodeLinks,
   encodeReply,
   encodeWelcome,
   type ReplyBody,
@@ -18,16 +20,10 @@ import { type Cluster, type ClusterFile, clusterOf } from "../../../protocol/clu
 import type { MacKey } from "../../../protocol/crypto/contract.ts";
 import { nodeCrypto as crypto } from "../../../protocol/crypto/node.ts";
 import { isRejection } from "../../../protocol/errors.ts";
-import {
-  clientIdOf,
-  type Identity,
-  newIdentity,
-  type Purpose,
-  publicKeysFrom,
-  sharedMacKey,
-} from "../../../protocol/identity.ts";
+import { clientIdOf, type Identity, type Purpose, publicKeysFrom, sharedMacKey } from "../../../protocol/identity.ts";
 import { Writer } from "../../../protocol/layout.ts";
 import { LARGE_RESULT_BYTES } from "../../../protocol/limits.ts";
+import type { Change } from "../../../protocol/reconfiguration.ts";
 import {
   decodeEnvelope,
   decodeRequest,
@@ -37,9 +33,11 @@ import {
   type Request,
   requestStatement,
 } from "../../../protocol/request.ts";
-import type { Member } from "../../../protocol/view.ts";
+import { type Member, positionOf, type View } from "../../../protocol/view.ts";
+import { encodeLink, type Link } from "../../../protocol/view-chain.ts";
 import { Executor, foundingOf } from "../../../server/service/executor.ts";
 import { KvService } from "../../../server/service/kv-service.ts";
+import { Reconfigured } from "../protocol/view-fixture.ts";
 
 export { crypto };
 
@@ -152,20 +150,34 @@ interface FakeConnection {
 }
 
 export class FakeReplica {
-  readonly member: Member;
-  readonly identity: Identity;
+  member: Member;
+  identity: Identity;
+  /** Installed here. */
+  view: View;
+  /** The links it serves. */
+  links: (fromView: number) => readonly Uint8Array[];
+  /** How often it was asked for links. */
+  fetches = 0;
+  silentAboutLinks = false;
   behaviour: Behaviour | null = null;
   /** Refuses connections. */
   down = false;
-  hello: { cluster?: Digest; replica?: number } = {};
+  hello: { cluster?: Digest; replica?: number; view?: number } = {};
   closeCode: number | null = null;
   /** Requests received, with their envelopes. */
   readonly received: { request: Request; envelope: Envelope }[] = [];
   readonly sessions: number[] = [];
 
-  constructor(member: Member, identity: Identity) {
-    this.member = member;
-    this.identity = identity;
+  constructor(options: {
+    member: Member;
+    identity: Identity;
+    view: View;
+    links: (fromView: number) => readonly Uint8Array[];
+  }) {
+    this.member = options.member;
+    this.identity = options.identity;
+    this.view = options.view;
+    this.links = options.links;
   }
 
   get id(): number {
@@ -177,7 +189,12 @@ export class FakeCluster implements Transport {
   readonly clock: Clock;
   readonly file: ClusterFile;
   readonly cluster: Cluster;
+  /** Every replica that ever was a member, also those that left. */
   readonly replicas: FakeReplica[];
+  /** Who signs what. */
+  readonly world: Reconfigured;
+  /** Made by `reconfigure`, oldest first. */
+  readonly links: Link[] = [];
   /** Frames that failed an honest replica's checks. */
   readonly faults: string[] = [];
   /** Every ordered request, once, in the order it was executed. */
@@ -193,30 +210,26 @@ export class FakeCluster implements Transport {
   readonly #keys = new Map<string, MacKey>();
 
   constructor(options: { n?: number; f?: number; mode?: "bft" | "cft"; clock: Clock }) {
-    const { n = 4, f = Math.floor((n - 1) / 3), mode = "bft" } = options;
     this.clock = options.clock;
-    const identities = Array.from({ length: n }, () => newIdentity(crypto));
+    this.world = new Reconfigured(options);
+    const { genesis, administrators } = this.world;
     this.file = {
       format: 1,
-      clusterId: hex(crypto.random(32)),
-      mode,
-      f,
-      members: identities.map((identity, id) => ({
-        id,
-        host: "127.0.0.1",
-        clientPort: 7000 + 10 * id,
-        peerPort: 7001 + 10 * id,
-        adminPort: 7002 + 10 * id,
-        signKey: hex(identity.signKey),
-        boxKey: hex(identity.boxKey),
+      clusterId: hex(this.world.cluster),
+      mode: genesis.mode,
+      f: genesis.f,
+      members: genesis.members.map((member) => ({
+        ...member,
+        signKey: hex(member.signKey),
+        boxKey: hex(member.boxKey),
       })),
-      administrators: [hex(crypto.random(32))],
+      administrators: administrators.map(({ signKey }) => hex(signKey)),
       clients: "open",
       signedRequests: false,
       maxClients: 100,
     };
     this.cluster = clusterOf(crypto, this.file);
-    this.replicas = this.cluster.view.members.map((member, at) => new FakeReplica(member, identities[at] as Identity));
+    this.replicas = genesis.members.map((member) => this.#newReplica(member, genesis));
     this.#executor = new Executor({
       crypto,
       ...foundingOf(this.cluster),
@@ -227,13 +240,44 @@ export class FakeCluster implements Transport {
   }
 
   replica(id: number): FakeReplica {
-    const replica = this.replicas[id];
+    const replica = this.replicas.find((other) => other.id === id);
     if (!replica) throw new Error(`no replica ${id}`);
     return replica;
   }
 
+  #newReplica(member: Member, view: View): FakeReplica {
+    const identity = this.world.identities.get(member.id) as Identity;
+    return new FakeReplica({ member, identity, view, links: (from) => this.links.slice(from).map(encodeLink) });
+  }
+
+  /** The newest view. */
+  get view(): View {
+    return this.replicas.reduce((newest, { view }) => (view.id > newest.id ? view : newest), this.world.genesis);
+  }
+
+  /**
+   * Another view: its members, and those that left, install it at once, `except` some. Connections stay, but those that a
+   * replica with other keys, or at another address, cannot go on with.
+   */
+  reconfigure(changeOf: (view: View) => Change, options: { except?: readonly number[] } = {}): View {
+    const before = this.view;
+    const { link, view } = this.world.step(before, changeOf, 1_000 * (before.id + 1));
+    this.links.push(link);
+    for (const member of view.members) {
+      const known = this.replicas.find(({ id }) => id === member.id);
+      if (!known) this.replicas.push(this.#newReplica(member, view));
+      else if (JSON.stringify(known.member) !== JSON.stringify(member)) {
+        known.member = member;
+        known.identity = this.world.identities.get(member.id) as Identity;
+        this.disconnect(known);
+      }
+    }
+    for (const replica of this.replicas) if (!options.except?.includes(replica.id)) replica.view = view;
+    return view;
+  }
+
   #key(replica: FakeReplica, keys: Uint8Array, purpose: Purpose): MacKey {
-    const name = `${replica.id} ${purpose} ${hex(keys)}`;
+    const name = `${hex(replica.identity.boxKey)} ${purpose} ${hex(keys)}`;
     let key = this.#keys.get(name);
     if (!key) {
       const theirs = publicKeysFrom(keys);
@@ -277,8 +321,14 @@ export class FakeCluster implements Transport {
     this.#drain();
   }
 
+  /** Who listens there: the newest replica, or, where nobody is left, one that is down. */
+  #listener({ clientPort, id }: Member): FakeReplica {
+    const there = this.replicas.filter(({ member }) => member.clientPort === clientPort);
+    return there[there.length - 1] ?? new FakeReplica({ ...this.replica(id), links: () => [] });
+  }
+
   open(member: Member, events: ChannelEvents): Channel {
-    const replica = this.replica(member.id);
+    const replica = this.#listener(member);
     const connection: FakeConnection = {
       replica,
       events,
@@ -292,11 +342,12 @@ export class FakeCluster implements Transport {
     this.openChannels++;
     this.clock.turnEnd(() => {
       if (!connection.open) return;
-      if (replica.down) this.#close(connection, { code: 0, reason: "ECONNREFUSED" });
+      if (replica.down || !this.replicas.includes(replica))
+        this.#close(connection, { code: 0, reason: "ECONNREFUSED" });
       else if (replica.closeCode !== null) this.#close(connection, { code: replica.closeCode, reason: "" });
       else {
-        const { cluster = this.cluster.id, replica: id = replica.id } = replica.hello;
-        events.onFrame(encodeHello({ cluster, replica: id, view: this.cluster.view.id, nonce: connection.nonce }));
+        const { cluster = this.cluster.id, replica: id = replica.id, view = replica.view.id } = replica.hello;
+        events.onFrame(encodeHello({ cluster, replica: id, view, nonce: connection.nonce }));
       }
     });
     return {
@@ -326,6 +377,12 @@ export class FakeCluster implements Transport {
       this.faults.push(frame.code);
       return;
     }
+    if (frame.type === "FETCH_LINKS") {
+      replica.fetches++;
+      if (!replica.silentAboutLinks)
+        connection.events.onFrame(encodeLinks(frame.fromView, replica.links(frame.fromView)));
+      return;
+    }
     if (frame.type === "AUTH") {
       const theirs = publicKeysFrom(frame.keys);
       const client = clientIdOf(crypto, theirs);
@@ -338,7 +395,11 @@ export class FakeCluster implements Transport {
       });
       const { nonce } = connection;
       const statement = authStatement({ cluster: this.cluster.id, replica: replica.id, nonce, client, session });
-      if (crypto.mac(key, statement) !== frame.mac) this.faults.push("AUTH");
+      if (crypto.mac(key, statement) !== frame.mac) {
+        this.faults.push("AUTH");
+        this.#close(connection, { code: CLOSE_CODES.UNAUTHENTICATED, reason: "UNAUTHENTICATED" });
+        return;
+      }
       connection.client = client;
       connection.session = session;
       connection.keys = frame.keys;
@@ -348,6 +409,14 @@ export class FakeCluster implements Transport {
     }
     const request = decodeRequest(crypto, frame.request);
     const envelope = decodeEnvelope(frame.envelope);
+    const installed = replica.view.id;
+    if (envelope.view !== installed) {
+      if (envelope.view < installed) {
+        const advice: Answer = { status: "NEWER_VIEW", body: "full", result: EMPTY };
+        connection.events.onFrame(this.#encode(connection, request, advice));
+      }
+      return;
+    }
     if (!this.#authentic(connection, request, envelope)) {
       this.faults.push("AUTHENTICATOR");
       return;
@@ -364,7 +433,8 @@ export class FakeCluster implements Transport {
     const statement = Uint8Array.from(requestStatement(this.cluster.id, envelope.view, request.digest));
     const expected = crypto.mac(key, statement).slice(0, 16);
     const { authenticator } = envelope;
-    if (authenticator.type === "vector") return macAt(authenticator.macs, replica.id) === expected;
+    if (authenticator.type === "vector")
+      return macAt(authenticator.macs, positionOf(replica.view, replica.id)) === expected;
     return authenticator.mac === expected && crypto.verify(theirs.signKey, statement, authenticator.signature);
   }
 
@@ -430,7 +500,7 @@ export class FakeCluster implements Transport {
     const { session, sequence, kind } = request;
     const frame = encodeReply(crypto, key, ids, {
       replica: replica.id,
-      view: answer.view ?? this.cluster.view.id,
+      view: answer.view ?? replica.view.id,
       session,
       sequence,
       kind,

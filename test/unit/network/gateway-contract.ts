@@ -9,12 +9,14 @@ import {
   CLOSE_CODES,
   decodeGatewayFrame,
   encodeAuth,
+  encodeFetchLinks,
   encodeRequestFrame,
   type Hello,
 } from "../../../protocol/client-frames.ts";
 import { nodeCrypto } from "../../../protocol/crypto/node.ts";
 import { isRejection } from "../../../protocol/errors.ts";
 import { clientIdOf, type Identity, newIdentity, publicKeysBytes, sharedMacKey } from "../../../protocol/identity.ts";
+import { LINKS_PER_ANSWER_MAX } from "../../../protocol/limits.ts";
 import type { GatewayLimits } from "../../../server/network/client-session.ts";
 import type { ClientConnection, Gateway, GatewayEvents } from "../../../server/network/contract.ts";
 import { openGateway, openUnauthenticatedGateway } from "../../../server/network/gateway.ts";
@@ -33,6 +35,7 @@ class Server implements GatewayEvents {
   refused: Digest | null = null;
   administrator: Uint8Array | null = null;
   echo = false;
+  chain: readonly Uint8Array[] = [];
 
   admit(client: Digest): boolean {
     return client !== this.refused;
@@ -45,6 +48,10 @@ class Server implements GatewayEvents {
   onRequest(connection: ClientConnection, envelope: Uint8Array, request: Uint8Array): void {
     this.requests.push({ connection, envelope: latin1(envelope), request: latin1(request) });
     if (this.echo) connection.send(Uint8Array.from(request));
+  }
+
+  links(fromView: number): readonly Uint8Array[] {
+    return this.chain.slice(fromView);
   }
 
   onClosed(connection: ClientConnection): void {
@@ -260,6 +267,46 @@ export function gatewayContract(implementation: "uws" | "ws"): void {
       expect(gateway.connections).toBe(1);
       other.socket.send(request("still served"));
       await until(() => server.requests.length === 1, "other client");
+    });
+
+    test("links of the chain of views are for anybody, before AUTH and after, so many at a time", async () => {
+      server.chain = Array.from({ length: LINKS_PER_ANSWER_MAX + 3 }, (_, view) => Uint8Array.of(view));
+      const links = (frame: Buffer | undefined) => {
+        const decoded = decodeGatewayFrame(frame as Buffer);
+        if (isRejection(decoded) || decoded.type !== "LINKS") throw new Error("no LINKS");
+        return [decoded.fromView, ...decoded.links.map(([view]) => view)];
+      };
+      const stranger = open();
+      await stranger.hello();
+      stranger.socket.send(encodeFetchLinks(2));
+      await until(() => stranger.frames.length === 2, "LINKS");
+      expect(links(stranger.frames[1])).toEqual([
+        2,
+        ...Array.from({ length: LINKS_PER_ANSWER_MAX }, (_, at) => 2 + at),
+      ]);
+      const client = await login(1);
+      client.socket.send(encodeFetchLinks(LINKS_PER_ANSWER_MAX));
+      client.socket.send(encodeFetchLinks(4_000_000_000));
+      await until(() => client.frames.length === 4, "LINKS");
+      const [some, none] = client.frames.slice(2);
+      expect(links(some)).toEqual([LINKS_PER_ANSWER_MAX, ...[0, 1, 2].map((at) => LINKS_PER_ANSWER_MAX + at)]);
+      expect(links(none)).toEqual([4_000_000_000]);
+      expect(server.faults).toEqual([]);
+    });
+
+    test("who asks for links without end gets a few answers, and nobody else notices", async () => {
+      server.chain = [Uint8Array.of(1)];
+      const greedy = await login(1);
+      const other = await login(2);
+      for (let index = 0; index < 500; index++) greedy.socket.send(encodeFetchLinks(0));
+      greedy.socket.send(request("the last"));
+      await until(() => server.requests.length === 1, "request");
+      expect(server.codes().filter((code) => code === "LINKS_RATE").length).toBeGreaterThan(450);
+      await until(() => greedy.frames.length > 2, "LINKS");
+      expect(greedy.frames.length).toBeLessThan(50);
+      other.socket.send(encodeFetchLinks(0));
+      await until(() => other.frames.length === 3, "LINKS");
+      expect(gateway.connections).toBe(2);
     });
 
     test("a second AUTH, a text message and a malformed request end an authenticated connection", async () => {

@@ -11,7 +11,7 @@ import { acceptStatement } from "../../../protocol/messages.ts";
 import { changedView, type DecidedBatch } from "../../../protocol/next-view.ts";
 import { type Address, type Change, encodeReconfiguration, readyStatement } from "../../../protocol/reconfiguration.ts";
 import { encodeRequest } from "../../../protocol/request.ts";
-import { type Member, memberOf, type ReplicaId, type View, viewOf } from "../../../protocol/view.ts";
+import { type Member, type Mode, memberOf, type ReplicaId, type View, viewOf } from "../../../protocol/view.ts";
 import type { Link } from "../../../protocol/view-chain.ts";
 
 export { crypto };
@@ -46,14 +46,14 @@ export class Reconfigured {
   readonly genesis: View;
   #sequence = 0;
 
-  constructor(options: { n?: number; f?: number; administrators?: number; threshold?: number } = {}) {
-    const { n = 4, f = Math.floor((n - 1) / 3), threshold = 1 } = options;
+  constructor(options: { n?: number; f?: number; mode?: Mode; administrators?: number; threshold?: number } = {}) {
+    const { n = 4, f = Math.floor((n - 1) / 3), mode = "bft", threshold = 1 } = options;
     this.cluster = crypto.sha256(crypto.random(32));
     this.administrators = Array.from({ length: options.administrators ?? 1 }, () => newIdentity(crypto));
     this.genesis = viewOf(crypto, {
       id: 0,
       cluster: this.cluster,
-      mode: "bft",
+      mode,
       f,
       members: Array.from({ length: n }, (_, id) => this.newMember(id)),
       administrators: this.administrators.map(({ signKey }) => signKey),
