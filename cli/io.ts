@@ -1,6 +1,7 @@
-/** What a command may touch of the process: the three streams and the environment. Tests pass their own. */
+/** What a command may touch of the process: the three streams, the environment, the network. Tests pass their own. */
 import { once } from "node:events";
 import type { Readable, Writable } from "node:stream";
+import type { Transport } from "../client/ports.ts";
 
 export interface OutputStream extends Writable {
   readonly isTTY?: boolean;
@@ -16,6 +17,14 @@ export interface Io {
   readonly stdout: OutputStream;
   readonly stderr: OutputStream;
   readonly env: Readonly<Record<string, string | undefined>>;
+  /** Default: the real one. */
+  readonly network?: Network;
+}
+
+/** How clients' gateways and admin ports are reached. */
+export interface Network {
+  readonly transport: Transport;
+  readonly fetch: typeof fetch;
 }
 
 /** Writes a result; waits while the reader of stdout is slow, so that an export never piles up in memory. */

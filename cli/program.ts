@@ -16,6 +16,7 @@ import { rangeCommand } from "./commands/range.ts";
 import { recoverCommand } from "./commands/recover.ts";
 import { snapshotCommand } from "./commands/snapshot.ts";
 import { statusCommand } from "./commands/status.ts";
+import { viewCommand } from "./commands/view.ts";
 import { EXIT, type ExitCode, endingOf } from "./exit.ts";
 import { addGlobalOptions, helpTail } from "./globals.ts";
 import type { Io } from "./io.ts";
@@ -59,6 +60,7 @@ export function buildProgram(io: Io, end: (code: ExitCode) => void): Command {
     snapshotCommand(io),
     recoverCommand(io),
     clientCommand(io),
+    viewCommand(io),
     benchCommand(io),
     idCommand(io),
     clientKeyCommand(io),

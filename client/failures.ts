@@ -33,8 +33,7 @@ export function timedOut(call: Call, reach: Reach): QuorateError {
     return new QuorateError("TIMEOUT", message, { have });
   }
   if (call.lane === "administer" && call.entry !== null) {
-    const message =
-      "timed out: no quorum answered; the statement may be executed yet: see kv client list before the next";
+    const message = "timed out: no quorum answered; the statement may be executed yet: look before signing another";
     return new QuorateError("UNKNOWN_OUTCOME", message, { have, need, outcome: "unknown" });
   }
   const short = have < need;

@@ -13,33 +13,32 @@ import { genesisDigest, ROTATION_DEFAULT, ROTATION_MAX, type View, viewOf, write
 /** More revisions than a cluster goes on with after the snapshot that another one is founded from. */
 export const ORIGIN_REVISION_OFFSET = 4_294_967_296;
 
-const key = z.string().regex(/^[0-9a-f]{64}$/, "must be 64 hexadecimal digits");
+/** 32 bytes as hexadecimal digits. */
+export const keySchema = z.string().regex(/^[0-9a-f]{64}$/, "must be 64 hexadecimal digits");
 const port = z.int().min(1).max(65_535);
+
+/** A member as files hold it. */
+export const memberSchema = z.strictObject({
+  id: z.int().min(0).max(65_535),
+  host: z.string().min(1).max(255),
+  clientPort: port,
+  peerPort: port,
+  adminPort: port,
+  signKey: keySchema,
+  boxKey: keySchema,
+});
 
 export const clusterFileSchema = z.strictObject({
   format: z.literal(1),
-  clusterId: key,
+  clusterId: keySchema,
   mode: z.enum(["bft", "cft"]),
   f: z.int().min(0),
-  members: z
-    .array(
-      z.strictObject({
-        id: z.int().min(0).max(65_535),
-        host: z.string().min(1).max(255),
-        clientPort: port,
-        peerPort: port,
-        adminPort: port,
-        signKey: key,
-        boxKey: key,
-      }),
-    )
-    .min(1)
-    .max(REPLICAS_MAX),
-  administrators: z.array(key).min(1).max(ADMINISTRATORS_MAX),
+  members: z.array(memberSchema).min(1).max(REPLICAS_MAX),
+  administrators: z.array(keySchema).min(1).max(ADMINISTRATORS_MAX),
   /** How many of them must sign what they order; 1 unless set. */
   administratorThreshold: z.int().min(1).max(ADMINISTRATORS_MAX).optional(),
   /** "open" for development, or the ids (`kv id`) that may be clients. */
-  clients: z.union([z.literal("open"), z.array(key).max(10_000)]),
+  clients: z.union([z.literal("open"), z.array(keySchema).max(10_000)]),
   /** Requests must carry a signature instead of an authenticator vector. */
   signedRequests: z.boolean(),
   /** Plain when left out. Part of what the cluster is founded on, like the rest of the view. */
@@ -51,11 +50,11 @@ export const clusterFileSchema = z.strictObject({
   origin: z
     .strictObject({
       /** The cluster that the snapshot was taken of, and its state's root and instance. */
-      clusterId: key,
-      root: key,
+      clusterId: keySchema,
+      root: keySchema,
       instance: z.int().min(0).max(Number.MAX_SAFE_INTEGER),
       /** SHA-256 of the snapshot file. */
-      snapshot: key,
+      snapshot: keySchema,
       /** What the store revision is raised by, so that no revision of the old cluster means anything else in the new one. */
       revisionOffset: z.literal(ORIGIN_REVISION_OFFSET),
     })

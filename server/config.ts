@@ -31,6 +31,8 @@ export const nodeFileSchema = z.strictObject({
   /** The id of this replica among the members of the cluster file. */
   replica: z.int().min(0).max(65_535),
   cluster: path,
+  /** join.json of a replica that is no member of the cluster file: who it will be. */
+  join: path.optional(),
   keyFile: path,
   dataDir: path,
   /** Where to bind, when that is not the host the cluster file announces (several interfaces, address translation). */

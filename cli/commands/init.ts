@@ -4,10 +4,12 @@ import { Command, Option } from "commander";
 import { hex } from "../../protocol/bytes.ts";
 import { type ClusterFile, ORIGIN_REVISION_OFFSET } from "../../protocol/cluster.ts";
 import { type FaultModel, type Mode, quorumOf, ROTATION_DEFAULT, ROTATION_MAX } from "../../protocol/view.ts";
-import { DEFAULT_DIRECTORY, globalsOf, helpTail, requireFormat } from "../globals.ts";
+import { usageError } from "../exit.ts";
+import { chooseCluster, DEFAULT_DIRECTORY, type Globals, globalsOf, helpTail, requireFormat } from "../globals.ts";
 import { type Io, writeOut } from "../io.ts";
 import type { NewOrigin } from "../local/write-cluster.ts";
 import { integerIn } from "../numbers.ts";
+import { knownView } from "../session.ts";
 
 export interface InitOptions {
   /** By default the fewest that stand one fault. */
@@ -25,6 +27,12 @@ export interface InitOptions {
 
 /** The fewest replicas that stand one fault. */
 const REPLICAS_DEFAULT: Readonly<Record<Mode, number>> = { bft: 4, cft: 3 };
+
+interface InitCommandOptions extends InitOptions {
+  readonly join?: true;
+  readonly id?: number;
+  readonly rotateKey?: string;
+}
 
 /** The options of a new cluster, shared with `kv dev`. */
 export function addClusterOptions(command: Command): Command {
@@ -75,6 +83,20 @@ export function initCommand(io: Io): Command {
     )
     .option("--signed-requests", "clients sign each request instead of authenticating it per replica")
     .option("--from-snapshot <file>", "begin with the entries of a file that kv snapshot save wrote")
+    .option(
+      "--join",
+      "instead: the files of one more replica for the cluster of --cluster, to be added with kv view add",
+    )
+    .addOption(
+      new Option(
+        "--id <id>",
+        "with --join: its id (default: the next that was never used, as far as is known here)",
+      ).argParser(integerIn({ min: 0, max: 65_535 })),
+    )
+    .option(
+      "--rotate-key <node.yaml>",
+      "instead: the next keys of this replica, to be changed to with kv view rotate-key",
+    )
     .addHelpText(
       "after",
       helpTail({
@@ -82,21 +104,32 @@ export function initCommand(io: Io): Command {
           "Writes DIR/cluster.json (public), DIR/admin.key, DIR/client.key, and per replica DIR/replica-N/node.yaml,\n" +
           "replica.key and data. For several hosts, copy cluster.json and one replica-N directory to each.\n" +
           "--from-snapshot verifies the file first and puts it into every data directory; each kv-server verifies it again at\n" +
-          "its first start. Keys, values and revisions are kept, the store revision rises by 2^32, clients begin anew.",
+          "its first start. Keys, values and revisions are kept, the store revision rises by 2^32, clients begin anew.\n" +
+          "--join writes DIR/join.json (public), node.yaml, replica.key and data, for the host where it is run: start kv-server\n" +
+          "there and give join.json to an administrator. --base-port is its own clients' port then.\n" +
+          "--rotate-key writes rotate.json (public) and replica.key.next beside that node.yaml.",
         json:
           '{"directory","mode":"bft","replicas":4,"f":1,"quorum":3,"cluster":"DIR/cluster.json"}, with --from-snapshot also ' +
-          '"origin":{"clusterId","root","instance","snapshot","revisionOffset"}',
+          '"origin":{"clusterId","root","instance","snapshot","revisionOffset"}. With --join {"directory","replica","join"}, with ' +
+          '--rotate-key {"replica","keyFile","rotation"}',
         examples: [
           "kv init --replicas 4 --dir demo",
           "kv init --mode cft --replicas 3",
           "kv init --dir prod --host 10.0.0.1,10.0.0.2,10.0.0.3,10.0.0.4 --clients listed",
           "kv init --dir wary --fault-model malicious",
           "kv init --dir restored --from-snapshot backup.qsnap",
+          "kv init --join --cluster cluster.json --dir replica-4 --host 10.0.0.5 --base-port 7000",
+          "kv init --rotate-key replica-2/node.yaml",
         ],
       }),
     )
-    .action(async (options: InitOptions, command: Command) => {
+    .action(async (options: InitCommandOptions, command: Command) => {
       const format = requireFormat(globalsOf(command), ["simple", "json"]);
+      if (options.join && options.rotateKey !== undefined)
+        throw usageError("--join and --rotate-key exclude each other");
+      if (options.id !== undefined && !options.join) throw usageError("--id belongs to --join");
+      if (options.join) return await prepareMember(io, { globals: globalsOf(command), options, format });
+      if (options.rotateKey !== undefined) return await prepareKeys(io, options.rotateKey, format);
       const file = await createCluster(options, await originOf(io, options.fromSnapshot));
       const sizes = sizesOf(file);
       const { mode, n, f, quorum } = sizes;
@@ -110,6 +143,34 @@ export function initCommand(io: Io): Command {
       }
       if (f === 0) io.stderr.write(`kv: warning: ${toleranceWarning(sizes)}\n`);
     });
+}
+
+/** @throws QuorateError CONFIG_MISSING, CONFIG_INVALID, DIRECTORY_EXISTS, INVALID_ARGUMENT */
+async function prepareMember(
+  io: Io,
+  { globals, options, format }: { globals: Globals; options: InitCommandOptions; format: "simple" | "json" },
+): Promise<void> {
+  const { writeMember, JOIN_FILE } = await import("../local/write-member.ts");
+  const choice = chooseCluster(globals, io);
+  const { dir, host, basePort } = options;
+  const id = options.id ?? (await knownView(choice)).idsBelow;
+  const address = { host, clientPort: basePort, peerPort: basePort + 1, adminPort: basePort + 2 };
+  await writeMember({ directory: dir, clusterFile: choice.file, id, address });
+  const file = join(dir, JOIN_FILE);
+  if (format === "json") return await writeOut(io, `${JSON.stringify({ directory: dir, replica: id, join: file })}\n`);
+  const steps = [`  kv-server --config ${dir}/node.yaml`, "then, as an administrator:", `  kv view add ${file}`, ""];
+  await writeOut(io, [`created ${dir}: replica ${id} at ${host}:${basePort}`, "start it here:", ...steps].join("\n"));
+}
+
+/** @throws QuorateError CONFIG_MISSING, CONFIG_INVALID, INVALID_ARGUMENT */
+async function prepareKeys(io: Io, nodeFile: string, format: "simple" | "json"): Promise<void> {
+  const { writeNextKeys } = await import("../local/write-member.ts");
+  const { replica, keyFile, rotationFile } = writeNextKeys(nodeFile);
+  if (format === "json") {
+    return await writeOut(io, `${JSON.stringify({ replica, keyFile, rotation: rotationFile })}\n`);
+  }
+  const steps = ["then, as an administrator:", `  kv view rotate-key ${rotationFile}`, ""];
+  await writeOut(io, [`created ${keyFile}: the next keys of replica ${replica}`, ...steps].join("\n"));
 }
 
 /** @throws QuorateError SNAPSHOT_INVALID */

@@ -78,7 +78,9 @@ describe("help", () => {
 
   test("all verbs of the interface are there", () => {
     const wanted =
-      "init dev put get delete cas range import export status snapshot recover client bench id client-key".split(" ");
+      "init dev put get delete cas range import export status snapshot recover client view bench id client-key".split(
+        " ",
+      );
     expect([...verbs].sort()).toEqual(wanted.sort());
   });
 

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Readable, Writable } from "node:stream";
-import type { Io } from "../../../cli/io.ts";
+import type { Io, Network } from "../../../cli/io.ts";
 import { run } from "../../../cli/program.ts";
 
 class Collector extends Writable {
@@ -31,14 +31,18 @@ export interface TestIo extends Io {
   readonly err: () => string;
 }
 
-export function testIo(options: { stdin?: string | Uint8Array; env?: Io["env"]; terminal?: boolean } = {}): TestIo {
+export function testIo(
+  options: { stdin?: string | Uint8Array; env?: Io["env"]; terminal?: boolean; network?: Network } = {},
+): TestIo {
   const stdout = new Collector(options.terminal ?? false);
   const stderr = new Collector(options.terminal ?? false);
+  const stdin = Readable.from(options.stdin === undefined ? [] : [Buffer.from(options.stdin)]);
   return {
-    stdin: Readable.from(options.stdin === undefined ? [] : [Buffer.from(options.stdin)]),
+    stdin: Object.assign(stdin, { isTTY: options.terminal ?? false }),
     stdout,
     stderr,
     env: options.env ?? {},
+    ...(options.network ? { network: options.network } : {}),
     out: () => stdout.bytes.toString("utf8"),
     outBytes: () => stdout.bytes,
     err: () => stderr.bytes.toString("utf8"),

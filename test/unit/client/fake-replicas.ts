@@ -3,6 +3,8 @@
  * answers through the real frames, checks the real MACs, and can be made faulty. Time is the test's: `FakeClock`.
  */
 import type { Channel, ChannelEvents, Clock, Scheduled, Transport } from "../../../client/ports.ts";
+import { encodeAdministrationResult } from "../../../protocol/administration.ts";
+import { encodeBatch } from "../../../protocol/batch.ts";
 import type { Digest } from "../../../protocol/bytes.ts";
 import { EMPTY, hex, utf8 } from "../../../protocol/bytes.ts";
 import {
@@ -23,6 +25,7 @@ import { isRejection } from "../../../protocol/errors.ts";
 import { clientIdOf, type Identity, type Purpose, publicKeysFrom, sharedMacKey } from "../../../protocol/identity.ts";
 import { Writer } from "../../../protocol/layout.ts";
 import { LARGE_RESULT_BYTES } from "../../../protocol/limits.ts";
+import { type DecidedBatch, nextView, reconfigurationResult } from "../../../protocol/next-view.ts";
 import type { Change } from "../../../protocol/reconfiguration.ts";
 import {
   decodeEnvelope,
@@ -199,6 +202,8 @@ export class FakeCluster implements Transport {
   readonly faults: string[] = [];
   /** Every ordered request, once, in the order it was executed. */
   readonly executed: Request[] = [];
+  /** Called when a view is about to be installed. */
+  onInstall: () => void = () => undefined;
   /** Stops executing; requests wait in order. */
   paused = false;
   openChannels = 0;
@@ -262,7 +267,13 @@ export class FakeCluster implements Transport {
   reconfigure(changeOf: (view: View) => Change, options: { except?: readonly number[] } = {}): View {
     const before = this.view;
     const { link, view } = this.world.step(before, changeOf, 1_000 * (before.id + 1));
+    this.#install({ link, view, except: options.except ?? [] });
+    return view;
+  }
+
+  #install({ link, view, except }: { link: Link; view: View; except: readonly number[] }): void {
     this.links.push(link);
+    this.onInstall();
     for (const member of view.members) {
       const known = this.replicas.find(({ id }) => id === member.id);
       if (!known) this.replicas.push(this.#newReplica(member, view));
@@ -272,8 +283,21 @@ export class FakeCluster implements Transport {
         this.disconnect(known);
       }
     }
-    for (const replica of this.replicas) if (!options.except?.includes(replica.id)) replica.view = view;
-    return view;
+    for (const replica of this.replicas) if (!except.includes(replica.id)) replica.view = view;
+  }
+
+  /** The result of an `administer` request: a RECONFIGURE is made, and in force at once. */
+  #administer(batch: DecidedBatch): Uint8Array {
+    const before = this.view;
+    const next = nextView(crypto, before, batch);
+    if ("view" in next) {
+      const requests = batch.requests.map(({ bytes }) => bytes);
+      const instance = 1_000 * (before.id + 1);
+      const encoded = encodeBatch({ instance, timestampMs: batch.timestampMs, requests });
+      const link = this.world.link(before, encoded, { instance, identities: this.world.identitiesOf(before) });
+      this.#install({ link, view: next.view, except: [] });
+    }
+    return encodeAdministrationResult(reconfigurationResult(next));
   }
 
   #key(replica: FakeReplica, keys: Uint8Array, purpose: Purpose): MacKey {
@@ -462,8 +486,12 @@ export class FakeCluster implements Transport {
   #drain(): void {
     for (const { request, arrivals } of this.#waiting.splice(0)) {
       const batch = { instance: ++this.#instance, timestampMs: this.clock.wallMs(), requests: [request] };
-      const [reply] = this.#executor.execute(batch, this.cluster.genesis);
-      if (!reply) throw new Error("no reply");
+      const [executed] = this.#executor.execute(batch, this.cluster.genesis);
+      if (!executed) throw new Error("no reply");
+      const administered = request.kind === "administer" ? this.#administer(batch) : null;
+      const reply = administered
+        ? { ...executed, result: administered, resultDigest: crypto.sha256(administered) }
+        : executed;
       if (reply.status === "OK" && request.kind === "ordered") this.executed.push(request);
       const honest: Answer = {
         status: reply.status,

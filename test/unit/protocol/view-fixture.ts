@@ -4,7 +4,7 @@
  */
 import { encodeSignedStatement, type Statement, signStatement } from "../../../protocol/administration.ts";
 import { decodeBatch, encodeBatch, historyDigest } from "../../../protocol/batch.ts";
-import type { Digest } from "../../../protocol/bytes.ts";
+import { type Digest, hex } from "../../../protocol/bytes.ts";
 import { nodeCrypto as crypto } from "../../../protocol/crypto/node.ts";
 import { type Identity, newIdentity } from "../../../protocol/identity.ts";
 import { acceptStatement } from "../../../protocol/messages.ts";
@@ -44,6 +44,7 @@ export class Reconfigured {
   readonly administrators: readonly Identity[];
   readonly identities = new Map<ReplicaId, Identity>();
   readonly genesis: View;
+  readonly #byKey = new Map<string, Identity>();
   #sequence = 0;
 
   constructor(options: { n?: number; f?: number; mode?: Mode; administrators?: number; threshold?: number } = {}) {
@@ -63,7 +64,7 @@ export class Reconfigured {
 
   newMember(id: ReplicaId): Member {
     const identity = newIdentity(crypto);
-    this.identities.set(id, identity);
+    this.know(id, identity);
     return memberFrom(id, identity);
   }
 
@@ -90,7 +91,7 @@ export class Reconfigured {
     const { signKey, boxKey } = identity;
     const member = { ...(memberOf(view, id) as Member), signKey, boxKey };
     const ready = this.ready(view, member, { identity });
-    this.identities.set(id, identity);
+    this.know(id, identity);
     return { type: "rotateKey", id, signKey, boxKey, ready };
   }
 
@@ -119,6 +120,17 @@ export class Reconfigured {
 
   batch(view: View, change: Change, flaws: Flaws = {}): DecidedBatch {
     return decodeBatch(crypto, this.batchBytes(view, change, flaws));
+  }
+
+  /** Who had the keys of this view's members: identities that changed since are found by their keys. */
+  identitiesOf(view: View): ReadonlyMap<ReplicaId, Identity> {
+    return new Map(view.members.map(({ id, signKey }) => [id, this.#byKey.get(hex(signKey)) as Identity]));
+  }
+
+  /** Another identity of a replica, such as its next one. */
+  know(id: ReplicaId, identity: Identity): void {
+    this.identities.set(id, identity);
+    this.#byKey.set(hex(identity.signKey), identity);
   }
 
   /** Signed by a quorum of `view`, or by `voters`. Call it before identities change, or pass those of then. */

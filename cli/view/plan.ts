@@ -1,0 +1,116 @@
+/**
+ * What a change of the membership will mean, before anything is signed: pure. Guarantees: a change that would be refused is refused
+ * here, with the same code, but for the READY that is not there yet.
+ */
+import type { Crypto } from "../../protocol/crypto/contract.ts";
+import { assertNever, QuorateError } from "../../protocol/errors.ts";
+import { changedView, REFUSALS } from "../../protocol/next-view.ts";
+import type { Change } from "../../protocol/reconfiguration.ts";
+import { faultsTolerated, type Member, memberOf, quorumOf, type View } from "../../protocol/view.ts";
+import { tableText } from "../text.ts";
+
+export interface Sizes {
+  readonly n: number;
+  readonly f: number;
+  readonly quorum: number;
+  /** So many may be stopped at once and the others go on. */
+  readonly mayStop: number;
+}
+
+export interface Plan {
+  /** What is done, for people. */
+  readonly text: string;
+  readonly view: number;
+  readonly before: Sizes;
+  readonly after: Sizes;
+  /** What an operator should know. */
+  readonly notes: readonly string[];
+}
+
+/** @throws QuorateError REFUSED when the cluster would refuse it whatever the READY says */
+export function planOf(crypto: Crypto, view: View, change: Change): Plan {
+  const made = changedView(crypto, view, { change, instance: 0 });
+  if ("refused" in made && made.refused !== "READY_AGE" && made.refused !== "READY_SIGNATURE") {
+    const { refused } = made;
+    throw new QuorateError("REFUSED", `the change is refused: ${REFUSALS[refused]} (${refused})`, { reason: refused });
+  }
+  const { mode } = view;
+  const sizes = ({ n, f }: { n: number; f: number }): Sizes => {
+    const quorum = quorumOf({ n, f, mode });
+    return { n, f, quorum, mayStop: n - quorum };
+  };
+  const before = sizes(view);
+  const after = sizes(sizesAfter(view, change));
+  return { text: textOf(view, change), view: view.id, before, after, notes: notesOn(view, { change, before, after }) };
+}
+
+function sizesAfter({ n, f }: View, change: Change): { n: number; f: number } {
+  switch (change.type) {
+    case "add":
+      return { n: n + 1, f };
+    case "remove":
+      return { n: n - 1, f };
+    case "setF":
+      return { n, f: change.f };
+    case "replace":
+    case "setAddress":
+    case "rotateKey":
+    case "administrators":
+      return { n, f };
+    default:
+      return assertNever(change);
+  }
+}
+
+function place({ host, clientPort }: Pick<Member, "host" | "clientPort">): string {
+  return `${host}:${clientPort}`;
+}
+
+function textOf(view: View, change: Change): string {
+  switch (change.type) {
+    case "add":
+      return `add replica ${change.member.id} at ${place(change.member)}`;
+    case "remove":
+      return `remove replica ${change.id}`;
+    case "replace":
+      return `replace replica ${change.id} by replica ${change.member.id} at ${place(change.member)}`;
+    case "setF":
+      return `set f from ${view.f} to ${change.f}`;
+    case "setAddress":
+      return `move replica ${change.id} from ${place(memberOf(view, change.id) as Member)} to ${place(change.address)}`;
+    case "rotateKey":
+      return `change the keys of replica ${change.id}`;
+    case "administrators":
+      return `set ${change.keys.length} administrators, of whom ${change.threshold} sign`;
+    default:
+      return assertNever(change);
+  }
+}
+
+function notesOn(
+  { mode }: View,
+  { change, before, after }: { change: Change; before: Sizes; after: Sizes },
+): readonly string[] {
+  const notes: string[] = [];
+  const most = faultsTolerated({ n: after.n, mode });
+  if (after.f < before.f) notes.push(`only ${after.f} replicas may be faulty then, instead of ${before.f}`);
+  if (after.f === 0) notes.push("no replica may be faulty then");
+  else if (after.mayStop < before.mayStop) notes.push(`only ${after.mayStop} may be stopped at once then`);
+  if (most > after.f && change.type !== "setF") {
+    notes.push(`${after.n} replicas can stand ${most} faults: kv view set-f ${most}`);
+  }
+  if (change.type === "setAddress") notes.push("the replica must listen there when the change is made");
+  return notes;
+}
+
+/** The plan as lines for a terminal. */
+export function planText(plan: Plan): string {
+  const { before, after } = plan;
+  const row = (what: string, field: keyof Sizes): string[] => [what, `${before[field]}`, `${after[field]}`];
+  const table = tableText(
+    ["", "now", "then"],
+    [row("replicas (n)", "n"), row("faulty (f)", "f"), row("quorum", "quorum"), row("may be stopped", "mayStop")],
+  );
+  const notes = plan.notes.map((note) => `note: ${note}\n`).join("");
+  return `${plan.text}: view ${plan.view} -> ${plan.view + 1}\n${table}${notes}`;
+}

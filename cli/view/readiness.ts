@@ -1,0 +1,84 @@
+/**
+ * Lets a replica in that is to become a member, and waits until it is ready (docs/protocol.md section 7): an invitation, signed by
+ * administrators, to every member, again and again, since members come back and forget; and the READY that the replica answers.
+ * Guarantees: a READY counts only when the change with it would be taken; who answers at the address is believed in nothing else.
+ */
+import { setTimeout as pause } from "node:timers/promises";
+import { QuorateError } from "../../protocol/errors.ts";
+import { parseReady, type ReadyAnswer } from "../../protocol/member-file.ts";
+import type { Ready } from "../../protocol/reconfiguration.ts";
+import type { Member, View } from "../../protocol/view.ts";
+import type { Network } from "../io.ts";
+import { adminUrl } from "../replica-status.ts";
+
+const POLL_MS = 500;
+const INVITE_EVERY_MS = 5_000;
+const REQUEST_MS_MAX = 2_000;
+const ANSWER_BYTES_MAX = 64 * 1024;
+
+export interface Awaited {
+  readonly network: Network;
+  /** In force: its members are invited to serve the replica. */
+  readonly view: View;
+  /** As it will be. */
+  readonly member: Member;
+  /** Null when the replica is a member already. */
+  readonly invitation: (() => Uint8Array) | null;
+  /** The change with this READY would be taken. */
+  accepts(ready: Ready): boolean;
+  readonly waitMs: number;
+  onProgress(text: string): void;
+}
+
+/** @throws QuorateError TIMEOUT when it is not ready in time, with what it said last */
+export async function readiness(options: Awaited): Promise<Ready> {
+  const { network, member, view, invitation, waitMs } = options;
+  const end = performance.now() + waitMs;
+  let invitedAt = Number.NEGATIVE_INFINITY;
+  for (;;) {
+    if (invitation && performance.now() - invitedAt >= INVITE_EVERY_MS) {
+      invitedAt = performance.now();
+      await invite(network, view, invitation());
+    }
+    const told = await askReady(network, member);
+    if (typeof told !== "string") {
+      const mine = told.replica === member.id && told.view === view.digest;
+      if (mine && options.accepts(told.ready)) return told.ready;
+    }
+    const said = typeof told === "string" ? told : "its READY is for another view, or not signed by its keys";
+    if (performance.now() >= end) {
+      const message = `replica ${member.id} is not ready: ${said}; start it, look at its log, and try again`;
+      throw new QuorateError("TIMEOUT", message, { replica: member.id });
+    }
+    options.onProgress(`waiting for replica ${member.id}: ${said}`);
+    await pause(Math.min(POLL_MS, Math.max(1, end - performance.now())));
+  }
+}
+
+/** Whoever is down is told the next time. */
+async function invite({ fetch }: Network, view: View, body: Uint8Array): Promise<void> {
+  const post = async (member: Member): Promise<void> => {
+    const signal = AbortSignal.timeout(REQUEST_MS_MAX);
+    const headers = { "content-type": "application/octet-stream" };
+    const response = await fetch(adminUrl(member, "/invitation"), { method: "POST", body, headers, signal });
+    await response.body?.cancel();
+  };
+  await Promise.allSettled(view.members.map(post));
+}
+
+/** What it answers, or why there is no answer. */
+async function askReady({ fetch }: Network, member: Member): Promise<ReadyAnswer | string> {
+  try {
+    const signal = AbortSignal.timeout(REQUEST_MS_MAX);
+    const response = await fetch(adminUrl(member, "/ready"), { signal, redirect: "error" });
+    if (response.status === 404) {
+      await response.body?.cancel();
+      return "it fetches the state";
+    }
+    const text = await response.text();
+    const answer = text.length > ANSWER_BYTES_MAX ? null : parseReady(text);
+    return answer ?? `it answers something else (HTTP ${response.status})`;
+  } catch {
+    return `nobody answers at ${member.host}:${member.adminPort}`;
+  }
+}
