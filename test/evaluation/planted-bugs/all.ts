@@ -9,6 +9,7 @@ import { RIGHTS_BUGS } from "./rights.ts";
 import { SERVICE_BUGS } from "./service.ts";
 import { SYNCHRONIZATION_BUGS } from "./synchronization.ts";
 import { TURN_BUGS } from "./turns.ts";
+import { VIEW_BUGS } from "./views.ts";
 import { VOTING_BUGS } from "./voting.ts";
 
 export const PLANTED_BUGS: readonly Mutation[] = [
@@ -22,4 +23,5 @@ export const PLANTED_BUGS: readonly Mutation[] = [
   ...SERVICE_BUGS,
   ...CRASH_MODE_BUGS,
   ...LOAD_BUGS,
+  ...VIEW_BUGS,
 ];

@@ -142,6 +142,27 @@ describe("adopting a view (section 7)", () => {
     expect(await answerOf(clock, written, 10_000)).toMatchObject({ version: 2n });
   });
 
+  test("votes of the old view and of the new one are not added up", async () => {
+    const { clock, cluster, kv } = await connected();
+    for (const id of [2, 3]) cluster.replica(id).behaviour = () => null;
+    const written = kv.put("a", "1", { timeoutMs: 60_000 });
+    await clock.settle();
+    expect(cluster.executed).toHaveLength(1);
+    // Two of three stand; the new view, whose quorum is three as well, gives one more.
+    cluster.reconfigure(setF(0));
+    for (const id of [0, 1, 2])
+      cluster.replica(id).behaviour = (honest) => (honest.status === "NEWER_VIEW" ? honest : null);
+    cluster.replica(3).behaviour = null;
+    let done = false;
+    written.then(() => {
+      done = true;
+    });
+    await clock.advance(5_000);
+    expect([done, kv.view.id]).toEqual([false, 1]);
+    for (const id of [0, 1]) cluster.replica(id).behaviour = null;
+    expect(await answerOf(clock, written, 10_000)).toMatchObject({ version: 1n });
+  });
+
   test("reads that ran at once in the old view are not completed by the new one's answers", async () => {
     const { clock, cluster, kv } = await connected();
     await answerOf(clock, kv.put("a", "1"));
