@@ -93,9 +93,9 @@ function notesOn(
 ): readonly string[] {
   const notes: string[] = [];
   const most = faultsTolerated({ n: after.n, mode });
-  if (after.f < before.f) notes.push(`only ${after.f} replicas may be faulty then, instead of ${before.f}`);
   if (after.f === 0) notes.push("no replica may be faulty then");
-  else if (after.mayStop < before.mayStop) notes.push(`only ${after.mayStop} may be stopped at once then`);
+  else if (after.f < before.f) notes.push(`f falls from ${before.f} to ${after.f}: so many may be faulty then`);
+  if (after.mayStop < before.mayStop) notes.push(`only ${after.mayStop} may be stopped at once then`);
   if (most > after.f && change.type !== "setF") {
     notes.push(`${after.n} replicas can stand ${most} faults: kv view set-f ${most}`);
   }

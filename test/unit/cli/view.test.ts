@@ -91,6 +91,17 @@ describe("kv view show", () => {
   });
 });
 
+test("kv status asks the members of the newest view that was followed", async () => {
+  cluster.reconfigure((view) => cluster.world.replacing(view, 0, 4));
+  const members = async () => {
+    const { replicas } = JSON.parse((await kv("status", "-o", "json")).out) as { replicas: { replica: number }[] };
+    return replicas.map(({ replica }) => replica);
+  };
+  expect(await members()).toEqual([0, 1, 2, 3]);
+  await kv("view", "show");
+  expect(await members()).toEqual([1, 2, 3, 4]);
+});
+
 describe("kv view add, replace, remove, set-f", () => {
   test("a replica is invited, waited for, and added; members and clients know it then", async () => {
     const file = await prepared(4);
@@ -125,7 +136,7 @@ describe("kv view add, replace, remove, set-f", () => {
     const refused = await kv("view", "remove", "0", "--yes");
     expect(refused).toMatchObject({ code: 4, out: "" });
     expect(refused.err).toMatch(/^kv: the change is refused: so few replicas.*\(SIZES\)\n$/);
-    expect((await kv("view", "set-f", "1", "--yes")).err).toContain("note: only 1 replicas may be faulty then");
+    expect((await kv("view", "set-f", "1", "--yes")).err).toContain("note: f falls from 2 to 1");
     expect((await kv("view", "remove", "0", "--yes")).out).toBe("view 6: n=6 f=1 quorum=4\n");
     expect(ids()).toEqual([1, 2, 3, 4, 5, 6]);
     const { err } = await kv("view", "remove", "0", "--yes");
