@@ -85,12 +85,11 @@ export class Engine {
     this.#options = options;
     const { crypto, identity, transport, clock, numbers, signed, chain, store } = options;
     this.#views = new ViewFollower({ crypto, chain, store, onAdopted: (view) => this.#adopt(view) });
-    const view = chain.newest;
-    const cluster = { ...options.cluster, view };
+    const cluster = { ...options.cluster, view: chain.newest };
     const credentials = new Credentials(crypto, cluster, identity);
     const retry = new RetryPolicy(clock);
     const replicas = new Replicas({
-      view,
+      view: cluster.view,
       credentials,
       transport,
       clock,
@@ -320,10 +319,12 @@ export class Engine {
   }
 
   #judge(entry: InFlight, reply: Reply): Verdict {
-    const { crypto, cluster } = this.#options;
-    const judge = { crypto, view: cluster.view, votes: entry.votes };
-    if (entry.lane === "local") return judgeLocal(judge, reply);
-    return entry.lane === "query" ? judgeUnordered(judge, reply, this.#unanswered(entry)) : judgeOrdered(judge, reply);
+    const { votes, lane } = entry;
+    const judge = { crypto: this.#options.crypto, view: this.#views.view, votes };
+    if (lane === "local") return judgeLocal(judge, reply);
+    return lane === "query"
+      ? judgeUnordered(judge, reply, this.#replicas.unanswered(votes))
+      : judgeOrdered(judge, reply);
   }
 
   /** Those who want to hear single replies. One that throws waits no longer, as if it had aborted. */
@@ -338,14 +339,6 @@ export class Engine {
         this.giveUp(call, interrupted(call, "ABORTED", error));
       }
     }
-  }
-
-  /** How many connected replicas have not voted on it yet. */
-  #unanswered({ votes }: InFlight): number {
-    const { connections } = this.#replicas;
-    let count = 0;
-    for (let at = 0; at < connections.length; at++) if (connections[at]?.ready && !votes.has(at)) count++;
-    return count;
   }
 
   #actOn(entry: InFlight, verdict: Exclude<Verdict, { type: "wait" }>): void {

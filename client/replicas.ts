@@ -10,6 +10,7 @@ import { Connection, type ConnectionEvents, type ConnectionFault } from "./conne
 import type { Credentials } from "./credentials.ts";
 import type { Reach } from "./failures.ts";
 import type { Clock, Transport } from "./ports.ts";
+import type { Votes } from "./quorum.ts";
 import type { LinksVerdict } from "./view-follower.ts";
 
 const SUSPECT_MS = 10_000;
@@ -160,6 +161,11 @@ export class Replicas {
     }
     this.#next = (fallback + 1) % n;
     return fallback;
+  }
+
+  /** How many connected replicas have not voted yet. */
+  unanswered(votes: Votes): number {
+    return this.#connections.filter((connection, at) => connection.ready && !votes.has(at)).length;
   }
 
   /** It was asked for a full result and did not send it. */

@@ -297,7 +297,8 @@ describe("before anything is changed", () => {
   });
 
   test("ordered too late, it is refused for good", async () => {
-    const { code, err } = await kv("view", "set-f", "0", "--yes", "--valid-for", "1ms");
+    cluster.aheadMs = 60_000;
+    const { code, err } = await kv("view", "set-f", "0", "--yes", "--valid-for", "30s");
     expect(code).toBe(4);
     expect(err).toMatch(/\nkv: the change is refused: EXPIRED: [^\n]+\n$/);
   });

@@ -204,6 +204,8 @@ export class FakeCluster implements Transport {
   readonly executed: Request[] = [];
   /** Called when a view is about to be installed. */
   onInstall: () => void = () => undefined;
+  /** How far the agreed time is ahead of the client's. */
+  aheadMs = 0;
   /** Stops executing; requests wait in order. */
   paused = false;
   openChannels = 0;
@@ -485,7 +487,11 @@ export class FakeCluster implements Transport {
   /** Executes what waits, each request as a batch of its own. */
   #drain(): void {
     for (const { request, arrivals } of this.#waiting.splice(0)) {
-      const batch = { instance: ++this.#instance, timestampMs: this.clock.wallMs(), requests: [request] };
+      const batch = {
+        instance: ++this.#instance,
+        timestampMs: this.clock.wallMs() + this.aheadMs,
+        requests: [request],
+      };
       const [executed] = this.#executor.execute(batch, this.cluster.genesis);
       if (!executed) throw new Error("no reply");
       const administered = request.kind === "administer" ? this.#administer(batch) : null;
