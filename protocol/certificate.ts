@@ -12,6 +12,18 @@ export interface SignatureCheck {
   readonly signature: Uint8Array;
 }
 
+/** The view in force at an instance, as far as the chain of views is known. */
+export type ViewAt = (instance: number) => View;
+
+/**
+ * Like `certificateChecks`, for the view in force at its instance: the votes of former members never count. "unknown": it is
+ * of a view that is not known here yet, which proves nothing for or against it.
+ */
+export function certificateChecksAt(viewAt: ViewAt, certificate: Certificate): SignatureCheck[] | "unknown" | null {
+  const view = viewAt(certificate.instance);
+  return certificate.view > view.id ? "unknown" : certificateChecks(view, certificate);
+}
+
 /**
  * The signatures to check before this certificate, from a member or the own disk, is believed; null when it cannot be one of
  * this view: too few voters, the same voter twice, or a stranger. In cft mode there is nothing to check.

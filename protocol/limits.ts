@@ -163,7 +163,7 @@ export const READY_AGE_INSTANCES_MAX = 120_000;
 /** A batch with a RECONFIGURE; a larger one makes no view, so that every link is small. */
 export const LINK_BATCH_BYTES_MAX = 8 * KIB;
 export const LINK_BYTES_MAX = 16 * KIB;
-/** Links in one answer to a client; it asks again for the rest. */
+/** Links in one answer; it asks again for the rest. */
 export const LINKS_PER_ANSWER_MAX = 16;
 
 export const STATUS_INSTANCES_MAX = 64;

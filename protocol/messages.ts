@@ -13,6 +13,8 @@ import {
   CHUNK_BYTES_MAX,
   ENVELOPE_BYTES_MAX,
   HISTORY_BATCHES_MAX,
+  LINK_BYTES_MAX,
+  LINKS_PER_ANSWER_MAX,
   MANIFEST_BYTES_MAX,
   OFFERED_CHECKPOINTS_MAX,
   OFFERED_ROOTS_MAX,
@@ -155,6 +157,12 @@ const message = union({
   CHUNK: [18, { ...place, instance: u53, root: digest, index: u32, chunk: bytes({ max: CHUNK_BYTES_MAX }) }],
   /** The sender's state had this root after this instance. */
   ROOT: [19, { ...place, ...rootFields }],
+  /** The ACCEPT for a batch that ends the view: Q of them make the link to the next one. */
+  SIGNED_ACCEPT: [20, { ...place, instance: u53, digest, signature }],
+  /** Which views come after `view`? */
+  FETCH_LINKS: [21, { ...place }],
+  /** Links from the view asked about on, in order; none when there are none. */
+  LINKS: [22, { ...place, links: list(bytes({ max: LINK_BYTES_MAX }), { max: LINKS_PER_ANSWER_MAX }) }],
 });
 
 export type Message = Infer<typeof message>;

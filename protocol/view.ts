@@ -1,10 +1,13 @@
 /**
  * The view: who the members are, how many votes decide, who leads (docs/protocol.md section 1). Pure functions only.
  */
-import { bytesOf, type Digest, latin1 } from "./bytes.ts";
+import { bytesOf, copyOf, type Digest, latin1 } from "./bytes.ts";
 import type { Crypto } from "./crypto/contract.ts";
-import { QuorateError } from "./errors.ts";
-import { Writer } from "./layout.ts";
+import { Malformed, QuorateError } from "./errors.ts";
+import { Reader, Writer } from "./layout.ts";
+import { HOST_BYTES_MAX, REPLICAS_MAX } from "./limits.ts";
+
+const KEY_BYTES = 32;
 
 export type ReplicaId = number;
 export type Mode = "bft" | "cft";
@@ -131,8 +134,46 @@ export function viewOf(crypto: Crypto, options: ViewOptions): View {
 }
 
 function viewDigest(crypto: Crypto, view: Required<ViewOptions>): Digest {
-  const writer = new Writer(1024);
-  writeTag(writer, "quorate/view/1", view.cluster)
+  const writer = writeTag(new Writer(1024), "quorate/view/1", view.cluster);
+  return crypto.sha256(writeView(writer, view).view());
+}
+
+/** All that a view is but its cluster: what its digest covers. */
+export function encodeView(view: View): Uint8Array {
+  return writeView(new Writer(1024), view).finish();
+}
+
+/** @throws Malformed; QuorateError CONFIG_INVALID for what `viewOf` refuses */
+export function decodeView(crypto: Crypto, cluster: Digest, bytes: Uint8Array): View {
+  const reader = new Reader(bytes);
+  const id = reader.u32();
+  const mode: Mode = reader.u8() === 0 ? "bft" : "cft";
+  const f = reader.u32();
+  const rotation = reader.u32();
+  const members = Array.from({ length: counted(reader) }, () => readMember(reader));
+  const administrators = Array.from({ length: counted(reader) }, () => copyOf(reader.bytes(KEY_BYTES)));
+  const administratorThreshold = reader.u32();
+  const idsBelow = reader.u32();
+  reader.end();
+  return viewOf(crypto, { id, cluster, mode, f, rotation, members, administrators, administratorThreshold, idsBelow });
+}
+
+function counted(reader: Reader): number {
+  const count = reader.u32();
+  if (count > REPLICAS_MAX) throw new Malformed("VIEW_COUNT");
+  return count;
+}
+
+function readMember(reader: Reader): Member {
+  const id = reader.u32();
+  const signKey = copyOf(reader.raw(KEY_BYTES));
+  const boxKey = copyOf(reader.raw(KEY_BYTES));
+  const host = new TextDecoder().decode(reader.bytes(HOST_BYTES_MAX));
+  return { id, signKey, boxKey, host, clientPort: reader.u32(), peerPort: reader.u32(), adminPort: reader.u32() };
+}
+
+function writeView(writer: Writer, view: Required<ViewOptions>): Writer {
+  writer
     .u32(view.id)
     .u8(view.mode === "bft" ? 0 : 1)
     .u32(view.f)
@@ -145,8 +186,7 @@ function viewDigest(crypto: Crypto, view: Required<ViewOptions>): Digest {
   writer.u32(view.administrators.length);
   for (const key of view.administrators) writer.bytes(key);
   writer.u32(view.administratorThreshold);
-  writer.u32(view.idsBelow);
-  return crypto.sha256(writer.view());
+  return writer.u32(view.idsBelow);
 }
 
 export function memberOf(view: View, id: ReplicaId): Member | undefined {

@@ -4,7 +4,7 @@
  * says what to do; unknown settings are errors; a key others could read is refused. A setting is taken from the first of
  * command line, environment (`QUORATE_LOG_LEVEL`, `QUORATE_DATA_DIR`), file and default that has it.
  */
-import { readFileSync, realpathSync, type Stats, statSync } from "node:fs";
+import { existsSync, readFileSync, realpathSync, type Stats, statSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { parse as parseYaml, YAMLParseError } from "yaml";
 import { z } from "zod";
@@ -14,6 +14,7 @@ import { nodeCrypto } from "../protocol/crypto/node.ts";
 import { type ErrorCode, QuorateError } from "../protocol/errors.ts";
 import { type Identity, parseKeyFile, type Role } from "../protocol/identity.ts";
 import { BATCH_BYTES_MAX, BATCH_REQUESTS_MAX, CHECKPOINT_PERIOD, DISK_RESERVE_BYTES } from "../protocol/limits.ts";
+import { parseJoinFile } from "../protocol/member-file.ts";
 import { type Member, memberOf, type ReplicaId } from "../protocol/view.ts";
 
 export { prepareDirectory as prepareDataDirectory } from "../storage/leveldb.ts";
@@ -86,6 +87,8 @@ export interface ServerConfig {
   readonly identity: Identity;
   readonly dataDir: string;
   readonly listen: ListenAddresses;
+  /** Given in node.yaml: where it listens whatever its member's host is. */
+  readonly listenHost: string | null;
   readonly logLevel: LogLevel;
   readonly workers: number;
   readonly requestTimeoutMs: number;
@@ -112,11 +115,7 @@ export function loadServerConfig(file: string, overrides: ConfigOverrides = {}):
   const clusterPath = beside(node.cluster);
   const clusterFile = readClusterFile(clusterPath);
   const cluster = clusterOf(nodeCrypto, clusterFile);
-  const member = memberOf(cluster.view, node.replica);
-  if (!member) {
-    const ids = cluster.view.members.map(({ id }) => id).join(", ");
-    throw invalid(name, `replica: ${node.replica} is no member of ${clusterPath}, which has ${ids}`);
-  }
+  const member = memberOf(cluster.view, node.replica) ?? joining(node, { cluster, clusterPath, name, beside });
   const keyPath = beside(node.keyFile);
   const identity = replicaIdentity(keyPath, member, clusterPath);
   const { logLevel, dataDir } = chooseSettings(node, overrides, { name, beside });
@@ -132,6 +131,7 @@ export function loadServerConfig(file: string, overrides: ConfigOverrides = {}):
     keyPath,
     identity,
     dataDir,
+    listenHost: node.listen.host ?? null,
     listen: { host, adminHost: node.listen.adminHost ?? host, clientPort, peerPort, adminPort },
     logLevel,
     workers: node.workers,
@@ -140,6 +140,23 @@ export function loadServerConfig(file: string, overrides: ConfigOverrides = {}):
     checkpointPeriod: node.checkpointPeriod,
     batch: node.batch,
   };
+}
+
+/** Who a replica will be that is no member of the cluster file, from the join.json beside it. */
+function joining(
+  node: z.output<typeof nodeFileSchema>,
+  at: { cluster: Cluster; clusterPath: string; name: string; beside: (other: string) => string },
+): Member {
+  const { cluster, clusterPath, name, beside } = at;
+  if (node.join === undefined) {
+    const ids = cluster.view.members.map(({ id }) => id).join(", ");
+    throw invalid(name, `replica: ${node.replica} is no member of ${clusterPath}, which has ${ids}`);
+  }
+  const file = beside(node.join);
+  const joins = parseJoinFile(readConfigText(file, "the join.json that kv init --join wrote"), file);
+  if (joins.cluster !== cluster.id) throw invalid(file, `it is for another cluster than ${clusterPath}`);
+  if (joins.member.id !== node.replica) throw invalid(name, `replica: ${node.replica} is not the one of ${file}`);
+  return joins.member;
 }
 
 /** Parses the text of a `node.yaml`. @throws QuorateError CONFIG_INVALID naming the line or the setting. */
@@ -192,8 +209,12 @@ export function readKeyFile(file: string, role: Role): Identity {
   return key.identity;
 }
 
+/** Beside a key file: its keys are those of a later view than the cluster file's, which are compared where views are known. */
+export const ROTATED_SUFFIX = ".rotated";
+
 function replicaIdentity(keyPath: string, member: Member, clusterPath: string): Identity {
   const identity = readKeyFile(keyPath, "replica");
+  if (existsSync(`${keyPath}${ROTATED_SUFFIX}`)) return identity;
   if (!sameBytes(identity.signKey, member.signKey) || !sameBytes(identity.boxKey, member.boxKey)) {
     const why = `its public keys are not those of replica ${member.id} in ${clusterPath}; use the key of that replica`;
     throw new QuorateError("KEY_FILE_INVALID", `${keyPath}: ${why}`, { file: keyPath, replica: member.id });

@@ -2,11 +2,13 @@
  * The pure core of a replica: ordering, catching up, heartbeats and the request queue behind one synchronous
  * `step(input) -> effects` (docs/protocol.md section 4). The same code runs under the driver and in simulation.
  */
+import { historyDigest } from "../protocol/batch.ts";
 import type { Digest } from "../protocol/bytes.ts";
 import { assert, assertNever, type Rejection, reject } from "../protocol/errors.ts";
 import { STATUS_INSTANCES_MAX } from "../protocol/limits.ts";
 import { type Message, type MessageOf, statusStatement } from "../protocol/messages.ts";
 import { memberOf, type ReplicaId } from "../protocol/view.ts";
+import type { Link } from "../protocol/view-chain.ts";
 import { type ContextOptions, CoreContext } from "./consensus/context.ts";
 import type { Effect, Input, OfferFacts } from "./consensus/contract.ts";
 import { Forwarding } from "./consensus/forwarding.ts";
@@ -69,6 +71,8 @@ export class Core {
   #statusAtUs = Number.NEGATIVE_INFINITY;
   #statusInstance = 0;
   #timersAtUs = 0;
+  /** A link from this view, while its instance is not decided here. */
+  #pendingLink: Link | null = null;
   #stepping = false;
   #stopped = false;
 
@@ -86,7 +90,10 @@ export class Core {
       leaderFailed: (reason) => this.#suspect(reason),
       proposedAfter: (delayUs) => this.#suspicion.proposedAfter(delayUs),
       // What we measure while we catch up says nothing about the leader.
-      decided: (led) => this.#suspicion.decided(context.nowUs, this.#catchUp.behind ? null : led),
+      decided: (led) => {
+        this.#suspicion.decided(context.nowUs, this.#catchUp.behind ? null : led);
+        if (this.#pendingLink) this.#ordering.linked(this.#pendingLink);
+      },
       handedOver: () => this.#handedOver(),
       started: () => this.#synchronization.progress(),
     });
@@ -99,6 +106,7 @@ export class Core {
     });
     this.#catchUp = new CatchUp({
       view: context.view,
+      viewAt: context.viewAt,
       self: context.self,
       crypto: context.crypto,
       nowUs: () => context.nowUs,
@@ -118,7 +126,7 @@ export class Core {
     this.#synchronization = new Synchronization(context, this.#regency, this.#ordering, {
       anchor: (anchor) => this.#catchUp.anchor(anchor),
       historyAt: (instance, sources) => this.#catchUp.historyAt(instance, sources),
-      testifies: () => this.#recollection.testifies,
+      testifies: () => this.#recollection.testifies && !context.observes,
       installed: (failed) => this.#installed(failed),
       mustSign: (client) => this.#demand(client),
     });
@@ -152,6 +160,11 @@ export class Core {
 
   get lastDecided(): number {
     return this.#ordering.chain.lastDecided.instance;
+  }
+
+  /** May reads be answered? Not from accepting a batch that ends the view on: the next view may be ahead unseen. */
+  get ending(): boolean {
+    return this.#ordering.ending;
   }
 
   /** Does this replica know that it has executed what it executed before it lost its journal, if it did? */
@@ -204,6 +217,9 @@ export class Core {
         this.#ordering.resend(input.peer);
         this.#recollection.connected(input.peer);
         return;
+      case "link":
+        this.#onLink(input.link);
+        return;
       case "draining":
         this.#draining = true;
         this.#resign();
@@ -231,14 +247,18 @@ export class Core {
   }
 
   #receive(from: ReplicaId, message: Message): Rejection | null {
+    if (this.#serves(from, message)) return null;
     if (!memberOf(this.#context.view, from)) return reject("ignore", "NOT_A_MEMBER");
-    if (message.view !== this.#context.view.id) return reject("ignore", "OTHER_VIEW");
+    // History proves itself, whichever view its sender is in.
+    if (message.view !== this.#context.view.id && message.type !== "HISTORY" && message.type !== "BATCH") return null;
     switch (message.type) {
       case "WRITE":
       case "ACCEPT":
         this.#recollection.sawVote(from, message);
         return this.#ordering.receive(from, message);
       case "PROPOSE":
+      case "ACCEPT":
+      case "SIGNED_ACCEPT":
         return this.#ordering.receive(from, message);
       case "STATUS":
         this.#catchUp.onStatus(from, message);
@@ -246,14 +266,8 @@ export class Core {
         return null;
       case "FORWARD":
         return this.#forwarding.onForward(from, message);
-      case "FETCH_BATCH":
-        this.#serveBatch(from, message);
-        return null;
       case "BATCH":
         return this.#onBatch(message);
-      case "FETCH_HISTORY":
-        this.#serveHistory(from, message);
-        return null;
       case "HISTORY":
         return this.#catchUp.onHistory(from, message);
       case "STOP":
@@ -263,15 +277,8 @@ export class Core {
         return this.#synchronization.onStopData(from, message);
       case "SYNC":
         return this.#synchronization.onSync(from, message);
-      case "FETCH_OFFER":
-        this.#offer(from, message);
-        return null;
       case "OFFER":
         this.#recollection.onOffer(from, message);
-        return null;
-      case "FETCH_MANIFEST":
-      case "FETCH_CHUNK":
-        this.#context.emit({ type: "serveImage", to: from, message });
         return null;
       case "ROOT":
         this.#context.emit({ type: "root", from, message });
@@ -280,9 +287,58 @@ export class Core {
       case "CHUNK":
         // The answer to a transfer that is over.
         return null;
+      case "FETCH_BATCH":
+      case "FETCH_HISTORY":
+      case "FETCH_OFFER":
+      case "FETCH_MANIFEST":
+      case "FETCH_CHUNK":
+        // Served above.
+        return null;
+      case "LINKS":
+      case "FETCH_LINKS":
+        // The driver's: it knows the chain of views.
+        return null;
       default:
         return assertNever(message);
     }
+  }
+
+  /** Log and checkpoints go to whoever may have a link, whatever view it is in: members, former and future ones. */
+  #serves(from: ReplicaId, message: Message): boolean {
+    switch (message.type) {
+      case "FETCH_BATCH":
+        this.#serveBatch(from, message);
+        return true;
+      case "FETCH_HISTORY":
+        this.#serveHistory(from, message);
+        return true;
+      case "FETCH_OFFER":
+        this.#offer(from, message);
+        return true;
+      case "FETCH_MANIFEST":
+      case "FETCH_CHUNK":
+        this.#context.emit({ type: "serveImage", to: from, message });
+        return true;
+      default:
+        return false;
+    }
+  }
+
+  /** The view ends where this link says; whoever sent it has the history up to there. */
+  #onLink(link: Link): void {
+    const { crypto, cluster, view, self } = this.#context;
+    const { instance, previous, batch } = link;
+    this.#context.viewOver();
+    this.#recollection.viewOver();
+    const digest = historyDigest(crypto, { cluster, instance, previous, batchDigest: crypto.sha256(batch) });
+    if (this.lastDecided >= instance) {
+      this.#ordering.linked(link);
+      return;
+    }
+    this.#catchUp.endsAt({ instance, digest });
+    this.#pendingLink = link;
+    const others = view.members.map(({ id }) => id).filter((id) => id !== self);
+    this.#catchUp.historyAt(instance + 1, others);
   }
 
   /** A fetched batch may be the one that a synchronizer was waiting for. */
@@ -386,6 +442,7 @@ export class Core {
   #judgeLeader(): void {
     const { nowUs, view, self } = this.#context;
     const { acting } = this.#ordering;
+    if (this.#context.observes) return;
     if (this.#ordering.obstructs) this.#synchronization.leaveRegency();
     if (this.#synchronization.wanted > this.#regency.number) return;
     const reason = this.#suspicion.verdict({
@@ -404,6 +461,7 @@ export class Core {
   }
 
   #suspect(reason: string): void {
+    if (this.#context.observes) return;
     if (this.#synchronization.wanted > this.#regency.number) return;
     this.#context.emit({ type: "suspect", leader: this.#ordering.acting, reason });
     this.#synchronization.leaveRegency();

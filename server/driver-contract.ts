@@ -14,6 +14,7 @@ import type { OpenIntakeStage } from "./intake-stage/contract.ts";
 import type { RequestHooks } from "./request-hooks.ts";
 import type { Executor } from "./service/executor.ts";
 import type { Verifier } from "./verifier.ts";
+import type { Views } from "./views.ts";
 
 /** The parts of the world a replica touches. */
 export interface Clock {
@@ -49,7 +50,10 @@ export interface DriverObserver {
 }
 
 export interface ReplicaParts {
+  /** With the view that this replica is in. */
   readonly cluster: Cluster;
+  /** The chain of views, as far as it is known. */
+  readonly views: Views;
   readonly self: ReplicaId;
   readonly identity: Identity;
   readonly crypto: Crypto;
@@ -85,6 +89,10 @@ export type Ending =
   | { readonly type: "transfer"; readonly reason: string }
   /** No checkpoint was to be had, or none was needed: the log has to do. */
   | { readonly type: "needless" }
+  /** The view is over, and its link written down: the next one begins on the same state. */
+  | { readonly type: "view" }
+  /** The members of the next view can do without this replica, which is none of them. */
+  | { readonly type: "retired" }
   /** A fetched state was put in the place of the old one. */
   | { readonly type: "installed" }
   /** A store is not what the others say it should be. */

@@ -11,7 +11,7 @@ import type { Signer } from "../protocol/crypto/contract.ts";
 import { assertNever, isRejection } from "../protocol/errors.ts";
 import { decodeMessage, encodeMessage, type Message } from "../protocol/messages.ts";
 import { EVERYBODY, type Request } from "../protocol/request.ts";
-import type { ReplicaId } from "../protocol/view.ts";
+import { memberOf, type ReplicaId } from "../protocol/view.ts";
 import type { DiskUse, JournalRecord } from "../storage/contract.ts";
 import { Archive, type ArchiveStatus } from "./archive/archive.ts";
 import { Authenticity } from "./authenticity.ts";
@@ -23,7 +23,11 @@ import type { ClientConnection, Gateway, Links } from "./network/contract.ts";
 import { RecentInputs } from "./recent-inputs.ts";
 import type { OrderedReply } from "./service/executor.ts";
 import type { SnapshotSource } from "./snapshot/access.ts";
+import { ViewChange } from "./view-change.ts";
 import { WriteBehind } from "./write-behind.ts";
+
+/** What this replica shows as its state is computed anew when it is older than so many instances. */
+const PROVEN_STATE_AGE = 10_000;
 
 export class Driver {
   readonly intake: Intake;
@@ -32,6 +36,7 @@ export class Driver {
   readonly #core: Core;
   readonly #toExecute: Decision[] = [];
   readonly #behind: WriteBehind;
+  readonly #viewChange: ViewChange;
   readonly archive: Archive;
   /** No read is answered below: every instance the journal held at start is to be executed, and the state settled. */
   readonly #readsFrom: number;
@@ -47,6 +52,8 @@ export class Driver {
   #halted = false;
   #stopped: (() => void) | null = null;
   #leaving = false;
+  /** What is executed is being written: no input is taken any more. */
+  #closing = false;
   /** How the life of this object ended; nothing of it touches the disk afterwards. */
   readonly ended: Promise<Ending>;
   #end: (ending: Ending) => void = () => undefined;
@@ -70,7 +77,20 @@ export class Driver {
     // What nobody may order any more waits for no leader either.
     const settled = (request: Request): boolean =>
       executor.lookup(request) !== null || (request.kind !== "administer" && !executor.permits(request.client));
-    this.#core = new Core({ view: cluster.view, self, crypto, signer, authenticate, settled, options }, start);
+    this.#core = new Core(
+      {
+        view: cluster.view,
+        self,
+        crypto,
+        signer,
+        authenticate,
+        settled,
+        options,
+        firstInstance: parts.views.chain.firstInstanceOf(cluster.view.id),
+        viewAt: (instance) => parts.views.chain.at(instance),
+      },
+      start,
+    );
     const failed = (error: unknown): void => this.#halt(error);
     this.#behind = new WriteBehind(executor, parts.storage.state, {
       nowUs: () => parts.clock.nowUs(),
@@ -82,6 +102,15 @@ export class Driver {
       failed,
     });
     this.archive = this.#archiveOf(signer, failed);
+    this.#viewChange = new ViewChange(parts.views, cluster.view, {
+      send: (to, message) => {
+        this.#links?.send(to, encodeMessage(message));
+        this.#schedule();
+      },
+      follow: (link) => this.input({ type: "link", link }),
+      executed: () => executor.view,
+      over: () => this.#leave({ type: "view" }),
+    });
     this.intake = new Intake({
       crypto,
       cluster,
@@ -94,7 +123,7 @@ export class Driver {
       openStage: parts.openIntakeStage,
       port: {
         accepting: () => !this.#draining,
-        answersReads: () => executor.applied.instance >= this.#readsFrom && this.#core.current,
+        answersReads: () => this.answersReads,
         permits: (client) => this.admits(client),
         lookup: (request) => (executor.applied.instance < parts.settledFrom ? null : executor.lookup(request)),
         leaves: (reply) => hooks.leaves(reply, { repeated: true }),
@@ -125,6 +154,7 @@ export class Driver {
     return new Archive({
       crypto,
       view: cluster.view,
+      genesis: this.#parts.views.chain.genesis,
       self,
       signer,
       storage,
@@ -155,6 +185,7 @@ export class Driver {
     this.#gateway = gateway;
     for (const peer of links.connected()) this.onConnected(peer);
     this.archive.start();
+    this.#viewChange.follow();
     this.#schedule();
   }
 
@@ -234,7 +265,7 @@ export class Driver {
       this.#links?.punish(from, message.code);
       return;
     }
-    this.input({ type: "message", from, message });
+    if (!this.#viewChange.receive(from, message)) this.input({ type: "message", from, message });
   }
 
   /** A client's request; both views are copied. */
@@ -249,7 +280,7 @@ export class Driver {
   }
 
   input(input: Input): void {
-    if (this.#halted) return;
+    if (this.#halted || this.#closing) return;
     this.#guarded(() => {
       if (!this.#turnDue) this.#tick();
       this.#step(input);
@@ -354,6 +385,9 @@ export class Driver {
       case "remembered":
         this.#parts.logger.info({}, "nothing that this replica had forgotten matters any more");
         return;
+      case "link":
+        this.#viewChange.linked(effect.link);
+        return;
       case "suspect":
         this.#parts.observer.suspected(effect.leader, effect.reason);
         return;
@@ -379,9 +413,12 @@ export class Driver {
 
   #broadcast(message: Message): void {
     const payload = encodeMessage(message);
-    for (const member of this.#parts.cluster.view.members) {
-      if (member.id !== this.#parts.self) this.#links?.send(member.id, payload);
-    }
+    const { cluster, self } = this.#parts;
+    for (const { id } of cluster.view.members) if (id !== self) this.#links?.send(id, payload);
+    if (message.type !== "STATUS") return;
+    // Who is to become a member, or was one, follows by it.
+    for (const peer of this.#links?.connected() ?? [])
+      if (!memberOf(cluster.view, peer)) this.#links?.send(peer, payload);
   }
 
   #observe(phase: "journal" | "verify" | "execute" | "state_write", sinceUs: number): void {
@@ -432,6 +469,7 @@ export class Driver {
     if (instance > this.#parts.settledFrom) for (const reply of replies) this.#reply(reply);
     this.archive.executed(instance, batch.requests.length);
     this.#step({ type: "executed", instance });
+    this.#viewChange.look();
   }
 
   #reply(reply: OrderedReply): void {
@@ -443,6 +481,26 @@ export class Driver {
   }
 
   // ---- the end
+
+  /** May unordered reads be answered from what is executed here? Section 3: not while that may be older than what others saw. */
+  get answersReads(): boolean {
+    return this.executedInstance >= this.#readsFrom && this.#core.current && !this.#core.ending;
+  }
+
+  /** Is this replica a member of the view it is in? */
+  get member(): boolean {
+    return memberOf(this.#parts.cluster.view, this.#parts.self) !== undefined;
+  }
+
+  /** A state that this replica has had and computed the root of, not long ago; null: none yet. */
+  get provenState(): { readonly instance: number; readonly root: Digest } | null {
+    return this.archive.newestRoot(Math.max(1, this.executedInstance - PROVEN_STATE_AGE));
+  }
+
+  /** Nobody needs this replica any more, which is no member. */
+  retire(): void {
+    this.#leave({ type: "retired" });
+  }
 
   /** A clean stop: refuse what is new, give what is pending `drainMs`, journal what was sent, write the state. */
   async stop(drainMs: number): Promise<void> {
@@ -467,15 +525,20 @@ export class Driver {
 
   async #close(ending: Ending): Promise<void> {
     if (this.#halted) return;
-    await new Promise<void>((resolve) => {
-      this.#stopped = resolve;
-      this.input({ type: "stop" });
-    });
+    // What was sent in a view that is over is of no use in the next one.
+    if (ending.type !== "view") {
+      await new Promise<void>((resolve) => {
+        this.#stopped = resolve;
+        this.input({ type: "stop" });
+      });
+    }
     if (this.#halted) return;
+    this.#closing = true;
     try {
       while (this.#executable) this.#execute();
       this.archive.close();
       await this.#behind.finish();
+      await this.#parts.views.store(this.#parts.storage.state);
     } catch (error) {
       this.#halt(error);
       return;

@@ -13,21 +13,26 @@ import type { Crypto } from "../protocol/crypto/contract.ts";
 import { assertNever, isRejection, QuorateError } from "../protocol/errors.ts";
 import type { Identity } from "../protocol/identity.ts";
 import { decodeMessage, encodeMessage, type Message } from "../protocol/messages.ts";
-import type { ReplicaId } from "../protocol/view.ts";
+import { type Member, memberOf, type ReplicaId, type View } from "../protocol/view.ts";
 import type { DiskUse, OpenStorage, Repair, Storage } from "../storage/contract.ts";
 import type { ConsensusOptions } from "./consensus/contract.ts";
+import { startInView } from "./consensus/restart.ts";
 import { Driver } from "./driver.ts";
 import type { Alarm, Clock, DriverLogger, DriverObserver, Ending } from "./driver-contract.ts";
 import type { OpenIntakeStage } from "./intake-stage/contract.ts";
 import { inThreadStage } from "./intake-stage/in-thread.ts";
+import { Invitations } from "./invitations.ts";
 import type { ClientConnection, Gateway, Links } from "./network/contract.ts";
-import { recover } from "./recover.ts";
+import { type Recovered, recover } from "./recover.ts";
 import { RequestHooks } from "./request-hooks.ts";
+import { isFormer, retireWhenDone } from "./retirement.ts";
 import type { ServiceFactory } from "./service/contract.ts";
 import type { Executor } from "./service/executor.ts";
 import { memoryOf } from "./transfer/memory.ts";
+import { settledFrom } from "./transfer/settled.ts";
 import { Transfer, type TransferProgress } from "./transfer/transfer.ts";
 import type { Verifier } from "./verifier.ts";
+import { Views } from "./views.ts";
 
 /** Stores set aside in one process before it gives up: a disk that damages everything is no disk. */
 const REPAIRS_MAX = 4;
@@ -51,11 +56,13 @@ export interface GatewayListener {
 export interface HostParts {
   readonly cluster: Cluster;
   readonly self: ReplicaId;
-  readonly identity: Identity;
+  /** The keys that this replica has in a view. @throws QuorateError KEY_FILE_INVALID */
+  readonly identityOf: (view: View) => Identity;
   readonly crypto: Crypto;
   readonly openStorage: (options: Parameters<OpenStorage>[0]["founding"]) => Promise<Storage>;
-  readonly openLinks: (listener: LinkListener) => Promise<Links>;
-  readonly openGateway: (listener: GatewayListener) => Promise<Gateway>;
+  /** `others`: former members that may lag, and replicas invited to become members. */
+  readonly openLinks: (listener: LinkListener, peers: { view: View; others: readonly Member[] }) => Promise<Links>;
+  readonly openGateway: (listener: GatewayListener, view: View) => Promise<Gateway>;
   readonly service: ServiceFactory;
   /** None: every authentic request is taken, every reply leaves. */
   readonly hooks?: RequestHooks;
@@ -74,6 +81,8 @@ export interface HostParts {
    * the state, "gone" when it is not to be had any more, so that the state must come from the others.
    */
   readonly found?: (storage: Storage) => Promise<"ready" | "installed" | "gone">;
+  /** This replica is no member any more, and nobody needs it: its keys are to be erased, and the process ends. */
+  readonly retired: () => void;
   /** The process must end: this replica can no longer keep its promises. */
   readonly fatal: (error: unknown) => void;
   /** A replica is about to run: for whoever listens in. */
@@ -108,12 +117,29 @@ export class Host {
   /** An empty state is not worth a transfer again: there was none to be had. */
   #logMustDo = false;
   #diskLow = false;
+  readonly #views: Views;
+  readonly #invitations: Invitations;
+  /** The state of the view that just ended, for the next one. */
+  #carried: Executor | null = null;
   /** Ends what runs now: set while a transfer or a wait for space can be interrupted. */
   #interrupt: (() => void) | null = null;
   #loop: Promise<void> | null = null;
 
   constructor(parts: HostParts) {
     this.#parts = parts;
+    const { crypto, cluster, clock, observer } = parts;
+    this.#invitations = new Invitations(crypto, cluster.id);
+    this.#views = new Views({
+      crypto,
+      genesis: cluster.view,
+      nowUs: () => clock.nowUs(),
+      misbehaved: (from) => observer.fault("message", from, "LINK_INVALID"),
+    });
+  }
+
+  /** The chain of views, as far as it is known. */
+  get views(): Views {
+    return this.#views;
   }
 
   get stage(): Stage {
@@ -190,6 +216,7 @@ export class Host {
     const { cluster, self, openStorage, found } = this.#parts;
     const storage = await openStorage({ cluster: cluster.id, replica: self, genesis: cluster.genesis });
     for (const repair of storage.repairs) this.#report(repair);
+    this.#views.load(storage.state);
     const founded = await found?.(storage);
     if (founded === "installed") return await this.#open();
     if (founded === "gone") this.#transferDue = true;
@@ -229,6 +256,13 @@ export class Host {
   async #after(ending: Ending, storage: Storage | null): Promise<Storage | null> {
     switch (ending.type) {
       case "stopped":
+        return storage;
+      case "view":
+        this.#parts.logger.info({ view: this.#views.chain.newest.id }, "the view is over");
+        return storage;
+      case "retired":
+        this.#stopping = true;
+        this.#parts.retired();
         return storage;
       case "transfer":
         this.#transferDue = true;
@@ -302,6 +336,7 @@ export class Host {
 
   #runStage(storage: Storage, stands: () => void): Promise<Ending> {
     const { journal, state } = storage;
+    if (this.#carried) return this.#replicate(storage, stands);
     const due = this.#transferDue || state.applied.instance < journal.base.instance;
     this.#transferDue = false;
     return due ? this.#transfer(storage, stands) : this.#replicate(storage, stands);
@@ -310,7 +345,9 @@ export class Host {
   // ---- the stages
 
   async #transfer(storage: Storage, stands: () => void): Promise<Ending> {
-    const { openLinks, cluster, self, crypto, service, clock, verifier, logger, observer } = this.#parts;
+    const { openLinks, self, crypto, service, clock, verifier, logger, observer } = this.#parts;
+    const view = this.#views.chain.newest;
+    const cluster: Cluster = { ...this.#parts.cluster, view };
     const memory = await memoryOf({ crypto, cluster, storage });
     let links: Links | null = null;
     let flushing = false;
@@ -325,6 +362,7 @@ export class Host {
     };
     const transfer = new Transfer({
       cluster,
+      views: this.#views,
       self,
       crypto,
       storage,
@@ -335,20 +373,24 @@ export class Host {
       send,
       fault: (from, code) => observer.fault("message", from, code),
     });
-    links = await openLinks({
-      onMessage: (from, payload) => {
-        const message = decodeMessage(copyOf(payload));
-        if (!isRejection(message)) {
-          if (message.type === "FETCH_OFFER" && memory) send(from, memory(from));
-          transfer.onMessage(from, message);
-        } else {
-          observer.fault("message", from, message.code);
-          links?.punish(from, message.code);
-        }
+    links = await openLinks(
+      {
+        onMessage: (from, payload) => {
+          const message = decodeMessage(copyOf(payload));
+          if (!isRejection(message)) {
+            this.#onViews(from, message, view, send);
+            if (message.type === "FETCH_OFFER" && memory) send(from, memory(from));
+            transfer.onMessage(from, message);
+          } else {
+            observer.fault("message", from, message.code);
+            links?.punish(from, message.code);
+          }
+        },
+        onConnected: (peer) => transfer.onConnected(peer),
+        onDisconnected: (peer) => transfer.onDisconnected(peer),
       },
-      onConnected: (peer) => transfer.onConnected(peer),
-      onDisconnected: (peer) => transfer.onDisconnected(peer),
-    });
+      this.#peersOf(view),
+    );
     this.#stage = { type: "transfer", transfer, storage, links };
     stands();
     let installed = false;
@@ -370,9 +412,56 @@ export class Host {
     }
   }
 
+  /** Links to a later view end a transfer from the members of this one: it goes on among those of that one. */
+  #onViews(from: ReplicaId, message: Message, view: View, send: (to: ReplicaId, message: Message) => void): void {
+    if (message.type === "LINKS") {
+      if (this.#views.follow(from, message)) {
+        this.#transferDue = true;
+        this.#interrupt?.();
+      }
+      return;
+    }
+    const answer =
+      message.type === "FETCH_LINKS"
+        ? this.#views.serve(from, message.view)
+        : this.#views.answerTo(from, message.view, view.id);
+    if (answer && message.view !== view.id) send(from, answer);
+  }
+
+  /** Whom links stand to: members of the view, and those of the one before that may not know of it yet. */
+  #peersOf(view: View): { view: View; others: readonly Member[] } {
+    const before = this.#views.chain.of(view.id - 1)?.members ?? [];
+    const others = [...before, ...this.#invitations.at(this.#parts.clock.wallMs())];
+    return { view, others: others.filter(({ id }) => !memberOf(view, id)) };
+  }
+
+  /** An invitation signed by administrators, to serve a replica that is to become a member; false when it is none. */
+  invite(bytes: Uint8Array): boolean {
+    const member = this.#invitations.take(bytes, this.#views.chain.newest, this.#parts.clock.wallMs());
+    const stage = this.#stage;
+    if (member && (stage.type === "replica" || stage.type === "transfer")) stage.links.admit?.(member);
+    return member !== null;
+  }
+
+  /** The executor of the view that just ended, or what the directory holds. */
+  async #recovered(storage: Storage): Promise<Recovered> {
+    const { crypto, cluster, service } = this.#parts;
+    const executor = this.#carried;
+    this.#carried = null;
+    if (!executor) return recover({ crypto, cluster, storage, service });
+    const newest = await storage.journal.read(storage.journal.last);
+    const start = startInView({ lastDecided: executor.applied, newest, hear: executor.view.rememberers });
+    return { executor, start, settledFrom: settledFrom(storage.state), replayed: 0 };
+  }
+
   async #replicate(storage: Storage, stands: () => void): Promise<Ending> {
-    const { cluster, self, identity, crypto, service, options, clock, verifier, logger, observer } = this.#parts;
-    const { executor, start, settledFrom, replayed } = await recover({ crypto, cluster, storage, service });
+    const { self, identityOf, crypto, options, clock, verifier, logger, observer } = this.#parts;
+    const { executor, start, settledFrom, replayed } = await this.#recovered(storage);
+    const { view } = executor;
+    if (this.#views.chain.newest.id > view.id + 1 && !this.#logMustDo) {
+      return { type: "transfer", reason: "the members of this replica's view are not those of the newest one" };
+    }
+    const cluster: Cluster = { ...this.#parts.cluster, view };
     const at = { instance: start.lastDecided.instance, replayed, clean: start.eraseCleanStop };
     logger.info(at, "recovered from the data directory");
     if (start.forgotten)
@@ -381,8 +470,9 @@ export class Host {
     const replica = new Driver({
       hooks: this.#parts.hooks ?? new RequestHooks({ logger }),
       cluster,
+      views: this.#views,
       self,
-      identity,
+      identity: identityOf(view),
       crypto,
       storage,
       executor,
@@ -401,20 +491,32 @@ export class Host {
     let links: Links | null = null;
     let gateway: Gateway | null = null;
     try {
-      links = await this.#parts.openLinks({
-        onMessage: (from, payload) => replica.onMessage(from, payload),
-        onConnected: (peer) => replica.onConnected(peer),
-        onDisconnected: () => undefined,
-      });
-      gateway = await this.#parts.openGateway({
-        admits: (client) => replica.admits(client),
-        onAuthenticated: (connection, keys) => replica.authenticity.learn(connection.client, keys),
-        onRequest: (connection, envelope, request) => replica.onRequest(connection, envelope, request),
-      });
+      links = await this.#parts.openLinks(
+        {
+          onMessage: (from, payload) => replica.onMessage(from, payload),
+          onConnected: (peer) => replica.onConnected(peer),
+          onDisconnected: () => undefined,
+        },
+        this.#peersOf(view),
+      );
+      gateway = await this.#parts.openGateway(
+        {
+          admits: (client) => replica.admits(client),
+          onAuthenticated: (connection, keys) => replica.authenticity.learn(connection.client, keys),
+          onRequest: (connection, envelope, request) => replica.onRequest(connection, envelope, request),
+        },
+        view,
+      );
       this.#stage = { type: "replica", replica, executor, storage, links, gateway };
       replica.run(links, gateway);
       stands();
-      return await replica.ended;
+      if (isFormer(this.#views.chain, view, self)) retireWhenDone(replica, view, clock);
+      const ending = await replica.ended;
+      if (ending.type === "view") {
+        this.#carried = executor;
+        if (replica.core.state.forgotten) await storage.journal.append([{ type: "remembered" }]);
+      }
+      return ending;
     } finally {
       await gateway?.close();
       await links?.close();

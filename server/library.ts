@@ -5,6 +5,7 @@
 import { QuorateError } from "../protocol/errors.ts";
 import { loadServerConfig, type ServerConfig } from "./config.ts";
 import type { DriverLogger } from "./driver-contract.ts";
+import { eraseKeys } from "./erase-keys.ts";
 import { openLogger } from "./logger.ts";
 import { type Replier, RequestHooks, type RequestVerifier } from "./request-hooks.ts";
 import { type RunningServer, startServer } from "./server.ts";
@@ -13,6 +14,7 @@ import type { ReplicaStatus } from "./status.ts";
 
 const READY_POLL_MS = 50;
 const EXIT_FAILED = 1;
+const RETIRED = "retired";
 
 export interface ReplicaOptions {
   /** The replica's node.yaml as `kv init` writes it: its path, or loaded and checked (`loadServerConfig`). */
@@ -93,6 +95,16 @@ export class Replica implements AsyncDisposable {
     }
   }
 
+  /** Resolves when this replica is no member any more and nobody needs it: stop it, and call `eraseKeys`. */
+  get retired(): Promise<void> {
+    return this.#server.retired;
+  }
+
+  /** Erases its secret keys from the disk: it can sign for nobody any more. */
+  eraseKeys(): void {
+    eraseKeys(this.#config.keyPath);
+  }
+
   /** What it says about itself. */
   status(): Promise<ReplicaStatus> {
     return this.#server.health.status();
@@ -126,13 +138,18 @@ export async function serve(options: ReplicaOptions): Promise<number> {
   const replica = await Replica.start({ ...options, config, logger });
   const { clients, peers, http } = replica.addresses;
   process.stdout.write(`ready replica=${replica.id} clients=${clients} peers=${peers} http=${http}\n`);
-  const ended = await Promise.race([stopping, replica.failed.then((error) => ({ error }))]);
+  const retired = replica.retired.then(() => RETIRED);
+  const ended = await Promise.race([stopping, retired, replica.failed.then((error) => ({ error }))]);
   if (typeof ended !== "string") {
     logger.error({ error: String(ended.error) }, "halted: this replica can no longer keep its promises");
     return EXIT_FAILED;
   }
   logger.info({ signal: ended }, "stopping");
   await replica.stop();
+  if (ended === RETIRED) {
+    replica.eraseKeys();
+    process.stdout.write(`retired replica=${replica.id}: no member any more; its secret keys are erased\n`);
+  }
   logger.info({}, "stopped");
   return 0;
 }

@@ -29,6 +29,7 @@ export interface Recovered {
 /** @throws QuorateError STORAGE_DAMAGED, STORAGE_FAILED */
 export async function recover(options: {
   crypto: Crypto;
+  /** With its first view. */
   cluster: Cluster;
   storage: Storage;
   service: ServiceFactory;
@@ -49,12 +50,14 @@ export async function recover(options: {
   const decided = decidedInstance({ applied: applied.instance, newest });
   await replay(crypto, storage, executor, decided);
   const lastDecided: Position = executor.applied;
-  const { regency } = summary.regency;
-  const { keptCertificate, newestAccepted } = await acceptedIn({ crypto, view: cluster.view, storage });
+  const { view } = executor;
+  const regency = summary.regency.view === view.id ? summary.regency.regency : 0;
+  const { keptCertificate, newestAccepted } = await acceptedIn({ crypto, view, storage });
   const lastRecord = lastDecided.instance > 0 ? await journal.read(lastDecided.instance) : null;
+  // A later view ends what was forgotten in an earlier one.
   const { cleanStop, forgotten } = summary;
   const base = summary.base.instance;
-  const hear = cluster.view.consulted;
+  const hear = view.consulted;
   const durable = { regency, newest, newestAccepted, lastRecord, cleanStop, base, forgotten, keptCertificate, hear };
   const start = startOf(durable, lastDecided);
   return { executor, start, settledFrom: settledFrom(state), replayed: decided - applied.instance };
@@ -80,6 +83,7 @@ async function newestValid(crypto: Crypto, view: View, { journal }: Storage): Pr
   let record = journal.summary.newestAccepted;
   while (record && !isValid(crypto, view, record)) {
     let { instance } = record;
+    if ((record.certificate?.view ?? 0) < view.id) return null;
     do record = --instance > 0 ? await journal.read(instance) : null;
     while (record && !record.certificate);
   }

@@ -10,7 +10,7 @@ import { shortId } from "../protocol/cluster.ts";
 import { nodeCrypto } from "../protocol/crypto/node.ts";
 import { QuorateError } from "../protocol/errors.ts";
 import { BATCH_BYTES_MAX, STATUS_INTERVAL_MS } from "../protocol/limits.ts";
-import type { ReplicaId } from "../protocol/view.ts";
+import { type Member, memberOf, type ReplicaId, type View } from "../protocol/view.ts";
 import type { Storage } from "../storage/contract.ts";
 import { openStorage } from "../storage/leveldb.ts";
 import { realClock } from "./clock.ts";
@@ -26,6 +26,7 @@ import { FaultLog } from "./network/fault-log.ts";
 import { type GatewayOptions, openGateway } from "./network/gateway.ts";
 import { Metrics } from "./network/metrics.ts";
 import { openTcpLinks, type TcpLinksOptions } from "./network/tcp-links.ts";
+import { ReplicaKeys } from "./replica-keys.ts";
 import type { RequestHooks } from "./request-hooks.ts";
 import type { ServiceFactory } from "./service/contract.ts";
 import { kvService } from "./service/kv-service.ts";
@@ -34,6 +35,7 @@ import { SNAPSHOT_FILE } from "./snapshot/file.ts";
 import { foundFromSnapshot, needsFounding } from "./snapshot/founding.ts";
 import { Health } from "./status.ts";
 import { threadPoolVerifier } from "./verifier.ts";
+import type { Views } from "./views.ts";
 
 /** How long a clean stop waits for pending requests. */
 const DRAIN_MS = 1_000;
@@ -60,6 +62,8 @@ export interface RunningServer {
   readonly addresses: { readonly clients: string; readonly peers: string; readonly http: string };
   /** Resolves when this replica can no longer keep its promises. */
   readonly failed: Promise<unknown>;
+  /** Resolves when this replica is no member any more and nobody needs it: its keys are to be erased. */
+  readonly retired: Promise<void>;
   /** Drains, journals what was sent, closes everything. */
   stop(): Promise<void>;
 }
@@ -95,7 +99,7 @@ export async function startServer(
   application: Application,
   parts: Partial<ServerParts> = {},
 ): Promise<RunningServer> {
-  const { cluster, replica: self, identity, listen, dataDir, workers } = config;
+  const { cluster, replica: self, listen, dataDir, workers } = config;
   if (cluster.origin && application.service !== kvService) {
     const why = "only the key-value store can begin with a snapshot; create the cluster without --from-snapshot";
     throw new QuorateError("CONFIG_INVALID", why);
@@ -109,24 +113,33 @@ export async function startServer(
   const failed = new Promise<unknown>((resolve) => {
     fail = resolve;
   });
-  const host = new Host({
+  const keys = new ReplicaKeys({ keyPath: config.keyPath, self, identity: config.identity });
+  let retire: () => void = () => undefined;
+  const retired = new Promise<void>((resolve) => {
+    retire = resolve;
+  });
+  const host: Host = new Host({
     cluster,
     self,
-    identity,
+    identityOf: (view) => keys.of(view),
     crypto: nodeCrypto,
     openStorage: (founding) => openStorage({ directory: dataDir, founding }),
-    openLinks: (listener) => network.openLinks(linksOptions(config, listener, reporting)),
-    openGateway: (listener) => network.openGateway(gatewayOptions(config, listener, faults)),
+    openLinks: (listener, peers) => network.openLinks(linksOptions(config, listener, { ...reporting, ...peers, keys })),
+    openGateway: (listener, view) =>
+      network.openGateway(gatewayOptions(config, listener, { faults, view, views: host.views, keys })),
     ...application,
     options: consensusOptions(config),
     checkpointPeriod: config.checkpointPeriod,
     clock: realClock,
     verifier: threadPoolVerifier,
-    ...(workers > 0 ? { openIntakeStage: workerStage({ workers, boxSecret: identity.boxSecret }) } : {}),
+    ...(workers > 0
+      ? { openIntakeStage: (parts) => workerStage({ workers, boxSecret: keys.current.boxSecret })(parts) }
+      : {}),
     logger,
     observer: observerOf(reporting),
     hasSpace: () => hasRoom(dataDir),
     found: (storage) => foundOrigin(config, storage, logger),
+    retired: () => retire(),
     fatal: fail,
   });
   const open: (() => Promise<void>)[] = [];
@@ -143,7 +156,7 @@ export async function startServer(
       nowMs: () => Date.now(),
       mayRead: (client) => host.mayReadAll(client),
     });
-    const health = new Health({ config, host, metrics, version: VERSION, access });
+    const health = new Health({ config, host, metrics, version: VERSION, access, keys });
     const admin = await openAdmin({
       listen: { host: listen.adminHost, port: listen.adminPort },
       routes: health,
@@ -164,6 +177,7 @@ export async function startServer(
       host,
       health,
       failed,
+      retired,
       addresses: {
         clients: `ws://${listen.host}:${listen.clientPort}/`,
         peers: `${listen.host}:${listen.peerPort}`,
@@ -264,24 +278,37 @@ function consensusOptions(config: ServerConfig): ConsensusOptions {
   };
 }
 
+/** The view that a stage of this replica runs in, and its keys. */
+interface AtView {
+  readonly view: View;
+  readonly keys: ReplicaKeys;
+}
+
+/** Where this replica listens in a view: its address may have changed. */
+function listenAt(config: ServerConfig, view: View): Pick<Member, "host" | "clientPort" | "peerPort"> {
+  const { host, clientPort, peerPort } = memberOf(view, config.replica) ?? config.member;
+  return { host: config.listenHost ?? host, clientPort, peerPort };
+}
+
 function linksOptions(
   config: ServerConfig,
   listener: LinkListener,
-  { faults, metrics, logger }: Reporting,
+  { faults, metrics, logger, view, others, keys }: Reporting & AtView & { others: readonly Member[] },
 ): TcpLinksOptions {
-  const { cluster, replica: self, identity, listen } = config;
+  const { cluster, replica: self } = config;
+  const { host, peerPort } = listenAt(config, view);
   const connected = (peer: ReplicaId, up: boolean): void => {
     metrics.setConnected(peer, up);
     logger.info({ peer, up }, up ? "link stands" : "link lost");
   };
-  for (const { id } of cluster.view.members) if (id !== self) metrics.setConnected(id, false);
+  for (const { id } of view.members) if (id !== self) metrics.setConnected(id, false);
   return {
     crypto: nodeCrypto,
     cluster: cluster.id,
     self,
-    identity,
-    members: cluster.view.members,
-    listen: { host: listen.host, port: listen.peerPort },
+    identity: keys.of(view),
+    members: [...view.members, ...others],
+    listen: { host, port: peerPort },
     events: {
       onMessage: (from, payload) => listener.onMessage(from, payload),
       onConnected: (peer) => {
@@ -297,20 +324,26 @@ function linksOptions(
   };
 }
 
-function gatewayOptions(config: ServerConfig, listener: GatewayListener, faults: FaultLog): GatewayOptions {
-  const { cluster, replica: self, identity, listen } = config;
+function gatewayOptions(
+  config: ServerConfig,
+  listener: GatewayListener,
+  { faults, view, views, keys }: AtView & { faults: FaultLog; views: Views },
+): GatewayOptions {
+  const { cluster, replica: self } = config;
+  const { host, clientPort } = listenAt(config, view);
   return {
     crypto: nodeCrypto,
     cluster: cluster.id,
-    view: cluster.view.id,
+    view: view.id,
     replica: self,
-    identity,
-    listen: { host: listen.host, port: listen.clientPort },
+    identity: keys.of(view),
+    listen: { host, port: clientPort },
     events: {
       admit: (client) => listener.admits(client),
       administers: (signKey) => cluster.view.administrators.some((key) => sameBytes(key, signKey)),
       onAuthenticated: (connection, keys) => listener.onAuthenticated(connection, keys),
       onRequest: (connection, envelope, request) => listener.onRequest(connection, envelope, request),
+      links: (fromView) => views.encodedFrom(fromView),
       onClosed: () => undefined,
       onFault: ({ code, remote }) => faults.report({ source: "gateway", from: null, code, remote }),
     },

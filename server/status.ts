@@ -1,5 +1,9 @@
 /** What a replica says about itself over admin HTTP: health checks, metrics, and the /status document. */
 import { bytesOf, hex } from "../protocol/bytes.ts";
+import { nodeCrypto } from "../protocol/crypto/node.ts";
+import { readyText } from "../protocol/member-file.ts";
+import { readyStatement } from "../protocol/reconfiguration.ts";
+import { memberOf, type View } from "../protocol/view.ts";
 import type { ServerConfig } from "./config.ts";
 import type { Driver } from "./driver.ts";
 import type { Alarm } from "./driver-contract.ts";
@@ -13,6 +17,7 @@ import type {
 } from "./network/admin.ts";
 import type { Links } from "./network/contract.ts";
 import type { Metrics } from "./network/metrics.ts";
+import type { ReplicaKeys } from "./replica-keys.ts";
 import type { SnapshotAccess } from "./snapshot/access.ts";
 import type { TransferProgress } from "./transfer/transfer.ts";
 
@@ -25,6 +30,7 @@ export interface HealthParts {
   readonly metrics: Metrics;
   readonly version: string;
   readonly access: SnapshotAccess;
+  readonly keys: ReplicaKeys;
 }
 
 /** One other replica as this one sees it; `decided` is its own claim. */
@@ -79,6 +85,37 @@ export class Health implements AdminRoutes {
     return stage.type === "replica" ? stage : null;
   }
 
+  /** The view that this replica is in or, without a state, the newest one it knows. */
+  get #view(): View {
+    return this.#running?.executor.view ?? this.#parts.host.views.chain.newest;
+  }
+
+  invitation(body: Uint8Array): boolean {
+    return this.#parts.host.invite(body);
+  }
+
+  /** Of a replica that is to become a member, or to get other keys, and has a state to show. */
+  ready(): string | null {
+    const { host, config, keys } = this.#parts;
+    const proven = this.#running?.replica.provenState;
+    const { newest } = host.views.chain;
+    const present = memberOf(newest, config.replica);
+    const identity = present ? keys.next : keys.current;
+    if (!proven || !identity || this.#lag > READY_LAG_MAX) return null;
+    const { signKey, boxKey } = identity;
+    const member = { ...(present ?? config.member), signKey, boxKey };
+    const statement = readyStatement(config.cluster.id, { view: newest.digest, member, ...proven });
+    const signature = nodeCrypto.signer(identity.signSeed)(statement);
+    return readyText({ view: newest.digest, replica: config.replica, ready: { ...proven, signature } });
+  }
+
+  /** How far behind what W members claim, one of them correct: a single liar makes nobody unready. */
+  get #lag(): number {
+    const claims = this.#peers().map((peer) => peer.decided ?? 0);
+    const credible = claims.sort((a, b) => b - a)[this.#view.weakQuorum - 1] ?? 0;
+    return Math.max(0, credible - (this.#running?.replica.core.lastDecided ?? 0));
+  }
+
   get #links(): Links | null {
     const { stage } = this.#parts.host;
     return stage.type === "replica" || stage.type === "transfer" ? stage.links : null;
@@ -93,13 +130,10 @@ export class Health implements AdminRoutes {
   }
 
   readyz(): HealthReport {
-    const { view } = this.#parts.config.cluster;
+    const view = this.#view;
     const replica = this.#running?.replica;
     const connected = (this.#links?.connected().length ?? 0) + 1;
-    const claims = this.#peers().map((peer) => peer.decided ?? 0);
-    // W claim at least as much, so one that is correct does: a single liar makes nobody unready.
-    const credible = claims.sort((a, b) => b - a)[view.weakQuorum - 1] ?? 0;
-    const lag = Math.max(0, credible - (replica?.core.lastDecided ?? 0));
+    const lag = this.#lag;
     return report([
       { name: "running", ok: replica !== undefined && !replica.halted },
       { name: "accepting", ok: replica !== undefined && !replica.draining },
@@ -148,7 +182,7 @@ export class Health implements AdminRoutes {
     const { config } = this.#parts;
     const links = this.#links;
     const connected = new Set(links?.connected());
-    const others = config.cluster.view.members.filter((member) => member.id !== config.replica);
+    const others = this.#view.members.filter((member) => member.id !== config.replica);
     return others.map(({ id }) => {
       const status = this.#running?.replica.core.statusOf(id);
       return {
@@ -163,7 +197,7 @@ export class Health implements AdminRoutes {
 
   async status(): Promise<ReplicaStatus> {
     const { config, host, version } = this.#parts;
-    const { n, f, quorum, mode, faultModel, rotation, id: view } = config.cluster.view;
+    const { n, f, quorum, mode, faultModel, rotation, id: view } = this.#view;
     const running = this.#running;
     const status = {
       replica: config.replica,
@@ -242,6 +276,7 @@ function runningState(replica: Driver): string {
   const { abstainingUntil, catchingUp, synchronized, forgotten, heard } = replica.core.state;
   if (replica.halted) return "halted";
   if (replica.draining) return "draining";
+  if (!replica.member) return catchingUp ? "catching up" : "following";
   if (catchingUp) return "catching up";
   if (!replica.recovered) return "recovering";
   if (forgotten) return "forgotten";

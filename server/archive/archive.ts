@@ -38,6 +38,8 @@ export interface ArchivePort {
 export interface ArchiveParts {
   readonly crypto: Crypto;
   readonly view: View;
+  /** What roots are bound to. */
+  readonly genesis: View;
   readonly self: ReplicaId;
   readonly signer: Signer;
   readonly storage: Storage;
@@ -88,6 +90,7 @@ export class Archive {
     this.#checkpoints = new Checkpoints({
       crypto,
       view,
+      genesis: parts.genesis,
       self,
       signer,
       journal,
@@ -184,6 +187,12 @@ export class Archive {
         return message.batches.length > 0 ? message : null;
       },
     };
+  }
+
+  /** The newest root of a state of our own, or null; one at the present instance is begun when it is older than `from`. */
+  newestRoot(from: number): SignedRoot | null {
+    this.#checkpoints.requested(from);
+    return this.#checkpoints.roots()[0] ?? null;
   }
 
   root(from: ReplicaId, { view, instance, root, signature }: MessageOf<"ROOT">): void {

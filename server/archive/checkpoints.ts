@@ -54,6 +54,8 @@ export interface CheckpointsPort {
 export interface CheckpointsParts {
   readonly crypto: Crypto;
   readonly view: View;
+  /** What roots are bound to. */
+  readonly genesis: View;
   readonly self: ReplicaId;
   readonly signer: Signer;
   readonly journal: Journal;
@@ -98,11 +100,11 @@ export class Checkpoints {
     this.#parts = parts;
     const { crypto, view, clock, port, state } = parts;
     this.#position = positionOf(view, parts.self);
-    this.#builder = new ImageBuilder({ crypto, view, clock, busy: () => port.busy() });
+    this.#builder = new ImageBuilder({ crypto, view: parts.genesis, clock, busy: () => port.busy() });
     this.images = new HeldImages(clock, () => this.#truncate());
     const note = state.note(NOTE);
     const roots = note ? decoded(() => decodeRoots(note)) : [];
-    this.#roots = isRejection(roots) ? [] : roots;
+    this.#roots = isRejection(roots) ? [] : roots.map((root) => ({ ...root, signature: this.#signatureOf(root) }));
   }
 
   /** The first checkpoint of this run comes soon after. */
@@ -222,15 +224,21 @@ export class Checkpoints {
 
   /** The root is written down before anybody hears it, and before the log loses what a restart would want. */
   async #record(kind: RootKind, { header, root }: Image): Promise<void> {
-    const { view, signer, state, port } = this.#parts;
+    const { state, port } = this.#parts;
     const { instance, bytes, chunks } = header;
-    const signature = signer(rootStatement(view.cluster, { view: view.id, instance, root }));
+    const signature = this.#signatureOf({ instance, root });
     this.#roots = withRoot(this.#roots, { kind, instance, root, signature });
     await state.writeNote(NOTE, encodeRoots(this.#roots));
     if (this.#closed) return;
     port.completed?.({ instance, root, bytes, chunks, seconds: this.#lastTookUs / 1_000_000 });
     port.announce({ instance, root, signature });
     this.#truncate();
+  }
+
+  /** For the view in force now, with the key of now. */
+  #signatureOf({ instance, root }: { readonly instance: number; readonly root: Digest }): Uint8Array {
+    const { view, signer } = this.#parts;
+    return signer(rootStatement(view.cluster, { view: view.id, instance, root }));
   }
 
   #truncate(): void {

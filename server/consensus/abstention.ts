@@ -30,7 +30,8 @@ export class Abstention {
     this.#recollection = recollection;
     this.#until = start.abstainUntil;
     this.#startRegency = start.regency;
-    this.#forgetful = !start.eraseCleanStop;
+    // A view that begins in this process: nothing was sent in it.
+    this.#forgetful = !start.eraseCleanStop && start.abstainUntil > start.lastDecided.instance;
   }
 
   /** Is this regency one in which we may have sent a PROPOSE or SYNC and forgotten it? */

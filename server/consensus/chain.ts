@@ -14,7 +14,7 @@ import type { Certificate, MessageOf } from "../../protocol/messages.ts";
 import type { ReplicaId } from "../../protocol/view.ts";
 import type { CoreContext } from "./context.ts";
 import { Milestones } from "./milestones.ts";
-import { candidateOf } from "./proposal.ts";
+import { candidateOf, viewAfter } from "./proposal.ts";
 import { decidedRecord, learnedRecord } from "./records.ts";
 import type { Regency } from "./regency.ts";
 import type { RequestQueue } from "./request-queue.ts";
@@ -36,8 +36,10 @@ export interface LearnedBatch {
 
 export interface ChainPort {
   stopped(): boolean;
-  /** `decided` is the last decided instance now, and a new one is running. */
-  decided(decided: RunningInstance, candidate: Candidate): void;
+  /** The view is over: nothing is decided in it any more. */
+  ended(): boolean;
+  /** `decided` is the last decided instance now, on top of the history `below`, and a new one is running. */
+  decided(decided: RunningInstance, candidate: Candidate, below: Digest): void;
   /** An accept record learned from others is on disk. */
   certified(certificate: Certificate): void;
   progress(): void;
@@ -104,9 +106,11 @@ export class Chain {
     if (!lastRecord) return null;
     const { instance, timestampMs } = lastDecided;
     const { digest, batchDigest, batch: bytes } = lastRecord;
-    const batch = decodeBatch(this.#context.crypto, bytes);
+    const { crypto, view } = this.#context;
+    const batch = decodeBatch(crypto, bytes);
+    const next = viewAfter(crypto, view, batch);
     const previous = new RunningInstance({ instance, regency, sinceUs: 0, sinceWallMs: timestampMs });
-    previous.candidates.set(digest, { digest, batchDigest, bytes, batch });
+    previous.candidates.set(digest, { digest, batchDigest, bytes, batch, next });
     previous.lastRecord = { digest, certification: null, certified: true, durable: true };
     return previous;
   }
@@ -165,6 +169,7 @@ export class Chain {
     const decided = this.#running;
     const { digest, batch } = candidate;
     const { instance, timestampMs } = batch;
+    const below = this.#milestones.lastDecided.digest;
     this.#milestones.decide({ instance, digest, timestampMs }, batch.requests);
     this.#queue.decided(batch.requests, this.#context.nowUs);
     this.#context.emit({ type: "decide", decision: { instance, digest, batch } });
@@ -176,7 +181,7 @@ export class Chain {
       sinceWallMs: instance <= this.#journaledAtStart ? timestampMs : this.#context.wallMs,
     });
     this.#journalDecided(decided, candidate, certificate);
-    this.#port.decided(decided, candidate);
+    this.#port.decided(decided, candidate, below);
   }
 
   /**
@@ -186,7 +191,7 @@ export class Chain {
    */
   learn(batches: readonly LearnedBatch[], certificate: Certificate | null = null): void {
     for (const { instance, digest, bytes } of batches) {
-      if (this.#port.stopped()) return;
+      if (this.#port.stopped() || this.#port.ended()) return;
       if (instance <= this.#milestones.lastDecided.instance) continue;
       const candidate = this.#running.candidates.get(digest) ?? this.candidateOf(bytes);
       if (isRejection(candidate) || candidate.digest !== digest) break;

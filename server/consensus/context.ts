@@ -17,6 +17,9 @@ import type {
   Ticket,
 } from "./contract.ts";
 
+/** What may leave a replica that is no member. */
+const OBSERVERS_SAY: ReadonlySet<Message["type"]> = new Set(["FETCH_BATCH", "FETCH_HISTORY", "FETCH_OFFER", "BATCH"]);
+
 export interface ContextOptions {
   readonly view: View;
   readonly self: ReplicaId;
@@ -25,6 +28,10 @@ export interface ContextOptions {
   readonly authenticate: Authenticate;
   readonly settled: Settled;
   readonly options: ConsensusOptions;
+  /** The first instance of the view. */
+  readonly firstInstance: number;
+  /** The view in force at an instance, as far as this replica knows the chain of views. */
+  readonly viewAt: (instance: number) => View;
 }
 
 export class CoreContext {
@@ -35,6 +42,9 @@ export class CoreContext {
   readonly authenticate: Authenticate;
   readonly settled: Settled;
   readonly options: ConsensusOptions;
+  readonly firstInstance: number;
+  readonly viewAt: (instance: number) => View;
+  #observes: boolean;
   nowUs = 0;
   wallMs = 0;
   #effects: Effect[] = [];
@@ -52,6 +62,9 @@ export class CoreContext {
     this.authenticate = options.authenticate;
     this.settled = options.settled;
     this.options = options.options;
+    this.firstInstance = options.firstInstance;
+    this.viewAt = options.viewAt;
+    this.#observes = !memberOf(options.view, options.self);
   }
 
   get cluster(): Digest {
@@ -62,11 +75,23 @@ export class CoreContext {
     this.#effects.push(effect);
   }
 
+  /** Not a member of the view (yet, or any more): it follows, and says nothing that could count. */
+  get observes(): boolean {
+    return this.#observes;
+  }
+
+  /** The view is over: nothing this replica says in it counts any more. */
+  viewOver(): void {
+    this.#observes = true;
+  }
+
   send(to: ReplicaId, message: Message): void {
+    if (this.#observes && !OBSERVERS_SAY.has(message.type)) return;
     this.#effects.push({ type: "send", to, message });
   }
 
   broadcast(message: Message): void {
+    if (this.#observes && !OBSERVERS_SAY.has(message.type)) return;
     this.#effects.push({ type: "broadcast", message });
   }
 

@@ -9,6 +9,7 @@ import type { SignatureCheck } from "../../protocol/certificate.ts";
 import type { Certificate, Message, MessageOf } from "../../protocol/messages.ts";
 import type { Request } from "../../protocol/request.ts";
 import type { ReplicaId } from "../../protocol/view.ts";
+import type { Link } from "../../protocol/view-chain.ts";
 
 export type { SignatureCheck };
 
@@ -48,6 +49,8 @@ export type Input =
   | { readonly type: "executed"; readonly instance: number }
   /** A fresh link to this replica stands: whatever was sent before may be lost. */
   | { readonly type: "connected"; readonly peer: ReplicaId }
+  /** A link from this view to the next one, its signatures verified. */
+  | { readonly type: "link"; readonly link: Link }
   /** A clean stop is near: a leader hands over. */
   | { readonly type: "draining" }
   /** A clean stop: journal what was sent, then send nothing more. */
@@ -86,6 +89,8 @@ export type Effect =
   | { readonly type: "forgotten"; readonly reason: string }
   /** And now that cannot matter any more. */
   | { readonly type: "remembered" }
+  /** The view ends with this link; nothing more is decided in it. */
+  | { readonly type: "link"; readonly link: Link }
   /** The leader broke a rule, holds something up, or is too slow: why. */
   | { readonly type: "suspect"; readonly leader: ReplicaId; readonly reason: string }
   /** This regency is installed. */

@@ -5,11 +5,12 @@
 import { FUTURE_BYTES_PER_SENDER_MAX, FUTURE_MESSAGES_PER_SENDER_MAX } from "../../protocol/limits.ts";
 import type { Message, MessageOf } from "../../protocol/messages.ts";
 import type { ReplicaId } from "../../protocol/view.ts";
+import type { Accept } from "./running-instance.ts";
 
-export type OrderingMessage = MessageOf<"PROPOSE"> | MessageOf<"WRITE"> | MessageOf<"ACCEPT">;
+export type OrderingMessage = MessageOf<"PROPOSE"> | MessageOf<"WRITE"> | Accept;
 
 export function isOrderingMessage(message: Message): message is OrderingMessage {
-  return message.type === "PROPOSE" || message.type === "WRITE" || message.type === "ACCEPT";
+  return ["PROPOSE", "WRITE", "ACCEPT", "SIGNED_ACCEPT"].includes(message.type);
 }
 
 interface Held {

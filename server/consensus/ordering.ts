@@ -14,11 +14,13 @@ import { type Digest, EMPTY } from "../../protocol/bytes.ts";
 import { assert, isRejection, type Rejection, reject } from "../../protocol/errors.ts";
 import type { Certificate, MessageOf } from "../../protocol/messages.ts";
 import { leaderOf, type ReplicaId } from "../../protocol/view.ts";
+import type { Link } from "../../protocol/view-chain.ts";
 import { Abstention } from "./abstention.ts";
 import { Batching } from "./batching.ts";
 import { Chain } from "./chain.ts";
 import type { CoreContext } from "./context.ts";
 import { FutureMessages, isOrderingMessage, type OrderingMessage } from "./future-messages.ts";
+import { Handover } from "./handover.ts";
 import type { LedInstance } from "./leader-record.ts";
 import {
   approved,
@@ -35,7 +37,7 @@ import { acceptMessage } from "./records.ts";
 import type { Regency } from "./regency.ts";
 import type { RequestQueue } from "./request-queue.ts";
 import type { Start } from "./restart.ts";
-import { Ballot, type Candidate, type RunningInstance } from "./running-instance.ts";
+import { type Accept, Ballot, type Candidate, type RunningInstance } from "./running-instance.ts";
 import { isNewer, synchronizerOf } from "./selection.ts";
 import type { Vote } from "./votes.ts";
 import { Voting } from "./voting.ts";
@@ -66,6 +68,7 @@ export class Ordering {
   readonly #voting: Voting;
   readonly #chain: Chain;
   readonly #abstention: Abstention;
+  readonly #handover: Handover;
   /** The SYNC of this regency is about the last decided instance: its ballot goes on. */
   #revoting = false;
   #newestAccepted: Certificate | null;
@@ -73,7 +76,7 @@ export class Ordering {
   #started: boolean;
   #stopped = false;
   /** Our ACCEPT for the last decided instance: somebody may still need it. */
-  #lastAccept: MessageOf<"ACCEPT"> | null = null;
+  #lastAccept: Accept | null = null;
   /** What a clean stop left to be sent again. */
   #restored: readonly OrderingMessage[];
 
@@ -83,9 +86,11 @@ export class Ordering {
     this.#regency = regency;
     this.#port = port;
     this.#batching = new Batching(queue, context.options);
+    this.#handover = new Handover(context, { progress: () => this.#progress() });
     this.#chain = new Chain(context, queue, regency, start, {
       stopped: () => this.#stopped,
-      decided: (decided, candidate) => this.#decided(decided, candidate),
+      ended: () => this.#handover.ended,
+      decided: (decided, candidate, below) => this.#decided(decided, candidate, below),
       certified: (certificate) => this.#accepted(certificate),
       progress: () => this.#progress(),
     });
@@ -93,12 +98,12 @@ export class Ordering {
     this.#started = !start.eraseCleanStop;
     this.#restored = start.resend.filter(isOrderingMessage);
     this.#newestAccepted = start.newestCertificate;
-    this.#voting = new Voting(context, regency, {
+    this.#voting = new Voting(context, regency, this.#handover, {
       mayVote: () => this.#mayVote,
       stopped: () => this.#stopped,
       executionLags: () => this.executionLags,
-      abstains: (running) => this.#abstention.covers(running),
-      silent: (running) => this.#abstention.silent(running),
+      abstains: (running) => this.#abstention.covers(running) || (this.#handover.ended && running === this.#running),
+      silent: (running) => context.observes || this.#abstention.silent(running),
       lacksBatch: (running, digest, voters) => this.#fetch(running.instance, digest, voters),
       accepted: (certificate) => this.#accepted(certificate),
       writeSent: (place) => this.#port.recollection().voted(place),
@@ -173,6 +178,19 @@ export class Ordering {
     return proposal !== null && !answered && !approved(this.#context, proposal, this.#running.sinceWallMs);
   }
 
+  /** Has a batch that ends the view been accepted here, or decided? */
+  get ending(): boolean {
+    if (this.#handover.ended) return true;
+    const { ballot, candidates, lastRecord } = this.#running;
+    const accepted = ballot.ownAccept?.digest ?? lastRecord?.digest;
+    return accepted !== undefined && (candidates.get(accepted)?.next ?? null) !== null;
+  }
+
+  /** Somebody's link from this view, whose instance is decided here. */
+  linked(link: Link): void {
+    this.#handover.complete(link);
+  }
+
   /** Clients whose requests hold the running proposal because nobody vouches for them to us. */
   get unprovenClients(): readonly Digest[] {
     const { proposal } = this.#running.ballot;
@@ -232,12 +250,15 @@ export class Ordering {
     if (!newestAccepted || newestAccepted.regency !== this.#regency.number) return;
     const { instance, digest, regency } = newestAccepted;
     if (forgotten && instance <= (forgotten.until ?? instance)) return;
-    const accept = acceptMessage(this.#context.view.id, regency, newestAccepted);
+    const plain = acceptMessage(this.#context.view.id, regency, newestAccepted);
+    const endsView = (this.#chain.candidate(instance, digest)?.next ?? null) !== null;
+    const accept = endsView ? this.#handover.sign(plain) : plain;
+    if (accept.type === "SIGNED_ACCEPT") this.#handover.own(accept);
     if (instance === running.instance) {
       running.ballot.certification = { instance, digest, votes: [], verified: true, journaled: true };
       running.ballot.ownAccept = accept;
       const { self } = this.#context;
-      running.ballot.accepts.add({ sender: self, digest, signature: EMPTY, standing: "valid" });
+      if (!endsView) running.ballot.accepts.add({ sender: self, digest, signature: EMPTY, standing: "valid" });
     } else if (instance === this.#chain.lastDecided.instance) this.#lastAccept = accept;
     else return;
     this.#context.broadcast(accept);
@@ -319,6 +340,11 @@ export class Ordering {
 
   /** @returns a Rejection when the sender broke a rule that a correct replica keeps. */
   receive(from: ReplicaId, message: OrderingMessage): Rejection | null {
+    if (this.#handover.ended && message.instance >= this.#running.instance) return null;
+    if (message.type === "SIGNED_ACCEPT" && this.#handover.ended) {
+      this.#handover.receive(from, message);
+      return null;
+    }
     const { number, journaled, synced } = this.#regency;
     if (message.regency < number || message.instance < this.#running.instance - 1) return null;
     const early =
@@ -332,6 +358,10 @@ export class Ordering {
     }
     const running = message.instance === this.#running.instance ? this.#running : this.#revoted;
     if (!running) return null;
+    if (message.type === "SIGNED_ACCEPT") {
+      this.#handover.receive(from, message);
+      return null;
+    }
     if (message.type === "PROPOSE") return running === this.#running ? this.#onPropose(from, message) : null;
     const { ballot } = running;
     const { digest } = message;
@@ -432,24 +462,27 @@ export class Ordering {
   }
 
   #tryDecide(): void {
-    const { ballot, candidates } = this.#running;
+    const { ballot, candidates, instance } = this.#running;
+    if (this.#handover.ended) return;
     const { view } = this.#context;
-    // In cft mode (W = 1) the first ACCEPT often overtakes the PROPOSE, which needs no fetching then.
-    const believed = ballot.accepts.reached(view.mode === "cft" ? view.quorum : view.weakQuorum);
+    const signed = this.#handover.votes(instance, ballot.regency);
+    const { accepts } = ballot;
+    // Where W signed for one batch, no other can have a quorum of any kind. In cft mode (W = 1) the first ACCEPT often
+    // overtakes the PROPOSE, which needs no fetching then.
+    const weak = view.mode === "cft" ? view.quorum : view.weakQuorum;
+    const believed = signed.reached(weak) ?? accepts.reached(view.quorum) ?? accepts.reached(weak);
     if (believed === null) return;
-    const digest = ballot.accepts.reached(view.quorum) ?? believed;
-    const candidate = candidates.get(digest);
-    if (!candidate) {
-      this.#fetch(this.#running.instance, digest, ballot.accepts.of(digest));
-      return;
-    }
-    if (ballot.accepts.count(digest) < view.quorum) return;
-    const { instance } = this.#running;
+    const candidate = candidates.get(believed);
+    const votes = candidate?.next || signed.count(believed) >= view.weakQuorum ? signed : accepts;
+    if (!candidate) this.#fetch(instance, believed, votes.of(believed));
+    if (!candidate || votes.count(believed) < view.quorum) return;
     this.#chain.decide(candidate);
     this.#proven(instance);
   }
 
-  #decided(decided: RunningInstance, { batch }: Candidate): void {
+  #decided(decided: RunningInstance, candidate: Candidate, below: Digest): void {
+    const { batch } = candidate;
+    if (candidate.next) this.#handover.decided(candidate, below);
     this.#lastAccept = decided.ballot.ownAccept;
     this.#revoting = false;
     this.#batching.decided(batch.requests, this.#context.nowUs);
@@ -492,7 +525,7 @@ export class Ordering {
   propose(): void {
     const { ballot, instance, sinceUs } = this.#running;
     const { number, journaled, synced } = this.#regency;
-    if (ballot.proposal || this.leader !== this.#context.self || !this.#mayVote) return;
+    if (this.#handover.ended || ballot.proposal || this.leader !== this.#context.self || !this.#mayVote) return;
     if (this.#abstention.covers(this.#running)) return;
     if (!journaled || synced === null || (number > 0 && instance <= synced) || this.executionLags) return;
     const { nowUs, view } = this.#context;

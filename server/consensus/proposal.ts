@@ -2,10 +2,16 @@
  * What a replica makes of a proposed batch (docs/protocol.md section 4.2): is it well formed and onto our history, is it
  * invalid in a way that everybody sees alike, and what in it can this replica alone not vouch for?
  */
-import { decodeBatch, historyDigest } from "../../protocol/batch.ts";
+
+import { statementTypeOf } from "../../protocol/administration.ts";
+import { type Batch, decodeBatch, historyDigest } from "../../protocol/batch.ts";
 import type { Digest } from "../../protocol/bytes.ts";
+import type { Crypto } from "../../protocol/crypto/contract.ts";
 import { decoded, isRejection, type Rejection, reject } from "../../protocol/errors.ts";
 import type { MessageOf } from "../../protocol/messages.ts";
+import { nextView } from "../../protocol/next-view.ts";
+import type { Request } from "../../protocol/request.ts";
+import type { View } from "../../protocol/view.ts";
 import type { CoreContext } from "./context.ts";
 import type { SignatureCheck } from "./contract.ts";
 import { isSigned, type RequestQueue } from "./request-queue.ts";
@@ -26,7 +32,18 @@ export function candidateOf(
   if (batch.instance !== instance) return reject("ignore", "BATCH_INSTANCE");
   const batchDigest = crypto.sha256(bytes);
   const digest = historyDigest(crypto, { cluster, instance, previous: position.digest, batchDigest });
-  return { digest, batchDigest, bytes, batch };
+  return { digest, batchDigest, bytes, batch, next: viewAfter(crypto, context.view, batch) };
+}
+
+/** The view that begins after this batch, if it ends `view`. */
+export function viewAfter(crypto: Crypto, view: View, batch: Batch): View | null {
+  if (!batch.requests.some(reconfigures)) return null;
+  const next = nextView(crypto, view, batch);
+  return "view" in next ? next.view : null;
+}
+
+function reconfigures(request: Request): boolean {
+  return statementTypeOf(request) === "reconfigure";
 }
 
 /** What every correct replica judges alike. */
@@ -39,6 +56,7 @@ export function invalidity(
   const { batch } = candidate;
   if (envelopes.length !== batch.requests.length) return reject("ignore", "PROPOSE_ENVELOPES");
   if (batch.timestampMs < position.timestampMs) return reject("ignore", "PROPOSE_TIMESTAMP");
+  if (batch.requests.length > 1 && batch.requests.some(reconfigures)) return reject("ignore", "PROPOSE_MIXED");
   if (batch.requests.some((request) => request.cluster !== context.cluster)) return reject("ignore", "PROPOSE_CLUSTER");
   return null;
 }

@@ -164,6 +164,14 @@ export class Recollection {
     this.#horizon = { instance: Math.max(horizon.instance, instance), regency: Math.max(horizon.regency, regency) };
   }
 
+  /** The view is over, and this replica says nothing in it any more: what it may have said does not matter. */
+  viewOver(): void {
+    if (this.#heard) return;
+    this.#heard = true;
+    this.#context.releaseJournal();
+    this.#port.changed();
+  }
+
   connected(peer: ReplicaId): void {
     if (!this.#heard) this.#ask(peer);
   }

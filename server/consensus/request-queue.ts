@@ -7,6 +7,7 @@
  * most one entry per (client, session, sequence): the first counts. 4. a client with little pending is served as if all others
  * had as little.
  */
+import { statementTypeOf } from "../../protocol/administration.ts";
 import type { Digest } from "../../protocol/bytes.ts";
 import { decoded, isRejection } from "../../protocol/errors.ts";
 import {
@@ -76,6 +77,11 @@ const TURN_US_MAX = 10_000_000;
 /** A request still pending after so many timeouts is forwarded again. */
 const FORWARD_AGAIN_TIMEOUTS = 4;
 
+/** A view ends with a batch that holds nothing else. */
+function goesAlone(request: Request): boolean {
+  return statementTypeOf(request) === "reconfigure";
+}
+
 export class RequestQueue {
   readonly #byKey = new Map<string, PendingRequest>();
   readonly #byDigest = new Map<Digest, PendingRequest>();
@@ -83,6 +89,8 @@ export class RequestQueue {
   readonly #arrivals: Fifo = { entries: [], head: 0 };
   /** Keys of requests that were decided, and not executed yet, before a copy arrived here. */
   readonly #decidedUnseen = new Set<string>();
+  /** A request that has a batch of its own was met while another batch was taken: the next batch is its. */
+  #alone: PendingRequest | null = null;
   /** Clients whose requests must be signed: what they only authenticated is not proposed. */
   readonly #mustSign = new Set<Digest>();
   /** How long one request takes at the pace of late, in microseconds. */
@@ -263,7 +271,9 @@ export class RequestQueue {
    * count as well, so that the PROPOSE around the batch fits a frame.
    */
   take(limits: { requestsMax: number; bytesMax: number; overheadBytes: number }): PendingRequest[] {
-    const taken = this.#takeInTurns(limits, this.#costMaxEach);
+    const alone = this.#alone;
+    this.#alone = null;
+    const taken = alone?.state === "waiting" ? [alone] : this.#takeInTurns(limits, this.#costMaxEach);
     // What is too large for a turn waits for the next, unless there is nothing else.
     if (taken.length === 0 && this.#waiting > 0) taken.push(...this.#takeInTurns(limits, Number.POSITIVE_INFINITY));
     for (const entry of taken) entry.state = "proposed";
@@ -285,6 +295,12 @@ export class RequestQueue {
       (entry) => {
         const size = entry.request.bytes.length + entry.envelope.length + overheadBytes;
         if (taken.length >= requestsMax || bytes + size > bytesMax) return false;
+        const [first] = taken;
+        if (first && goesAlone(first.request)) return false;
+        if (first && goesAlone(entry.request)) {
+          this.#alone = entry;
+          return true;
+        }
         if (entry.request.kind === "administer" && ++statements > BATCH_STATEMENTS_MAX) return false;
         bytes += size;
         taken.push(entry);

@@ -74,6 +74,28 @@ export function decidedInstance(options: { applied: number; newest: JournaledIns
   return Math.max(applied, newest.certificate ? newest.instance - 1 : newest.instance);
 }
 
+/**
+ * The start in a view that begins after `lastDecided`, in the process that got there: nothing was sent in it, unless the disk
+ * is older than it looks, which the others are asked about as at every start.
+ */
+export function startInView(at: { lastDecided: Position; newest: JournaledInstance | null; hear: number }): Start {
+  const { lastDecided, newest, hear } = at;
+  return {
+    lastDecided,
+    regency: 0,
+    newest,
+    newestAccepted: null,
+    lastRecord: null,
+    newestCertificate: null,
+    journaledUpTo: lastDecided.instance,
+    forgotten: null,
+    hear,
+    abstainUntil: lastDecided.instance,
+    resend: [],
+    eraseCleanStop: false,
+  };
+}
+
 export function startOf(durable: Durable, lastDecided: Position): Start {
   const journaledUpTo = Math.max(durable.newest?.instance ?? 0, durable.base);
   const accepted = durable.newestAccepted?.certificate ?? null;

@@ -5,7 +5,7 @@
 import type { Batch } from "../../protocol/batch.ts";
 import type { Digest } from "../../protocol/bytes.ts";
 import type { MessageOf } from "../../protocol/messages.ts";
-import type { ReplicaId } from "../../protocol/view.ts";
+import type { ReplicaId, View } from "../../protocol/view.ts";
 import { type Vote, VoteBox } from "./votes.ts";
 
 /** A batch that would be this instance, with h(i) over it. */
@@ -14,6 +14,8 @@ export interface Candidate {
   readonly batchDigest: Digest;
   readonly bytes: Uint8Array;
   readonly batch: Batch;
+  /** The view that begins after it, if it ends this one. */
+  readonly next: View | null;
 }
 
 /** What a leader proposed in a ballot and what still stands between it and our WRITE. */
@@ -40,6 +42,9 @@ export interface Certification {
   journaled: boolean;
 }
 
+/** An ACCEPT as it is sent: signed for a batch that ends the view. */
+export type Accept = MessageOf<"ACCEPT"> | MessageOf<"SIGNED_ACCEPT">;
+
 /** One regency's try at an instance. Own messages are kept to be sent again on reconnect. */
 export class Ballot {
   readonly regency: number;
@@ -50,7 +55,7 @@ export class Ballot {
   refused = false;
   ownWrite: MessageOf<"WRITE"> | null = null;
   certification: Certification | null = null;
-  ownAccept: MessageOf<"ACCEPT"> | null = null;
+  ownAccept: Accept | null = null;
 
   constructor(regency: number) {
     this.regency = regency;

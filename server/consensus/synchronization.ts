@@ -27,8 +27,6 @@ import type { Regency } from "./regency.ts";
 import { checkable, keepersOf, selected, synchronizerOf } from "./selection.ts";
 import { Stops } from "./stops.ts";
 
-/** The first instance of the view: free choice of batch when nobody has accepted anything in it. */
-const FIRST_INSTANCE = 1;
 /** A member whose SYNC was invalid is not listened to about regencies ahead of ours for this long. */
 const INVALID_SYNC_PAUSE_US = 1_000_000;
 /** A SYNC goes to one member, and is taken from one that is ahead of our regency, no more often than this. */
@@ -328,7 +326,7 @@ export class Synchronization {
   }
 
   #freeBatch(): { batch: Uint8Array; envelopes: Uint8Array[] } | null {
-    return this.#ordering.chain.lastDecided.instance < FIRST_INSTANCE ? this.#ordering.freeBatch() : null;
+    return this.#ordering.chain.lastDecided.instance < this.#context.firstInstance ? this.#ordering.freeBatch() : null;
   }
 
   /** The batch of the selected record, fetched (with the history below it) from those who reported it. */
@@ -437,7 +435,7 @@ export class Synchronization {
     const sync = this.#verified;
     if (!sync || sync.regency !== this.#regency.number) return;
     const { instance: decided, digest } = this.#ordering.chain.lastDecided;
-    const instance = sync.selection?.instance ?? FIRST_INSTANCE;
+    const instance = sync.selection?.instance ?? this.#context.firstInstance;
     if (decided < instance - 1) return;
     this.#verified = null;
     const invalid = this.#vote(sync, { instance, decided, digest });
@@ -458,7 +456,7 @@ export class Synchronization {
     if (at.decided > at.instance) return null;
     if (!selection) {
       // Who restarted in this regency may see its SYNC again after the decision.
-      return at.decided < FIRST_INSTANCE ? this.#ordering.voteOnFree(batch, envelopes) : null;
+      return at.decided < this.#context.firstInstance ? this.#ordering.voteOnFree(batch, envelopes) : null;
     }
     if (at.decided === at.instance) {
       // A synchronizer may send two valid SYNCs, and the instance be decided after the first: no reason to halt.

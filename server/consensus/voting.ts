@@ -11,13 +11,22 @@
  *     regency is still the installed one.
  */
 import { type Digest, EMPTY } from "../../protocol/bytes.ts";
-import { type Certificate, type MessageOf, writeStatement } from "../../protocol/messages.ts";
+import { type Certificate, writeStatement } from "../../protocol/messages.ts";
 import { leaderOf } from "../../protocol/view.ts";
 import type { CoreContext } from "./context.ts";
+import type { Handover } from "./handover.ts";
 import { approved } from "./proposal.ts";
 import { acceptMessage, acceptRecord, writeChecks } from "./records.ts";
 import type { Regency } from "./regency.ts";
-import type { Ballot, Candidate, Certification, LastRecord, Proposal, RunningInstance } from "./running-instance.ts";
+import type {
+  Accept,
+  Ballot,
+  Candidate,
+  Certification,
+  LastRecord,
+  Proposal,
+  RunningInstance,
+} from "./running-instance.ts";
 import type { Vote } from "./votes.ts";
 
 /** What voting asks of the ordering around it. */
@@ -36,7 +45,7 @@ export interface VotingPort {
   /** An accept record is on disk and its certificate is valid. */
   accepted(certificate: Certificate): void;
   writeSent(place: { readonly instance: number; readonly regency: number }): void;
-  acceptSent(running: RunningInstance, accept: MessageOf<"ACCEPT">): void;
+  acceptSent(running: RunningInstance, accept: Accept): void;
   /** The newest record of this instance is on disk. */
   journaled(running: RunningInstance): void;
   /** The newest record of this instance holds a certificate that is none. */
@@ -47,11 +56,13 @@ export interface VotingPort {
 export class Voting {
   readonly #context: CoreContext;
   readonly #regency: Regency;
+  readonly #handover: Handover;
   readonly #port: VotingPort;
 
-  constructor(context: CoreContext, regency: Regency, port: VotingPort) {
+  constructor(context: CoreContext, regency: Regency, handover: Handover, port: VotingPort) {
     this.#context = context;
     this.#regency = regency;
+    this.#handover = handover;
     this.#port = port;
   }
 
@@ -211,9 +222,13 @@ export class Voting {
     if (!certification?.verified || !certification.journaled || ballot.ownAccept) return;
     if (!this.#isOpen(ballot) || this.#port.stopped() || this.#port.silent(running)) return;
     const { digest } = certification;
-    ballot.ownAccept = acceptMessage(this.#context.view.id, ballot.regency, certification);
+    const accept = acceptMessage(this.#context.view.id, ballot.regency, certification);
+    // The batch of what we certified ourselves is held.
+    const endsView = running.candidates.get(digest)?.next !== null;
+    ballot.ownAccept = endsView ? this.#handover.sign(accept) : accept;
     this.#context.broadcast(ballot.ownAccept);
-    ballot.accepts.add({ sender: this.#context.self, digest, signature: EMPTY, standing: "valid" });
+    if (ballot.ownAccept.type === "SIGNED_ACCEPT") this.#handover.own(ballot.ownAccept);
+    else ballot.accepts.add({ sender: this.#context.self, digest, signature: EMPTY, standing: "valid" });
     this.#port.acceptSent(running, ballot.ownAccept);
   }
 }

@@ -4,6 +4,7 @@
  * binary, on node:http: the same answers, the same suite.
  */
 import { createServer } from "node:http";
+import { concat, EMPTY } from "../../protocol/bytes.ts";
 import { type ListenAddress, listening } from "./listening.ts";
 import { type Implementation, listenUws, type Uws, type UwsResponse, uwsFor } from "./uws.ts";
 
@@ -29,6 +30,10 @@ export interface AdminRoutes {
   status(): Promise<object>;
   /** What stands below /snapshot/; without it there is nothing. */
   snapshot?(request: SnapshotRequest): Promise<SnapshotAnswer>;
+  /** The READY of a replica that is to become a member, as JSON; null while it is not ready. */
+  ready?(): string | null;
+  /** An invitation that administrators signed; false when it is none. */
+  invitation?(body: Uint8Array): boolean;
 }
 
 export interface SnapshotRequest {
@@ -70,8 +75,11 @@ const TEXT = "text/plain; charset=utf-8";
 const METRICS = "text/plain; version=0.0.4; charset=utf-8";
 const JSON_TYPE = "application/json; charset=utf-8";
 const BYTES = "application/octet-stream";
+/** More than any invitation needs. */
+const BODY_BYTES_MAX = 16 * 1024;
 const REASONS: Readonly<Record<number, string>> = {
   200: "OK",
+  204: "No Content",
   400: "Bad Request",
   401: "Unauthorized",
   404: "Not Found",
@@ -104,12 +112,25 @@ function healthAnswer(name: string, health: Health, verbose: boolean): Answer {
   return { status: health.ok ? 200 : 503, type: TEXT, body: `${lines.join("\n")}\n` };
 }
 
+interface AdminRequest extends SnapshotRequest {
+  readonly method: string;
+  /** Of a POST; empty when it was larger than any invitation. */
+  readonly body: Uint8Array;
+}
+
+function invitationAnswer(routes: AdminRoutes, { method, body }: AdminRequest): Answer {
+  if (method !== "POST") return { status: 405, type: TEXT, body: "only POST is allowed\n" };
+  if (routes.invitation?.(body)) return { status: 204, type: TEXT, body: "" };
+  return { status: 400, type: TEXT, body: "no invitation that counts here\n" };
+}
+
 /** Never rejects. `query` is what stands behind the question mark. */
-async function answerTo(options: AdminOptions, request: SnapshotRequest & { method: string }): Promise<Answer> {
+async function answerTo(options: AdminOptions, request: AdminRequest): Promise<Answer> {
   const { routes } = options;
   const verbose = new URLSearchParams(request.query).has("verbose");
   try {
     const snapshot = routes.snapshot && SNAPSHOT_PATHS.has(request.path);
+    if (request.path === "/invitation" && routes.invitation) return invitationAnswer(routes, request);
     if (!PATHS.has(request.path) && !snapshot) return { status: 404, type: TEXT, body: "not found\n" };
     if (request.method !== "GET") return { status: 405, type: TEXT, body: "only GET is allowed\n" };
     if (routes.snapshot && snapshot) return { type: BYTES, ...(await routes.snapshot(request)) };
@@ -118,6 +139,12 @@ async function answerTo(options: AdminOptions, request: SnapshotRequest & { meth
         return healthAnswer("livez", routes.livez(), verbose);
       case "/metrics":
         return { status: 200, type: METRICS, body: await routes.metrics() };
+      case "/ready": {
+        const ready = routes.ready?.() ?? null;
+        return ready === null
+          ? { status: 404, type: TEXT, body: "not ready\n" }
+          : { status: 200, type: JSON_TYPE, body: `${ready}\n` };
+      }
       case "/status":
         return { status: 200, type: JSON_TYPE, body: `${JSON.stringify(await routes.status())}\n` };
       default:
@@ -128,8 +155,24 @@ async function answerTo(options: AdminOptions, request: SnapshotRequest & { meth
     return { status: 500, type: TEXT, body: "internal error, see the log\n" };
   }
 }
-const PATHS = new Set(["/livez", "/readyz", "/health", "/metrics", "/status"]);
+const PATHS = new Set(["/ready", "/livez", "/readyz", "/health", "/metrics", "/status"]);
 const SNAPSHOT_PATHS = new Set(["/snapshot/offer", "/snapshot/manifest", "/snapshot/chunk", "/snapshot/log"]);
+
+/** The body of a request, which is copied; one that is too large counts as empty. */
+class Body {
+  #chunks: Uint8Array[] = [];
+  #bytes = 0;
+
+  add(chunk: Uint8Array): void {
+    this.#bytes += chunk.length;
+    if (this.#bytes <= BODY_BYTES_MAX) this.#chunks.push(Uint8Array.from(chunk));
+    else this.#chunks = [];
+  }
+
+  get bytes(): Uint8Array {
+    return this.#chunks.length > 0 ? concat(this.#chunks) : EMPTY;
+  }
+}
 
 async function openUws(uws: Uws, options: AdminOptions): Promise<Admin> {
   const app = uws.App();
@@ -144,8 +187,19 @@ async function openUws(uws: Uws, options: AdminOptions): Promise<Admin> {
       query: request.getQuery() ?? "",
       authorization: request.getHeader("authorization"),
     };
-    void answerTo(options, asked).then((answer) => {
-      if (!aborted) sendUws(response, answer);
+    const answer = (body: Uint8Array): void => {
+      void answerTo(options, { ...asked, body }).then((made) => {
+        if (!aborted) sendUws(response, made);
+      });
+    };
+    if (asked.method !== "POST") {
+      answer(EMPTY);
+      return;
+    }
+    const body = new Body();
+    response.onData((chunk, isLast) => {
+      body.add(new Uint8Array(chunk));
+      if (isLast) answer(body.bytes);
     });
   });
   const listener = await listenUws(uws, app, { listen: options.listen, setting: options.setting ?? "adminPort" });
@@ -172,12 +226,15 @@ async function openNode(options: AdminOptions): Promise<Admin> {
   const server = createServer(
     { headersTimeout: REQUEST_MS_MAX, requestTimeout: REQUEST_MS_MAX },
     (request, response) => {
-      request.resume();
+      const body = new Body();
+      request.on("data", (chunk: Uint8Array) => body.add(chunk));
       const [path = "", ...query] = (request.url ?? "").split("?");
       const { method = "", headers } = request;
       const asked = { method, path, query: query.join("?"), authorization: headers.authorization ?? "" };
-      void answerTo(options, asked).then((answer) => {
-        response.writeHead(answer.status, headersOf(answer)).end(answer.body);
+      request.on("end", () => {
+        void answerTo(options, { ...asked, body: body.bytes }).then((answer) => {
+          response.writeHead(answer.status, headersOf(answer)).end(answer.body);
+        });
       });
     },
   );

@@ -3,7 +3,7 @@
  * WebSocket implementations live beside this file, simulated ones in test/simulation; each passes the same suite.
  */
 import type { Digest } from "../../protocol/bytes.ts";
-import type { ReplicaId } from "../../protocol/view.ts";
+import type { Member, ReplicaId } from "../../protocol/view.ts";
 
 /** Why bytes were refused: the label of the metric and of the log line (once per minute and peer). */
 export interface LinkFault {
@@ -30,6 +30,8 @@ export interface Links {
   flush(): void;
   /** Drops the link (a peer that sent a malformed message); it reconnects with back-off. */
   punish(peer: ReplicaId, code: string): void;
+  /** A replica that is no member of the view may link, too, from now on. Default: whoever may is known from the start. */
+  admit?(member: Member): void;
   connected(): readonly ReplicaId[];
   /** Bytes waiting to be sent to a peer. */
   queuedBytes(peer: ReplicaId): number;

@@ -76,6 +76,7 @@ interface Slot {
 
 class TcpLinks implements Links {
   port = 0;
+  readonly #options: TcpLinksOptions;
   readonly #self: ReplicaId;
   readonly #events: LinkEvents;
   readonly #limits: LinkLimits;
@@ -90,27 +91,11 @@ class TcpLinks implements Links {
 
   constructor(options: TcpLinksOptions) {
     const { crypto, cluster, self, identity } = options;
+    this.#options = options;
     this.#self = self;
     this.#events = options.events;
     this.#limits = { ...LIMITS, ...options.limits };
-    for (const member of options.members) {
-      if (member.id === self) continue;
-      this.#slots.set(member.id, {
-        member,
-        secret: peerSecret(crypto, { cluster, identity, member }),
-        dials: roleTowards(self, member.id) === "dialer",
-        link: null,
-        dialling: null,
-        redial: null,
-        attempts: 0,
-        offences: 0,
-        refusedUntilMs: 0,
-        queue: [],
-        queueBytes: 0,
-        silentLooks: 0,
-        standingLooks: 0,
-      });
-    }
+    for (const member of options.members) if (member.id !== self) this.#addSlot(member);
     this.#context = {
       crypto,
       cluster,
@@ -126,6 +111,33 @@ class TcpLinks implements Links {
     this.port = await listening(this.#server, { listen, setting: `peerPort of replica ${this.#self}` });
     this.#watch = setInterval(() => this.#look(), this.#limits.silenceMs / SILENCE_LOOKS);
     for (const slot of this.#slots.values()) if (slot.dials) this.#dial(slot);
+  }
+
+  admit(member: Member): void {
+    if (this.#closed || member.id === this.#self || this.#slots.has(member.id)) return;
+    const slot = this.#addSlot(member);
+    if (slot.dials) this.#dial(slot);
+  }
+
+  #addSlot(member: Member): Slot {
+    const { crypto, cluster, identity } = this.#options;
+    const slot: Slot = {
+      member,
+      secret: peerSecret(crypto, { cluster, identity, member }),
+      dials: roleTowards(this.#self, member.id) === "dialer",
+      link: null,
+      dialling: null,
+      redial: null,
+      attempts: 0,
+      offences: 0,
+      refusedUntilMs: 0,
+      queue: [],
+      queueBytes: 0,
+      silentLooks: 0,
+      standingLooks: 0,
+    };
+    this.#slots.set(member.id, slot);
+    return slot;
   }
 
   send(peer: ReplicaId, payload: Uint8Array): void {

@@ -21,6 +21,8 @@ export interface UwsResponse {
   writeHeader(name: string, value: string): UwsResponse;
   end(body?: string | Uint8Array, closeConnection?: boolean): UwsResponse;
   onAborted(handler: () => void): UwsResponse;
+  /** Chunks of the body, valid during the call. */
+  onData(handler: (chunk: ArrayBuffer, isLast: boolean) => void): UwsResponse;
   cork(send: () => void): UwsResponse;
   upgrade<Data>(data: Data, key: string, protocol: string, extensions: string, context: unknown): void;
 }

@@ -8,7 +8,7 @@
  */
 import { historyDigest } from "../../protocol/batch.ts";
 import type { Digest } from "../../protocol/bytes.ts";
-import { certificateChecks, type SignatureCheck } from "../../protocol/certificate.ts";
+import { certificateChecksAt, type SignatureCheck, type ViewAt } from "../../protocol/certificate.ts";
 import type { Crypto } from "../../protocol/crypto/contract.ts";
 import { type Rejection, reject } from "../../protocol/errors.ts";
 import { type Certificate, type Message, type MessageOf, statusStatement } from "../../protocol/messages.ts";
@@ -30,6 +30,8 @@ const WAITING_BYTES_MAX = 16 * 1024 * 1024;
 /** What catching up needs from the core around it. */
 export interface CatchUpPort {
   readonly view: View;
+  /** The view in force at an instance, as far as it is known. */
+  readonly viewAt: ViewAt;
   readonly self: ReplicaId;
   readonly crypto: Crypto;
   /** An empty state that is further behind is not caught up by log. */
@@ -81,6 +83,7 @@ export class CatchUp {
   /** Answers that wait for what lies below them, by their first instance. */
   readonly #segments = new Map<number, Segment>();
   #anchor: Anchor | null = null;
+  #end: { readonly instance: number; readonly digest: Digest } | null = null;
   #verifying = 0;
   #lastAsked: ReplicaId = -1;
   /** When our position last moved, to tell a standstill from a small lag. */
@@ -129,6 +132,11 @@ export class CatchUp {
   /** A verified certificate proves what lies below it, whoever sends it. */
   anchor(anchor: Anchor): void {
     if (anchor.instance > (this.#anchor?.instance ?? 0)) this.#anchor = anchor;
+  }
+
+  /** The view ends with this instance, as its link proves. */
+  endsAt(end: { readonly instance: number; readonly digest: Digest }): void {
+    this.#end = end;
   }
 
   /** These members have decided everything below `instance`: ask them now, without waiting for votes on the way. */
@@ -255,13 +263,13 @@ export class CatchUp {
     const count = proof ? provenCount(crypto, view, received, proof) : 0;
     // For the first batch it proves nothing here that is not known, but whoever lost its journal needs a newer certificate.
     const about = proof !== null && proof.certificate.instance >= message.from;
-    const checks = about ? certificateChecks(view, proof.certificate) : null;
-    if (count === "false" || (about && !checks)) {
+    const checks = about ? certificateChecksAt(this.#port.viewAt, proof.certificate) : "unknown";
+    if (count === "false" || checks === null) {
       this.#avoid(from);
       this.#ask();
       return reject("ignore", "HISTORY_PROOF");
     }
-    if (!about || !checks) {
+    if (!about || checks === "unknown") {
       this.#keep(segment);
       return null;
     }
@@ -322,7 +330,7 @@ export class CatchUp {
       this.#port.misbehaved(source, "HISTORY_DIVERGES");
       return false;
     }
-    const proven = Math.max(segment.proven, this.#anchored(segment));
+    const proven = Math.max(segment.proven, this.#anchored(segment), this.#linked(segment));
     const batches = segment.batches.slice(skipped, proven);
     if (batches.length === 0) {
       this.#segments.delete(segment.from);
@@ -343,6 +351,14 @@ export class CatchUp {
     const { instance, batchDigest } = anchor;
     const over = historyDigest(crypto, { cluster: view.cluster, instance, previous: below.digest, batchDigest });
     return over === anchor.digest ? index + 1 : 0;
+  }
+
+  /** How many batches of the segment the end of the view proves. */
+  #linked({ batches }: Segment): number {
+    const end = this.#end;
+    return end
+      ? batches.findIndex(({ instance, digest }) => instance === end.instance && digest === end.digest) + 1
+      : 0;
   }
 
   /** What is left may be proven by W signed STATUS of one (instance, digest) among the batches. */

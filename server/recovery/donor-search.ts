@@ -20,6 +20,8 @@ const YOUNGER_PATIENCE_US = 10_000_000;
 
 export interface DonorSearchOptions {
   readonly view: View;
+  /** What roots are bound to. */
+  readonly genesis: View;
   readonly self: ReplicaId;
   readonly crypto: Crypto;
   readonly offers: Offers;
@@ -105,12 +107,12 @@ export class DonorSearch {
   }
 
   gone({ header }: Pick<DonorChoice, "header">): void {
-    const { crypto, view } = this.#options;
-    this.#gone.add(rootOf(crypto, view, header));
+    const { crypto, genesis } = this.#options;
+    this.#gone.add(rootOf(crypto, genesis, header));
   }
 
   #choose(withoutThis: ReplicaId | null = null): DonorChoice | null {
-    const { view, self, crypto, offers, servesLog } = this.#options;
+    const { view, genesis, self, crypto, offers, servesLog } = this.#options;
     return chooseDonor({
       view,
       self,
@@ -120,7 +122,7 @@ export class DonorSearch {
       target: offers.target,
       servesLog,
       excluded: (member, header) =>
-        member === withoutThis || this.#liars.has(member) || this.#gone.has(rootOf(crypto, view, header)),
+        member === withoutThis || this.#liars.has(member) || this.#gone.has(rootOf(crypto, genesis, header)),
       tried: this.#tried,
     });
   }

@@ -5,7 +5,7 @@
  * Invariants: 1. one request is out per member. 2. the donor, busy with chunks, is asked only for what nobody else serves.
  * 3. who sent a segment that contradicts its own proof is not asked again; who does not deliver is left alone for a while.
  */
-import { certificateChecks } from "../../protocol/certificate.ts";
+import { certificateChecksAt, type ViewAt } from "../../protocol/certificate.ts";
 import type { Crypto } from "../../protocol/crypto/contract.ts";
 import type { Certificate, MessageOf } from "../../protocol/messages.ts";
 import type { ReplicaId, View } from "../../protocol/view.ts";
@@ -22,6 +22,7 @@ const RANGE_INSTANCES = 256;
 
 export interface LogFetchOptions {
   readonly view: View;
+  readonly viewAt: ViewAt;
   readonly self: ReplicaId;
   readonly crypto: Crypto;
   readonly port: TransferPort;
@@ -104,16 +105,16 @@ export class LogFetch {
       this.#lacksBelow.set(from, Math.max(this.#lacksBelow.get(from) ?? 0, message.from + 1));
       return;
     }
-    const { crypto, view } = this.#options;
+    const { crypto, view, viewAt } = this.#options;
     const segment = segmentOf(crypto, view, message);
     const { proof } = message;
     const count = proof ? provenCount(crypto, view, segment, proof) : 0;
-    const checks = proof && count !== 0 ? certificateChecks(view, proof.certificate) : [];
+    const checks = proof && count !== 0 ? certificateChecksAt(viewAt, proof.certificate) : [];
     if (count === "false" || checks === null) {
       this.#lied(from, "HISTORY_CHAIN");
       return;
     }
-    if (!proof || count === 0) {
+    if (!proof || count === 0 || checks === "unknown") {
       // An accept record alone proves the digest below it, not itself.
       this.#checkStatuses(from, segment, 0, proof?.certificate ?? null);
       return;
@@ -150,8 +151,9 @@ export class LogFetch {
       return;
     }
     this.#avoid(from, NOTHING_NEW_US);
-    const checks = certificate && certificate.instance === segment.from && certificateChecks(view, certificate);
-    if (!checks || this.#options.log.baseDigest !== null) return;
+    const fits = certificate?.instance === segment.from;
+    const checks = fits ? certificateChecksAt(this.#options.viewAt, certificate) : null;
+    if (!checks || checks === "unknown" || this.#options.log.baseDigest !== null) return;
     port.verify(checks, (valid) => {
       if (valid.every((ok) => ok)) this.#add(from, prefix(segment, 0));
     });

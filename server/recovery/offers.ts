@@ -6,7 +6,7 @@
  * 3. a member that signed two roots for one instance, or sent a false signature, is no witness any more.
  */
 import type { Digest } from "../../protocol/bytes.ts";
-import { certificateChecks, type SignatureCheck } from "../../protocol/certificate.ts";
+import { certificateChecksAt, type SignatureCheck, type ViewAt } from "../../protocol/certificate.ts";
 import { rootStatement } from "../../protocol/image.ts";
 import { OFFERED_ROOTS_MAX } from "../../protocol/limits.ts";
 import { type Certificate, type MessageOf, type SignedRoot, statusStatement } from "../../protocol/messages.ts";
@@ -23,6 +23,7 @@ const NONE: Roots = new Map();
 
 export class Offers {
   readonly #view: View;
+  readonly #viewAt: ViewAt;
   readonly #port: TransferPort;
   readonly #offers = new Map<ReplicaId, Offer>();
   readonly #statuses = new Map<ReplicaId, Status>();
@@ -37,8 +38,9 @@ export class Offers {
   /** Roots below this help nobody now. */
   #floor = 0;
 
-  constructor(view: View, port: TransferPort) {
+  constructor(view: View, viewAt: ViewAt, port: TransferPort) {
     this.#view = view;
+    this.#viewAt = viewAt;
     this.#port = port;
   }
 
@@ -109,7 +111,8 @@ export class Offers {
     const name = `certificate ${from}`;
     if (this.#noProver.has(from) || this.#checking.has(name)) return;
     if (certificate.instance <= (this.newest?.instance ?? 0)) return;
-    const checks = certificateChecks(this.#view, certificate);
+    const checks = certificateChecksAt(this.#viewAt, certificate);
+    if (checks === "unknown") return;
     if (!checks) {
       this.#noProver.add(from);
       this.#port.blame(from, "OFFER_CERTIFICATE", true);

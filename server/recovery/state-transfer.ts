@@ -9,7 +9,7 @@
  * contradict each other or the proven history, or W others contradict its state.
  */
 import type { Digest } from "../../protocol/bytes.ts";
-import type { SignatureCheck } from "../../protocol/certificate.ts";
+import type { SignatureCheck, ViewAt } from "../../protocol/certificate.ts";
 import type { Crypto } from "../../protocol/crypto/contract.ts";
 import { assertNever } from "../../protocol/errors.ts";
 import { rootOf } from "../../protocol/image.ts";
@@ -37,6 +37,9 @@ const REPLAY_BYTES = 4 * 1024 * 1024;
 
 export interface StateTransferOptions {
   readonly view: View;
+  readonly viewAt: ViewAt;
+  /** The first view of the cluster: what roots are bound to. */
+  readonly genesis: View;
   readonly self: ReplicaId;
   readonly crypto: Crypto;
   readonly logBufferBytesMax?: number;
@@ -69,10 +72,11 @@ export class StateTransfer {
       verify: (checks, then) => this.#verify(checks, then),
       blame: (replica, code, final) => this.#effects.push({ type: "blame", replica, code, final }),
     };
-    this.#offers = new Offers(view, this.#port);
+    this.#offers = new Offers(view, options.viewAt, this.#port);
     this.#log = new ProvenLog(options.logBufferBytesMax ?? LOG_BUFFER_BYTES_MAX);
     this.#donors = new DonorSearch({
       view,
+      genesis: options.genesis,
       self,
       crypto,
       offers: this.#offers,
@@ -81,6 +85,7 @@ export class StateTransfer {
     });
     this.#logFetch = new LogFetch({
       view,
+      viewAt: options.viewAt,
       self,
       crypto,
       port: this.#port,
@@ -198,7 +203,9 @@ export class StateTransfer {
 
   #onMessage(from: ReplicaId, message: Message): void {
     const { view, self } = this.#options;
-    if (from === self || message.view !== view.id || !memberOf(view, from)) return;
+    if (from === self || !memberOf(view, from)) return;
+    // What proves itself may come from a member that is in another view yet; what it signed for this one may not.
+    if (message.view !== view.id && !["HISTORY", "MANIFEST", "CHUNK"].includes(message.type)) return;
     const attempt = this.#attempt;
     switch (message.type) {
       case "OFFER":
@@ -255,8 +262,8 @@ export class StateTransfer {
   }
 
   #begin({ donor, header }: DonorChoice): void {
-    const { view, self, crypto } = this.#options;
-    const root = rootOf(crypto, view, header);
+    const { view, self, crypto, genesis } = this.#options;
+    const root = rootOf(crypto, genesis, header);
     const { instance, digest, timestampMs } = header;
     this.#attempt = {
       donor,

@@ -17,11 +17,13 @@ import type { Crypto } from "../../protocol/crypto/contract.ts";
 import { assert, assertNever, Malformed, QuorateError } from "../../protocol/errors.ts";
 import { ALL_RIGHTS, type Rights } from "../../protocol/grants.ts";
 import type { Request } from "../../protocol/request.ts";
+import type { View } from "../../protocol/view.ts";
 import { ADMINISTRATION_KEY, Administration, administrationRefused, statementOf } from "./administration.ts";
 import type { Answer, BatchPlace } from "./client-records.ts";
 import { CLIENT_TABLE_LIMITS, ClientTable, type ClientTableLimits } from "./client-table.ts";
 import type { Position, Service, ServiceFactory, StoredState } from "./contract.ts";
 import { Grants, mayDoAll, mayReadAll, permits } from "./grants.ts";
+import { Membership, reconfigures, VIEW_KEY } from "./membership.ts";
 import { type Changes, GRANT_SPACE, ReplicatedState, SERVICE_SPACE, ServiceSpace } from "./state.ts";
 
 const MIB = 1024 * 1024;
@@ -41,11 +43,13 @@ export interface Founding {
   /** Client ids with all rights, or everybody. */
   readonly clients: "open" | ReadonlySet<Digest>;
   readonly administrators: Administrators;
+  /** The first view: the state holds the one in force. Without it views do not change. */
+  readonly view?: View;
   readonly maxClients: number;
 }
 
 export function foundingOf({ id, clients, view, maxClients }: Cluster): Founding {
-  return { cluster: id, clients, administrators: administratorsOf(view), maxClients };
+  return { cluster: id, clients, administrators: administratorsOf(view), view, maxClients };
 }
 
 export interface ExecutorOptions extends Founding {
@@ -82,6 +86,7 @@ export class Executor {
   readonly #clients: ClientTable;
   readonly #administration: Administration;
   readonly #grants: Grants;
+  readonly #membership: Membership | null;
   readonly #service: Service;
   #applied: Position;
   /** The instance the last group taken stands at. */
@@ -92,11 +97,12 @@ export class Executor {
     this.#state = new ReplicatedState(options.stored);
     const { maxClients, limits } = options;
     this.#clients = new ClientTable(options.crypto, { ...CLIENT_TABLE_LIMITS, ...limits, maxClients });
-    const { crypto, cluster, administrators } = options;
+    const { crypto, cluster } = options;
+    this.#membership = options.view ? new Membership(crypto, options.view) : null;
     this.#administration = new Administration({
       crypto,
       cluster,
-      administrators: () => administrators,
+      administrators: () => (this.#membership ? administratorsOf(this.#membership.view) : options.administrators),
       carryOut: (statement, place) => this.#carryOut(statement, place),
     });
     this.#grants = new Grants({ crypto, clients: options.clients, maxClients });
@@ -114,6 +120,7 @@ export class Executor {
       if (key.startsWith(SERVICE_SPACE)) this.#service.load(key.slice(SERVICE_SPACE.length), value);
       else if (key.startsWith(GRANT_SPACE)) this.#grants.load(key, value);
       else if (key === ADMINISTRATION_KEY) this.#administration.load(value);
+      else if (key === VIEW_KEY) this.#membership?.load(value);
       else this.#clients.load(key, value);
     } catch (cause) {
       if (!(cause instanceof Malformed)) throw cause;
@@ -130,6 +137,12 @@ export class Executor {
 
   get revision(): number {
     return this.#service.revision ?? this.#applied.instance;
+  }
+
+  /** The view in force after the last executed instance. */
+  get view(): View {
+    assert(this.#membership, "an executor that has no first view has none later");
+    return this.#membership.view;
   }
 
   /** Clients in the replicated client table. */
@@ -165,6 +178,11 @@ export class Executor {
     let roomBytes = BATCH_RESULTS_BYTES_MAX;
     this.#beginBatch(batch);
     for (const request of requests) {
+      if (this.#membership && reconfigures(request)) {
+        replies.push({ request, ...this.#clients.answerOf(this.#membership.execute(batch, request), instance) });
+        place.index += 1;
+        continue;
+      }
       const { status, instance: at, resultDigest, result } = this.#answer(request, place, context, roomBytes);
       if (result) roomBytes -= result.length;
       replies.push({ request, status, instance: at, resultDigest, result });
@@ -190,7 +208,8 @@ export class Executor {
   #known(request: Request): Answer | null {
     const { instance } = this.#applied;
     if (request.kind === "ordered") return this.#clients.lookup(request, instance);
-    const result = this.#administration.lookup(request);
+    const keeper = this.#membership && reconfigures(request) ? this.#membership : this.#administration;
+    const result = keeper.lookup(request);
     return result && this.#clients.answerOf(result, instance);
   }
 
@@ -231,6 +250,7 @@ export class Executor {
     this.#clients.writeChanges(this.#state);
     this.#administration.writeChanges(this.#state);
     this.#grants.writeChanges(this.#state);
+    this.#membership?.writeChanges(this.#state);
     return { changes: this.#state.takeGroup(), applied: this.#applied };
   }
 

@@ -17,6 +17,7 @@ import type { Clock } from "../driver-contract.ts";
 import type { ProvenBatch } from "../recovery/transfer-contract.ts";
 import type { ServiceFactory } from "../service/contract.ts";
 import { Executor, foundingOf } from "../service/executor.ts";
+import type { Views } from "../views.ts";
 import { overlaid } from "./overlay.ts";
 import { noteSettled } from "./settled.ts";
 import { Slices } from "./slices.ts";
@@ -27,6 +28,7 @@ const GROUP_BYTES = 8 * 1024 * 1024;
 export interface StagingOptions {
   readonly crypto: Crypto;
   readonly cluster: Cluster;
+  readonly views: Views;
   readonly storage: Storage;
   readonly service: ServiceFactory;
   readonly clock: Clock;
@@ -104,9 +106,11 @@ export class Staging {
 
   /** An executor where the state stands. */
   async #load(state: StateStore): Promise<Outcome> {
-    const { crypto, cluster, service } = this.#options;
+    const { crypto, cluster, views, service } = this.#options;
     const { applied } = state;
-    const executor = new Executor({ crypto, ...foundingOf(cluster), stored: state, applied, service });
+    // The state holds the view in force, unless it is the first one.
+    const founding = foundingOf({ ...cluster, view: views.chain.genesis });
+    const executor = new Executor({ crypto, ...founding, stored: state, applied, service });
     for await (const [key, value] of state.entries({ from: "", to: "\u00ff" })) {
       try {
         executor.load(key, value);
@@ -173,8 +177,8 @@ export class Staging {
   }
 
   async #rootOf(snapshot: StateSnapshot): Promise<Digest | null> {
-    const { crypto, cluster, clock } = this.#options;
-    this.#builder = new ImageBuilder({ crypto, view: cluster.view, clock, busy: () => false });
+    const { crypto, views, clock } = this.#options;
+    this.#builder = new ImageBuilder({ crypto, view: views.chain.genesis, clock, busy: () => false });
     try {
       return await this.#builder.rootOfState(snapshot);
     } finally {
@@ -190,6 +194,11 @@ export class Staging {
     if (!group) return;
     await this.#state?.write(group);
     this.#executor?.groupDurable();
+  }
+
+  /** The links to the view this state is in stay with it. */
+  async storeViews(): Promise<void> {
+    if (this.#state) await this.#options.views.store(this.#state);
   }
 
   /** The state is right from this instance on, and perhaps not before. */

@@ -8,13 +8,14 @@ import type { Crypto } from "../../protocol/crypto/contract.ts";
 import { assertNever } from "../../protocol/errors.ts";
 import type { ImagePlace } from "../../protocol/image.ts";
 import type { Certificate, Message } from "../../protocol/messages.ts";
-import type { ReplicaId } from "../../protocol/view.ts";
+import type { ReplicaId, View } from "../../protocol/view.ts";
 import type { Storage } from "../../storage/contract.ts";
 import type { Clock, DriverLogger } from "../driver-contract.ts";
 import { StateTransfer } from "../recovery/state-transfer.ts";
 import type { TransferEffect, TransferInput, TransferPhase } from "../recovery/transfer-contract.ts";
 import type { ServiceFactory } from "../service/contract.ts";
 import type { Verifier } from "../verifier.ts";
+import type { Views } from "../views.ts";
 import { Pace } from "./pace.ts";
 import { type Outcome, Staging } from "./staging.ts";
 
@@ -22,7 +23,9 @@ const TICK_US = 100_000;
 const REPORT_US = 5_000_000;
 
 export interface TransferParts {
+  /** With the newest view that is known: its members are asked. */
   readonly cluster: Cluster;
+  readonly views: Views;
   readonly self: ReplicaId;
   readonly crypto: Crypto;
   readonly storage: Storage;
@@ -73,9 +76,11 @@ export class Transfer {
 
   constructor(parts: TransferParts) {
     this.#parts = parts;
-    const { cluster, self, crypto, storage, service, clock } = parts;
-    this.#pure = new StateTransfer({ view: cluster.view, self, crypto });
-    this.#staging = new Staging({ crypto, cluster, storage, service, clock });
+    const { cluster, views, self, crypto, storage, service, clock } = parts;
+    const { genesis } = views.chain;
+    const viewAt = (instance: number): View => views.chain.at(instance);
+    this.#pure = new StateTransfer({ view: cluster.view, viewAt, genesis, self, crypto });
+    this.#staging = new Staging({ crypto, cluster, views, storage, service, clock });
     this.#startedMs = clock.wallMs();
   }
 
@@ -260,6 +265,7 @@ export class Transfer {
 
   async #accept({ certificate, place, settledFrom }: Extract<TransferEffect, { type: "accepted" }>): Promise<void> {
     await this.#staging.flush();
+    await this.#staging.storeViews();
     if (settledFrom > 0) await this.#staging.settles(settledFrom);
     this.#parts.logger.info({ instance: place.instance, settledFrom }, "the fetched state is complete");
     this.#end({ result: { certificate, place } });

@@ -25,6 +25,7 @@ export function messageWords(names: Names, message: Message): string {
       return `${type} r${regency} i${message.instance} ${names.batch(message.batch)}`;
     case "WRITE":
     case "ACCEPT":
+    case "SIGNED_ACCEPT":
       return `${type} r${regency} i${message.instance} ${names.digest(message.digest)}`;
     case "STATUS": {
       const abstaining = message.abstainingUntil > 0 ? `, abstains until i${message.abstainingUntil}` : "";
@@ -57,6 +58,8 @@ export function messageWords(names: Names, message: Message): string {
       const remembered = message.yourWrite ? `, remembers WRITE ${recordWords(names, message.yourWrite)}` : "";
       return `${type} wants r${message.wanted}, certified ${recordWords(names, message.newest)}${remembered}`;
     }
+    case "FETCH_LINKS":
+    case "LINKS":
     case "FETCH_OFFER":
       return type;
     case "FETCH_MANIFEST":
@@ -113,6 +116,8 @@ export function effectWords(names: Names, effect: Effect): string | null {
       return `demands signatures of ${names.client(effect.client)}`;
     case "misbehaved":
       return `rejects what ${effect.replica} sent: ${effect.code}`;
+    case "link":
+      return `has the link to the next view, after i${effect.link.instance}`;
     case "transfer":
       return `needs a checkpoint: ${effect.reason}`;
     case "forgotten":

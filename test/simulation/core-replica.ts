@@ -151,6 +151,8 @@ export function boot({ view, id, slot, disk, authenticate, requestTimeoutMs, hea
       signer: signerOf(id),
       authenticate,
       settled: (request) => executedKeys.has(request.key),
+      firstInstance: 1,
+      viewAt: () => view,
       options: {
         batchRequestsMax: 8,
         batchBytesMax: 1_000_000,

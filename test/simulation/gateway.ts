@@ -29,6 +29,9 @@ const BROKEN = { code: 1006, reason: "" };
 
 export interface GatewayPort {
   readonly machine: number;
+  /** The id of the view that its replica is in, and the links from a view on. */
+  readonly view: number;
+  links(fromView: number): readonly Uint8Array[];
   readonly replica: ReplicaId;
   readonly identity: Identity;
   readonly time: SessionTime;
@@ -138,11 +141,12 @@ export class SimulatedGateway implements Gateway {
       crypto,
       cluster: cluster.id,
       replica,
-      view: cluster.view.id,
+      view: port.view,
       authenticate: authenticator({ crypto, cluster: cluster.id, replica, identity, admit, administers }),
       events: {
         onAuthenticated: (connection, keys) => port.onAuthenticated(connection, keys),
         onRequest: (connection, envelope, request) => port.onRequest(connection, envelope, request),
+        links: (fromView) => port.links(fromView),
         onClosed: () => undefined,
         onFault: () => undefined,
       },

@@ -7,7 +7,7 @@ import type { Cluster } from "../../protocol/cluster.ts";
 import type { Crypto } from "../../protocol/crypto/contract.ts";
 import { isRejection, QuorateError } from "../../protocol/errors.ts";
 import { decodeMessage, encodeMessage, type Message } from "../../protocol/messages.ts";
-import type { ReplicaId } from "../../protocol/view.ts";
+import type { ReplicaId, View } from "../../protocol/view.ts";
 import type { ConsensusOptions, Effect, SignatureCheck } from "../../server/consensus/contract.ts";
 import type { Driver } from "../../server/driver.ts";
 import type { Clock } from "../../server/driver-contract.ts";
@@ -35,6 +35,8 @@ export interface MachineWatcher {
   started(machine: Machine, at: { newestInstance: number; executedInstance: number }): void;
   /** A write of its disk was completed, or is about to be. */
   wrote(machine: Machine): void;
+  /** The replica is no member any more, and the others can do without it. */
+  retired(machine: Machine): void;
   /** The process halted by itself, or could not start. */
   failed(machine: Machine, error: unknown): void;
 }
@@ -154,11 +156,11 @@ export class Machine {
     const host = new Host({
       cluster,
       self,
-      identity: identityOf(`replica ${self}`),
+      identityOf: () => identityOf(`replica ${self}`),
       crypto,
       openStorage: (founding) => this.disk.open({ founding }),
       openLinks: async (listener) => this.#links(process, listener),
-      openGateway: async (listener) => this.#openGateway(process, listener),
+      openGateway: async (listener, view) => this.#openGateway(process, listener, view),
       service: (state) => {
         this.#service = new RootedService(state);
         return this.#service;
@@ -170,6 +172,7 @@ export class Machine {
       logger,
       hooks: new RequestHooks({ logger, verifier: picky ? (request) => this.#refusal(request) : undefined }),
       hasSpace: async () => !this.disk.full,
+      retired: () => watcher.retired(this),
       fatal: (error) => this.#failed(process, error),
       observer: {
         decided: () => undefined,
@@ -214,11 +217,13 @@ export class Machine {
     );
   }
 
-  #openGateway(process: number, listener: GatewayListener): Gateway {
+  #openGateway(process: number, listener: GatewayListener, view: View): Gateway {
     const clock = this.#clock(process);
     const { gateways } = this.parts;
     const gateway: SimulatedGateway = gateways.open({
       machine: this.number,
+      view: view.id,
+      links: (fromView) => this.host?.views.encodedFrom(fromView) ?? [],
       replica: this.self,
       identity: identityOf(`replica ${this.self}`),
       enter: (run) => this.#enter(process, run),

@@ -50,7 +50,9 @@ export interface WorldOptions {
   readonly rights?: boolean;
   /** Instances per leader: the malicious fault model. */
   readonly rotation?: number;
-  /** Members that are played by two machines each: the second ones are numbered from n on. */
+  /** Machines with the keys of replicas that are no members yet: their ids follow those of the members. */
+  readonly joining?: number;
+  /** Members that are played by two machines each: the second ones are numbered after all others. */
   readonly twins?: readonly ReplicaId[];
   /** Endpoints beyond machines and clients, for whatever drives the wires by itself (Byzantine clients). */
   readonly extraEndpoints?: number;
@@ -82,6 +84,7 @@ export class World {
   onFailed: (machine: Machine, error: unknown) => void = (_machine, error) => this.scheduler.fail(error);
   /** A replica runs, and nobody was told yet with what. */
   onStarted: (machine: Machine) => void = () => undefined;
+  onRetired: (machine: Machine) => void = () => undefined;
   onEffects: (machine: Machine, effects: readonly Effect[]) => void = () => undefined;
   onWrote: (machine: Machine) => void = () => undefined;
   onSample: () => void = () => undefined;
@@ -98,7 +101,8 @@ export class World {
     this.crypto = worldCrypto(this.scheduler.random);
     this.file = clusterFile(options);
     this.cluster = clusterOf(this.crypto, this.file);
-    const identities = [...Array.from({ length: n }, (_, id) => id), ...twins];
+    const { joining = 0 } = options;
+    const identities = [...Array.from({ length: n + joining }, (_, id) => id), ...twins];
     const firstClient = identities.length;
     const endpoints = firstClient + options.clients + (options.extraEndpoints ?? 0);
     this.endpoints = endpoints;
@@ -134,7 +138,7 @@ export class World {
 
   /** Where a client, or an extra one, is on the wires. */
   endpointOf(client: number): number {
-    return this.options.n + (this.options.twins?.length ?? 0) + client;
+    return this.machines.length + client;
   }
 
   /** The way to the replicas for a client, or for an extra one; what is sent on it counts as issued. */
@@ -298,6 +302,7 @@ export class World {
         this.trace.count("regency changes", regency - this.regency);
         this.regency = regency;
       },
+      retired: (machine) => this.onRetired(machine),
       failed: (machine, error) => this.onFailed(machine, error),
     };
   }

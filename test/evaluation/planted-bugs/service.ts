@@ -73,8 +73,8 @@ export const SERVICE_BUGS: readonly Mutation[] = [
     changes: [
       {
         file: DRIVER,
-        find: "answersReads: () => executor.applied.instance >= this.#readsFrom && this.#core.current,",
-        replace: "answersReads: () => true,",
+        find: "this.executedInstance >= this.#readsFrom && this.#core.current && !this.#core.ending",
+        replace: "true",
       },
     ],
     suite: "world",

@@ -189,8 +189,8 @@ export const VOTING_BUGS: readonly Mutation[] = [
     changes: [
       {
         file: ORDERING,
-        find: "if (ballot.accepts.count(digest) < view.quorum) return;",
-        replace: "if (ballot.accepts.count(digest) < view.weakQuorum) return;",
+        find: "if (!candidate || votes.count(believed) < view.quorum) return;",
+        replace: "if (!candidate || votes.count(believed) < view.weakQuorum) return;",
       },
     ],
     suite: "targeted",

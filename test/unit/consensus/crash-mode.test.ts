@@ -289,6 +289,8 @@ describe("section 4: restarts in crash mode", () => {
       signer: signerOf(4),
       authenticate: () => "authentic",
       settled: () => false,
+      firstInstance: 1,
+      viewAt: () => view,
       options: OPTIONS,
     });
     const durable = { regency: 0, newest: null, newestAccepted: null, lastRecord: null, cleanStop: null, base: 0 };

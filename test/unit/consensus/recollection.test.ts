@@ -394,6 +394,8 @@ function optionsOf(): ContextOptions {
     signer: signerOf(3),
     authenticate: () => "authentic",
     settled: () => false,
+    firstInstance: 1,
+    viewAt: () => view,
     options: {
       batchRequestsMax: 8,
       batchBytesMax: 1_000_000,

@@ -41,7 +41,14 @@ export class Run {
     const { history, self, logBufferBytesMax } = options;
     this.chunks = options.held ?? new Map();
     const bound = logBufferBytesMax === undefined ? {} : { logBufferBytesMax };
-    this.transfer = new StateTransfer({ view: history.view, self, crypto, ...bound });
+    this.transfer = new StateTransfer({
+      view: history.view,
+      viewAt: () => history.view,
+      genesis: history.view,
+      self,
+      crypto,
+      ...bound,
+    });
     const { optional = false, position = 0 } = options;
     this.input({ type: "started", optional, nowUs: 0, instance: position, held: this.#held() });
   }

@@ -69,7 +69,7 @@ describe("6: an empty replica fetches a checkpoint and the log", () => {
     run.until(20);
     const certificate = run.accepted?.certificate;
     expect(certificate).not.toBeNull();
-    const offers = new Offers(viewOfSize(4, 1), IDLE_PORT);
+    const offers = new Offers(viewOfSize(4, 1), () => viewOfSize(4, 1), IDLE_PORT);
     offers.proven(certificate as Certificate);
     expect(offers.target).toBe((certificate as Certificate).instance - 1);
   });

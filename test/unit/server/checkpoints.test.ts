@@ -37,6 +37,7 @@ class World {
     this.checkpoints = new Checkpoints({
       crypto: nodeCrypto,
       view: viewOfSize(4),
+      genesis: viewOfSize(4),
       self: 1,
       signer: signerOf(1),
       journal: this.journal,

@@ -7,6 +7,7 @@ import type { Clock, DriverLogger } from "../../../server/driver-contract.ts";
 import { Executor } from "../../../server/service/executor.ts";
 import { settledFrom } from "../../../server/transfer/settled.ts";
 import { Transfer, type Transferred } from "../../../server/transfer/transfer.ts";
+import { Views } from "../../../server/views.ts";
 import { CLUSTER, crypto, type Entries, GENESIS, History, imageOf, viewOfSize } from "../recovery/history.ts";
 import { Peer, type PeerOptions } from "../recovery/peer.ts";
 import { kv, put, request } from "../service/fixtures.ts";
@@ -108,8 +109,10 @@ function setUp(setups: readonly Partial<PeerOptions>[], storage = new FakeStorag
     signedRequests: false,
     maxClients: 10,
   };
+  const views = new Views({ crypto, genesis: view, nowUs: () => clock.nowUs(), misbehaved: () => undefined });
   const transfer: Transfer = new Transfer({
     cluster,
+    views,
     self: 3,
     crypto,
     storage,

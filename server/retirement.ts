@@ -1,0 +1,30 @@
+/**
+ * The end of a replica that is no member any more (docs/protocol.md section 7): it serves links, log and checkpoints until so
+ * many members of the next view are in it that they can do without.
+ */
+import { memberOf, type ReplicaId, type View } from "../protocol/view.ts";
+import type { ViewChain } from "../protocol/view-chain.ts";
+import type { Driver } from "./driver.ts";
+import type { Clock } from "./driver-contract.ts";
+
+const INTERVAL_US = 500_000;
+
+/** Was it a member of an earlier view, and is none of this one? */
+export function isFormer(chain: ViewChain, view: View, self: ReplicaId): boolean {
+  if (memberOf(view, self)) return false;
+  for (let id = 0; id < view.id; id++) {
+    const earlier = chain.of(id);
+    if (earlier && memberOf(earlier, self)) return true;
+  }
+  return false;
+}
+
+/** Looks again and again, as long as the replica runs. */
+export function retireWhenDone(replica: Driver, view: View, clock: Clock): void {
+  clock.at(clock.nowUs() + INTERVAL_US, () => {
+    if (replica.halted || replica.draining) return;
+    const arrived = view.members.filter(({ id }) => replica.core.statusOf(id) !== undefined);
+    if (arrived.length >= view.reachable) replica.retire();
+    else retireWhenDone(replica, view, clock);
+  });
+}

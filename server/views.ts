@@ -1,0 +1,123 @@
+/**
+ * The chain of views as this replica knows it (docs/protocol.md section 7): kept on disk, served to whoever asks, and learned
+ * from others by its links alone. One chain for as long as the process lives, whatever stage runs.
+ *
+ * Invariants: 1. a link is followed only when every signature of it is verified. 2. links are written down in order before
+ * anything is done in the view they lead to. 3. what others say of views costs a bounded number of signature checks.
+ */
+
+import type { Crypto } from "../protocol/crypto/contract.ts";
+import { isRejection } from "../protocol/errors.ts";
+import { LINKS_PER_ANSWER_MAX } from "../protocol/limits.ts";
+import type { Message, MessageOf } from "../protocol/messages.ts";
+import type { ReplicaId, View } from "../protocol/view.ts";
+import { decodeLink, encodeLink, followed, type Link, ViewChain } from "../protocol/view-chain.ts";
+import type { StateStore } from "../storage/contract.ts";
+
+/** To and from one replica, links go no more often than this. */
+const INTERVAL_US = 200_000;
+/** After links that are none, a replica is not listened to about views for so long. */
+const LIE_PAUSE_US = 10_000_000;
+
+export interface ViewsParts {
+  readonly crypto: Crypto;
+  readonly genesis: View;
+  readonly nowUs: () => number;
+  /** A peer sent links that are none. */
+  readonly misbehaved: (from: ReplicaId) => void;
+}
+
+const noteOf = (viewId: number): string => `link ${viewId}`;
+
+export class Views {
+  readonly #parts: ViewsParts;
+  #chain: ViewChain;
+  readonly #servedUs = new Map<ReplicaId, number>();
+  readonly #askedUs = new Map<ReplicaId, number>();
+  readonly #heardUs = new Map<ReplicaId, number>();
+
+  constructor(parts: ViewsParts) {
+    this.#parts = parts;
+    this.#chain = ViewChain.of(parts.genesis);
+  }
+
+  get chain(): ViewChain {
+    return this.#chain;
+  }
+
+  /** What the state store holds of the chain beyond what is known already. */
+  load(state: Pick<StateStore, "note">): void {
+    for (;;) {
+      const note = state.note(noteOf(this.#chain.newest.id));
+      const longer = note && followed(this.#parts.crypto, this.#chain, [note]);
+      if (!longer || isRejection(longer)) return;
+      this.#chain = longer;
+    }
+  }
+
+  /** Writes what the state store does not hold of the chain yet, synced. */
+  async store(state: Pick<StateStore, "note" | "writeNote">): Promise<void> {
+    for (let viewId = 0; viewId < this.#chain.newest.id; viewId++) {
+      const link = this.#chain.linkFrom(viewId);
+      if (link && state.note(noteOf(viewId)) === null) await state.writeNote(noteOf(viewId), encodeLink(link));
+    }
+  }
+
+  /** Our own link, whose signatures we verified one by one. */
+  adopt(view: View, link: Link): void {
+    if (view.id !== this.#chain.newest.id) return;
+    this.#chain = this.#chain.extended(this.#parts.crypto, link) ?? this.#chain;
+  }
+
+  /** What to send to a replica that spoke of another view than `mine`; null: nothing now. */
+  answerTo(from: ReplicaId, viewId: number, mine: number): Message | null {
+    if (viewId > this.#chain.newest.id) return this.ask(from, mine);
+    return viewId < this.#chain.newest.id ? this.serve(from, viewId) : null;
+  }
+
+  /** The links from this view on; null when there are none, or it had some just now. */
+  serve(to: ReplicaId, viewId: number): MessageOf<"LINKS"> | null {
+    const links = this.encodedFrom(viewId);
+    if (links.length === 0 || !this.#due(this.#servedUs, to, INTERVAL_US)) return null;
+    return { type: "LINKS", view: this.#chain.newest.id, regency: 0, links };
+  }
+
+  /** For clients: the links from this view on, as many as one answer holds. */
+  encodedFrom(viewId: number): Uint8Array[] {
+    return this.#chain.linksFrom(viewId).slice(0, LINKS_PER_ANSWER_MAX).map(encodeLink);
+  }
+
+  ask(of: ReplicaId, mine: number): MessageOf<"FETCH_LINKS"> | null {
+    if (!this.#due(this.#askedUs, of, INTERVAL_US)) return null;
+    return { type: "FETCH_LINKS", view: Math.max(mine, this.#chain.newest.id), regency: 0 };
+  }
+
+  /** Follows what is new of these links; true when the chain is longer now. */
+  follow(from: ReplicaId, { links }: MessageOf<"LINKS">): boolean {
+    const { crypto, nowUs, misbehaved } = this.#parts;
+    if (nowUs() < (this.#heardUs.get(from) ?? 0)) return false;
+    const { newest } = this.#chain;
+    const firstInstance = this.#chain.firstInstanceOf(newest.id);
+    // A link that leads to a view known here may bear other signatures.
+    const fresh = links.filter((bytes) => {
+      const link = decodeLink(bytes);
+      return isRejection(link) || link.instance >= firstInstance;
+    });
+    if (fresh.length === 0) return false;
+    const longer = followed(crypto, this.#chain, fresh);
+    if (isRejection(longer)) {
+      this.#heardUs.set(from, nowUs() + LIE_PAUSE_US);
+      misbehaved(from);
+      return false;
+    }
+    this.#chain = longer;
+    return longer.newest.id > newest.id;
+  }
+
+  #due(last: Map<ReplicaId, number>, replica: ReplicaId, intervalUs: number): boolean {
+    const nowUs = this.#parts.nowUs();
+    if (nowUs - (last.get(replica) ?? Number.NEGATIVE_INFINITY) < intervalUs) return false;
+    last.set(replica, nowUs);
+    return true;
+  }
+}

@@ -1,0 +1,84 @@
+/** The membership changes while real processes serve clients (docs/protocol.md section 7), through the command line as people do it. */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { expect, onTestFinished, test } from "vitest";
+import type { TestCluster as Cluster } from "./cluster.ts";
+import { freeBasePort, TestCluster, until } from "./cluster.ts";
+import { compiled, Program } from "./programs.ts";
+
+/** Prepares and starts a replica that is no member yet; its folder. */
+async function prepared(cluster: Cluster, id: number): Promise<{ folder: string; program: Program }> {
+  const folder = join(cluster.folder, `joining-${id}`);
+  const basePort = await freeBasePort(1);
+  const init = ["init", "--join", "--dir", folder, "--id", `${id}`, "--base-port", `${basePort}`];
+  expect(await cluster.kv(init)).toMatchObject({ code: 0 });
+  const env = { QUORATE_STOP_ON_STDIN_END: "1" };
+  const program = new Program(compiled("server/main"), ["--config", join(folder, "node.yaml")], { env });
+  onTestFinished(async () => {
+    await program.kill("SIGKILL");
+  });
+  await program.line((line) => line.startsWith(`ready replica=${id} `), 30_000);
+  return { folder, program };
+}
+
+/** Changes the membership with `kv view`. */
+async function change(cluster: Cluster, args: readonly string[]): Promise<void> {
+  const done = await cluster.kv(["view", ...args, "--yes", "--timeout", "30s"], { timeoutMs: 90_000 });
+  expect(done, done.stderr).toMatchObject({ code: 0 });
+}
+
+/** Writes as fast as answers come until it is stopped; every acknowledged write, in order. */
+function writer(cluster: Cluster) {
+  const acknowledged: string[] = [];
+  let stopping = false;
+  const run = (async () => {
+    const kv = await cluster.connect({ timeoutMs: 30_000 });
+    for (let count = 0; !stopping; count++) {
+      await kv.put(`written/${count}`, `${count}`);
+      acknowledged.push(`written/${count}`);
+    }
+    await kv.close();
+  })();
+  const more = (): Promise<true> => {
+    const before = acknowledged.length;
+    return until(() => (acknowledged.length >= before + 20 ? true : null), {
+      timeoutMs: 60_000,
+      what: "acknowledged writes",
+    });
+  };
+  const stop = async (): Promise<readonly string[]> => {
+    stopping = true;
+    await run;
+    return acknowledged;
+  };
+  return { more, stop };
+}
+
+test("a replica joins under load, the leader is removed and retires, keys change, and nothing is lost", async () => {
+  const cluster = await TestCluster.start();
+  const load = writer(cluster);
+  await load.more();
+  const { folder } = await prepared(cluster, 4);
+  await change(cluster, ["add", join(folder, "join.json")]);
+  await load.more();
+  await change(cluster, ["remove", "0"]);
+  await load.more();
+  expect(await cluster.server(0).exited).toMatchObject({ code: 0 });
+  expect(existsSync(join(cluster.home(0), "replica.key"))).toBe(false);
+  expect(await cluster.kv(["init", "--rotate-key", join(cluster.home(2), "node.yaml")])).toMatchObject({ code: 0 });
+  await change(cluster, ["rotate-key", join(cluster.home(2), "rotate.json")]);
+  await load.more();
+  // Of the four that are left the new one and the one with new keys are needed.
+  await cluster.kill(3, "SIGKILL");
+  await load.more();
+  // A start with keys that the cluster file does not know.
+  await cluster.startOne(3);
+  await cluster.kill(2, "SIGKILL");
+  await load.more();
+  await cluster.startOne(2);
+  const written = await load.stop();
+  const kv = await cluster.connect({ timeoutMs: 30_000 });
+  for (const key of written) expect((await kv.get(key))?.value).toBe(key.split("/")[1]);
+  const show = await cluster.kv(["view", "show", "-o", "json"]);
+  expect(JSON.parse(show.stdout)).toMatchObject({ view: 3, n: 4, f: 1 });
+}, 240_000);

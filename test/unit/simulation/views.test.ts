@@ -1,0 +1,275 @@
+/** Views change while clients write (docs/protocol.md section 7): whole replicas, SDK included, on a virtual clock. */
+import { describe, expect, it } from "vitest";
+import type { Change } from "../../../protocol/reconfiguration.ts";
+import { Administrator } from "../../simulation/administration.ts";
+import { AgreementChecker } from "../../simulation/checkers/agreement.ts";
+import { StateRootsChecker } from "../../simulation/checkers/state-roots.ts";
+import { assertLinearizable } from "../../simulation/checkers/wire-history.ts";
+import type { Machine } from "../../simulation/machine.ts";
+import { drawPlan } from "../../simulation/plan.ts";
+import { World } from "../../simulation/world.ts";
+
+const SECOND_US = 1_000_000;
+const RESEND_SECONDS = 3;
+
+interface Sizes {
+  readonly n?: number;
+  readonly joining?: number;
+  readonly seed?: number;
+  readonly checkpointPeriod?: number;
+  readonly commands?: number;
+}
+
+function worldOf(options: Sizes = {}) {
+  const { n = 4, seed = 9, joining = 0, checkpointPeriod = 1_000, commands = 5_000 } = options;
+  const { workload, consensus } = drawPlan(seed);
+  const f = Math.floor((n - 1) / 3);
+  const sizes = {
+    seed,
+    n,
+    f,
+    clients: 3,
+    workload: { ...workload, commands, callers: 2, thinkUs: 150_000 },
+    consensus,
+  };
+  const observers = ({ crypto, cluster: { id, genesis } }: World) => [
+    new AgreementChecker({ crypto, cluster: id, genesis }),
+    new StateRootsChecker(),
+  ];
+  const world = new World({ ...sizes, joining, checkpointPeriod, signedRequests: false, observers });
+  const retired: number[] = [];
+  world.onRetired = ({ self }) => retired.push(self);
+  return { world, administrator: new Administrator(world), retired, sleeping: new Set<number>() };
+}
+
+/** Runs until every member of the newest view is in it, and the change took place. */
+async function changed(at: ReturnType<typeof worldOf>, change: Change, seconds = 20): Promise<void> {
+  const { world, administrator } = at;
+  const before = administrator.view.id;
+  const done = (): boolean => {
+    const { view } = administrator;
+    if (view.id === before) return false;
+    const awake = view.members.filter(({ id }) => !at.sleeping.has(id));
+    return awake.every(({ id }) => world.machines[id]?.replica?.core.state.view === view.id);
+  };
+  // Like any client it says it again while nobody answers.
+  for (let left = seconds; left > 0 && !done(); left -= RESEND_SECONDS) {
+    if (administrator.view.id === before) administrator.order(change);
+    await world.run({ untilUs: world.nowUs + RESEND_SECONDS * SECOND_US, done });
+  }
+  expect(administrator.view.id).toBe(before + 1);
+  expect(done(), world.machines.map((machine) => world.standing(machine)).join("; ")).toBe(true);
+}
+
+/** Clients go on to have answers. */
+async function progresses({ world }: ReturnType<typeof worldOf>, seconds = 5): Promise<void> {
+  const before = world.decided;
+  await world.run({ untilUs: world.nowUs + seconds * SECOND_US, done: () => world.decided >= before + 5 });
+  expect(world.decided).toBeGreaterThanOrEqual(before + 5);
+}
+
+/** One step of a random history of views: always at least four members. */
+function drawn(at: ReturnType<typeof worldOf>, joining: number[]): Change {
+  const { administrator, world } = at;
+  const { random } = world.scheduler;
+  const { members, f } = administrator.view;
+  const victim = random.pick(members).id;
+  const kind = random.below(5);
+  const next = joining[0];
+  if (kind === 0 && next !== undefined) {
+    joining.shift();
+    return administrator.adding(next);
+  }
+  if (kind === 1 && next !== undefined) {
+    joining.shift();
+    return administrator.replacing(victim, next);
+  }
+  if (kind === 2 && members.length > 3 * f + 1) return { type: "remove", id: victim };
+  if (kind === 3 && f === 1 && members.length >= 7) return { type: "setF", f: 2 };
+  const address = { host: `h${world.nowUs}`, clientPort: 1, peerPort: 2, adminPort: 3 };
+  return { type: "setAddress", id: victim, address };
+}
+
+describe("7: views change while machines fail", () => {
+  for (let seed = 1; seed <= 12; seed++) {
+    it(`seed ${seed}: everything finishes, agrees, and is linearizable`, async () => {
+      const at = worldOf({ seed, joining: 4, checkpointPeriod: 40, commands: 60 });
+      const { world, administrator } = at;
+      const { random } = world.scheduler;
+      const joining = [4, 5, 6, 7];
+      world.start();
+      await world.run({ untilUs: 2_000_000 });
+      for (let round = 0; round < 6; round++) {
+        const before = administrator.view.id;
+        administrator.order(drawn(at, joining));
+        await world.run({ untilUs: world.nowUs + random.below(20_000) });
+        const victim = random.pick(administrator.view.members).id;
+        const machine = world.machines[victim];
+        if (random.chance(0.5))
+          machine?.crash({ keep: random.chance(0.5) ? "all" : "none", linger: random.chance(0.5) });
+        else machine?.pause();
+        await world.run({ untilUs: world.nowUs + random.below(4 * SECOND_US) });
+        if (machine?.paused) machine.resume();
+        else machine?.start();
+        const arrived = (): boolean => administrator.view.id > before;
+        await world.run({ untilUs: world.nowUs + 30 * SECOND_US, done: arrived });
+      }
+      expect(administrator.view.id).toBeGreaterThan(3);
+      for (const client of world.clients) client.finish();
+      const { members, id: view } = administrator.view;
+      const live = members.map((member) => world.machines[member.id] as Machine);
+      const done = (): boolean =>
+        world.clients.every((client) => client.finished) &&
+        world.converged(live) &&
+        live.every(({ replica }) => replica?.core.state.view === view);
+      await world.run({ untilUs: world.nowUs + 90 * SECOND_US, done });
+      expect(done(), live.map((machine) => world.standing(machine)).join("; ")).toBe(true);
+      assertLinearizable(world.calls, { stepsMax: 1_000_000 });
+      expect(world.calls.filter(({ outcome }) => outcome === "ok").length).toBeGreaterThan(50);
+    });
+  }
+});
+
+describe("7: views change under load", () => {
+  it("a member's address changes: everybody is in the next view, and it goes on", async () => {
+    const at = worldOf();
+    at.world.start();
+    await at.world.run({ untilUs: 1_500_000 });
+    const address = { host: "elsewhere", clientPort: 1, peerPort: 2, adminPort: 3 };
+    await changed(at, { type: "setAddress", id: 2, address });
+    await progresses(at);
+  });
+
+  it("a replica joins, fetches the state, and counts", async () => {
+    const at = worldOf({ joining: 1 });
+    at.world.start();
+    await at.world.run({ untilUs: 4_000_000 });
+    await changed(at, at.administrator.adding(4));
+    await progresses(at);
+    const { machines } = at.world;
+    // With one of the others down its vote is needed.
+    machines[2]?.crash({ keep: "all", linger: false });
+    await progresses(at, 20);
+    expect(machines[4]?.replica?.core.lastDecided).toBeGreaterThan(0);
+  });
+
+  it("the leader is removed: it serves until the others are there, and retires", async () => {
+    const at = worldOf({ joining: 1 });
+    at.world.start();
+    await at.world.run({ untilUs: 3_000_000 });
+    await changed(at, at.administrator.adding(4));
+    await changed(at, { type: "remove", id: 0 });
+    await progresses(at, 20);
+    await at.world.run({ untilUs: at.world.nowUs + 20 * SECOND_US, done: () => at.retired.length > 0 });
+    expect(at.retired).toEqual([0]);
+  });
+
+  it("every member is replaced, one after the other", async () => {
+    const at = worldOf({ joining: 4 });
+    at.world.start();
+    await at.world.run({ untilUs: 3_000_000 });
+    for (let id = 0; id < 4; id++) {
+      await changed(at, at.administrator.replacing(id, 4 + id), 60);
+      await progresses(at, 20);
+    }
+    expect(at.administrator.view.members.map(({ id }) => id)).toEqual([4, 5, 6, 7]);
+    await at.world.run({ untilUs: at.world.nowUs + 20 * SECOND_US, done: () => at.retired.length === 4 });
+    expect(at.retired).toEqual([0, 1, 2, 3]);
+  });
+
+  it("from four to seven with f = 2, and back", async () => {
+    const at = worldOf({ joining: 3 });
+    at.world.start();
+    await at.world.run({ untilUs: 3_000_000 });
+    for (const id of [4, 5, 6]) await changed(at, at.administrator.adding(id), 60);
+    await changed(at, { type: "setF", f: 2 });
+    for (const id of [1, 5]) at.world.machines[id]?.crash({ keep: "all", linger: false });
+    await progresses(at, 30);
+    for (const id of [1, 5]) at.world.machines[id]?.start();
+    await changed(at, { type: "setF", f: 1 }, 60);
+    for (const id of [0, 5, 2]) await changed(at, { type: "remove", id }, 60);
+    await progresses(at, 30);
+    expect(at.administrator.view.members.map(({ id }) => id)).toEqual([1, 3, 4, 6]);
+  });
+
+  it("a member that sleeps through two views gets there by links and log", async () => {
+    const at = worldOf({ joining: 1 });
+    at.world.start();
+    await at.world.run({ untilUs: 3_000_000 });
+    const sleeper = at.world.machines[3];
+    sleeper?.crash({ keep: "all", linger: false });
+    at.sleeping.add(3);
+    await changed(at, { type: "setAddress", id: 2, address: { host: "a", clientPort: 1, peerPort: 2, adminPort: 3 } });
+    await changed(at, { type: "setAddress", id: 2, address: { host: "b", clientPort: 1, peerPort: 2, adminPort: 3 } });
+    at.sleeping.clear();
+    sleeper?.start();
+    const there = () => sleeper?.replica?.core.state.view === 2 && sleeper.replica.core.lastDecided >= at.world.decided;
+    await at.world.run({ untilUs: at.world.nowUs + 60 * SECOND_US, done: there });
+    expect(sleeper && at.world.standing(sleeper)).toMatch(/^r3 up decided/);
+    expect(there()).toBe(true);
+  });
+
+  it("all lose power while the view changes, again and again", async () => {
+    const at = worldOf();
+    at.world.start();
+    await at.world.run({ untilUs: 2_000_000 });
+    for (let round = 0; round < 5; round++) {
+      const before = at.administrator.view.id;
+      const address = { host: `round ${round}`, clientPort: 1, peerPort: 2, adminPort: 3 };
+      at.administrator.order({ type: "setAddress", id: 1, address });
+      await at.world.run({ untilUs: at.world.nowUs + 1_000 + round * 1_500 });
+      for (const machine of at.world.machines) machine.crash({ keep: "none", linger: false });
+      for (const machine of at.world.machines) machine.start();
+      await progresses(at, 60);
+      const views = new Set(at.world.machines.map(({ replica }) => replica?.core.state.view));
+      expect([before, before + 1]).toContain(Math.max(...[...views].map((view) => view ?? 0)));
+    }
+  });
+
+  /**
+   * n = 7, f = 2: 0 and 1 might lie and answer in both views. The next view, in which 6 is replaced by 7, gets its quorum with 0, 1,
+   * 2, 3 and 7 and goes on. Left in the old one are 5 and 6, cut off before, and 4, cut off after its ACCEPT. Were 4 to
+   * answer as well, liars and these three would be a quorum, and a read would miss what the next view has written.
+   */
+  it("3: who has accepted the end of a view answers no reads in it", async () => {
+    const at = worldOf({ n: 7, joining: 1 });
+    const { world, administrator } = at;
+    const HOUR_US = 3_600 * SECOND_US;
+    const cut = (from: readonly number[], to: readonly number[]): void => {
+      world.network.block(
+        from.flatMap((a) => to.filter((b) => b !== a).map((b) => [a, b] as [number, number])),
+        HOUR_US,
+      );
+    };
+    const all = [0, 1, 2, 3, 4, 5, 6, 7];
+    world.start();
+    await world.run({ untilUs: 4_000_000 });
+    cut([5, 6], all);
+    cut(all, [5, 6]);
+    // Its ACCEPT leaves long before those of the others.
+    for (const machine of world.machines) machine.diskUs = { min: 20_000, max: 30_000 };
+    for (const machine of world.machines) if (machine.self === 4) machine.diskUs = { min: 1, max: 5 };
+    let accepted = false;
+    world.onEffects = (machine, effects) => {
+      const signs = effects.some((effect) => effect.type === "broadcast" && effect.message.type === "SIGNED_ACCEPT");
+      if (machine.self !== 4 || !signs || accepted) return;
+      accepted = true;
+      cut(all, [4]);
+    };
+    const change = administrator.replacing(6, 7);
+    const ahead = (): boolean => {
+      const state = world.machines[0]?.replica?.core.state;
+      const chain = world.machines[0]?.host?.views.chain;
+      return state?.view === 1 && state.lastDecided.instance > (chain?.firstInstanceOf(1) ?? 0);
+    };
+    for (let left = 20; left > 0 && !ahead(); left--) {
+      if (administrator.view.id === 0) administrator.order(change);
+      await world.run({ untilUs: world.nowUs + RESEND_SECONDS * SECOND_US, done: ahead });
+    }
+    expect(ahead()).toBe(true);
+    expect(accepted).toBe(true);
+    const left = [4, 5, 6].map((id) => world.machines[id]?.replica);
+    expect(left.map((replica) => replica?.core.state.view)).toEqual([0, 0, 0]);
+    expect(left.map((replica) => replica?.answersReads)).toEqual([false, true, true]);
+  });
+});
