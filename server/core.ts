@@ -181,7 +181,10 @@ export class Core {
   step(input: Input): readonly Effect[] {
     assert(!this.#stepping, "step is not re-entrant");
     this.#stepping = true;
-    if (!this.#stopped) this.#handle(input);
+    if (!this.#stopped) {
+      this.#handle(input);
+      this.#learnLast();
+    }
     this.#stepping = false;
     return this.#context.takeEffects();
   }
@@ -257,7 +260,6 @@ export class Core {
         this.#recollection.sawVote(from, message);
         return this.#ordering.receive(from, message);
       case "PROPOSE":
-      case "ACCEPT":
       case "SIGNED_ACCEPT":
         return this.#ordering.receive(from, message);
       case "STATUS":
@@ -339,6 +341,18 @@ export class Core {
     this.#pendingLink = link;
     const others = view.members.map(({ id }) => id).filter((id) => id !== self);
     this.#catchUp.historyAt(instance + 1, others);
+  }
+
+  /** The last batch of the view is in its link. */
+  #learnLast(): void {
+    const link = this.#pendingLink;
+    const { chain } = this.#ordering;
+    if (!link || chain.lastDecided.instance !== link.instance - 1) return;
+    const { crypto, cluster } = this.#context;
+    const { instance, previous, batch: bytes } = link;
+    const digest = historyDigest(crypto, { cluster, instance, previous, batchDigest: crypto.sha256(bytes) });
+    chain.learn([{ instance, digest, bytes }]);
+    this.#synchronization.progress();
   }
 
   /** A fetched batch may be the one that a synchronizer was waiting for. */

@@ -169,7 +169,7 @@ export class Driver {
           return { view, regency };
         },
         executed: () => executor.applied.instance,
-        cut: (then) => this.#behind.cut(then),
+        cut: (then) => !this.#aheadOfLinks && this.#behind.cut(then),
         send: (to, message) => leaves(() => this.#links?.send(to, encodeMessage(message))),
         broadcast: (message) => leaves(() => this.#broadcast(message)),
         queuedBytes: (to) => this.#links?.queuedBytes(to) ?? 0,
@@ -313,7 +313,7 @@ export class Driver {
       this.#execute();
       this.#links?.flush();
       this.intake.turn();
-      this.#behind.write();
+      if (!this.#aheadOfLinks) this.#behind.write();
     });
     if (this.#executable) this.#schedule();
   };
@@ -449,6 +449,11 @@ export class Driver {
 
   // ---- execution and replies
 
+  /** No state of a view reaches the disk before the link to that view does: a start could not tell how it came about. */
+  get #aheadOfLinks(): boolean {
+    return this.#parts.executor.view.id > this.#parts.views.stored;
+  }
+
   /** The next batch may execute: it is durable, and the state store is not too far behind. */
   get #executable(): boolean {
     const next = this.#toExecute[0];
@@ -467,7 +472,7 @@ export class Driver {
     this.#behind.executed(bytes);
     observer.decided({ instance, requests: batch.requests.length, bytes, digest });
     if (instance > this.#parts.settledFrom) for (const reply of replies) this.#reply(reply);
-    this.archive.executed(instance, batch.requests.length);
+    if (!this.#aheadOfLinks) this.archive.executed(instance, batch.requests.length);
     this.#step({ type: "executed", instance });
     this.#viewChange.look();
   }
@@ -537,8 +542,9 @@ export class Driver {
     try {
       while (this.#executable) this.#execute();
       this.archive.close();
-      await this.#behind.finish();
       await this.#parts.views.store(this.#parts.storage.state);
+      // Else the journal brings it back, up to where the link is missing.
+      if (!this.#aheadOfLinks) await this.#behind.finish();
     } catch (error) {
       this.#halt(error);
       return;

@@ -36,6 +36,8 @@ import { Views } from "./views.ts";
 
 /** Stores set aside in one process before it gives up: a disk that damages everything is no disk. */
 const REPAIRS_MAX = 4;
+/** Links that are missing are asked for this often. */
+const LINKS_INTERVAL_US = 300_000;
 /** A full disk is looked at this often. */
 const SPACE_INTERVAL_US = 1_000_000;
 
@@ -443,6 +445,47 @@ export class Host {
     return member !== null;
   }
 
+  /**
+   * The state was rebuilt from the journal, and with it went the links: the members of its view have them. False when stopped
+   * before.
+   */
+  async #fetchLinks(view: View): Promise<boolean> {
+    const { clock, openLinks, logger } = this.#parts;
+    logger.info({ view: view.id }, "asking the other replicas for the links to this view");
+    let arrived: (complete: boolean) => void = () => undefined;
+    const complete = new Promise<boolean>((resolve) => {
+      arrived = resolve;
+      this.#interrupt = () => resolve(false);
+    });
+    const links = await openLinks(
+      {
+        onMessage: (from, payload) => {
+          const message = decodeMessage(copyOf(payload));
+          if (isRejection(message) || message.type !== "LINKS") return;
+          this.#views.follow(from, message);
+          if (this.#views.chain.newest.id >= view.id) arrived(true);
+        },
+        onConnected: () => undefined,
+        onDisconnected: () => undefined,
+      },
+      { view, others: [] },
+    );
+    const ask = (): void => {
+      const message = encodeMessage({ type: "FETCH_LINKS", view: this.#views.chain.newest.id, regency: 0 });
+      for (const peer of links.connected()) links.send(peer, message);
+      links.flush();
+      cancel = clock.at(clock.nowUs() + LINKS_INTERVAL_US, ask);
+    };
+    let cancel = clock.at(clock.nowUs() + LINKS_INTERVAL_US, ask);
+    try {
+      return await complete;
+    } finally {
+      cancel();
+      this.#interrupt = null;
+      await links.close();
+    }
+  }
+
   /** The executor of the view that just ended, or what the directory holds. */
   async #recovered(storage: Storage): Promise<Recovered> {
     const { crypto, cluster, service } = this.#parts;
@@ -458,6 +501,8 @@ export class Host {
     const { self, identityOf, crypto, options, clock, verifier, logger, observer } = this.#parts;
     const { executor, start, settledFrom, replayed } = await this.#recovered(storage);
     const { view } = executor;
+    if (this.#views.chain.newest.id < view.id && !(await this.#fetchLinks(view))) return { type: "stopped" };
+    await this.#views.store(storage.state);
     if (this.#views.chain.newest.id > view.id + 1 && !this.#logMustDo) {
       return { type: "transfer", reason: "the members of this replica's view are not those of the newest one" };
     }

@@ -32,6 +32,7 @@ const noteOf = (viewId: number): string => `link ${viewId}`;
 export class Views {
   readonly #parts: ViewsParts;
   #chain: ViewChain;
+  #stored = 0;
   readonly #servedUs = new Map<ReplicaId, number>();
   readonly #askedUs = new Map<ReplicaId, number>();
   readonly #heardUs = new Map<ReplicaId, number>();
@@ -47,12 +48,21 @@ export class Views {
 
   /** What the state store holds of the chain beyond what is known already. */
   load(state: Pick<StateStore, "note">): void {
-    for (;;) {
-      const note = state.note(noteOf(this.#chain.newest.id));
-      const longer = note && followed(this.#parts.crypto, this.#chain, [note]);
-      if (!longer || isRejection(longer)) return;
-      this.#chain = longer;
+    let viewId = 0;
+    for (let note = state.note(noteOf(0)); note; note = state.note(noteOf(viewId))) {
+      if (viewId === this.#chain.newest.id) {
+        const longer = followed(this.#parts.crypto, this.#chain, [note]);
+        if (isRejection(longer)) break;
+        this.#chain = longer;
+      }
+      viewId++;
     }
+    this.#stored = viewId;
+  }
+
+  /** The newest view whose links are all on disk. */
+  get stored(): number {
+    return this.#stored;
   }
 
   /** Writes what the state store does not hold of the chain yet, synced. */
@@ -60,6 +70,7 @@ export class Views {
     for (let viewId = 0; viewId < this.#chain.newest.id; viewId++) {
       const link = this.#chain.linkFrom(viewId);
       if (link && state.note(noteOf(viewId)) === null) await state.writeNote(noteOf(viewId), encodeLink(link));
+      this.#stored = Math.max(this.#stored, viewId + 1);
     }
   }
 

@@ -123,7 +123,15 @@ describe("7: views change while machines fail", () => {
         world.converged(live) &&
         live.every(({ replica }) => replica?.core.state.view === view);
       await world.run({ untilUs: world.nowUs + 90 * SECOND_US, done });
-      expect(done(), live.map((machine) => world.standing(machine)).join("; ")).toBe(true);
+      expect(
+        done(),
+        world.machines
+          .map(
+            (machine) =>
+              `${world.standing(machine)} view ${machine.replica?.core.state.view} knows ${machine.host?.views.chain.newest.id}`,
+          )
+          .join("; "),
+      ).toBe(true);
       assertLinearizable(world.calls, { stepsMax: 1_000_000 });
       expect(world.calls.filter(({ outcome }) => outcome === "ok").length).toBeGreaterThan(50);
     });
@@ -174,7 +182,7 @@ describe("7: views change under load", () => {
     }
     expect(at.administrator.view.members.map(({ id }) => id)).toEqual([4, 5, 6, 7]);
     await at.world.run({ untilUs: at.world.nowUs + 20 * SECOND_US, done: () => at.retired.length === 4 });
-    expect(at.retired).toEqual([0, 1, 2, 3]);
+    expect([...at.retired].sort()).toEqual([0, 1, 2, 3]);
   });
 
   it("from four to seven with f = 2, and back", async () => {
