@@ -26,6 +26,8 @@ import type { SnapshotSource } from "./snapshot/access.ts";
 import { ViewChange } from "./view-change.ts";
 import { WriteBehind } from "./write-behind.ts";
 
+/** So long a replica that is several views behind tries to catch up by log. */
+const BEHIND_PATIENCE_US = 10_000_000;
 /** What this replica shows as its state is computed anew when it is older than so many instances. */
 const PROVEN_STATE_AGE = 10_000;
 
@@ -110,6 +112,7 @@ export class Driver {
       follow: (link) => this.input({ type: "link", link }),
       executed: () => executor.view,
       over: () => this.#leave({ type: "view" }),
+      behind: () => this.#leaveBehind(),
     });
     this.intake = new Intake({
       crypto,
@@ -500,6 +503,14 @@ export class Driver {
   /** A state that this replica has had and computed the root of, not long ago; null: none yet. */
   get provenState(): { readonly instance: number; readonly root: Digest } | null {
     return this.archive.newestRoot(Math.max(1, this.executedInstance - PROVEN_STATE_AGE));
+  }
+
+  /** Several views behind: log may do, but not for ever. */
+  #leaveBehind(): void {
+    const { clock } = this.#parts;
+    clock.at(clock.nowUs() + BEHIND_PATIENCE_US, () => {
+      if (!this.#halted) this.#leave({ type: "transfer", reason: "this replica is several views behind" });
+    });
   }
 
   /** Nobody needs this replica any more, which is no member. */

@@ -15,6 +15,8 @@ export interface ViewChangePort {
   /** The view in force after what was executed. */
   executed(): View;
   over(): void;
+  /** Members that have the log may be members no more: the state of the newest view is to be had from those of that one. */
+  behind(): void;
 }
 
 export class ViewChange {
@@ -47,6 +49,7 @@ export class ViewChange {
   follow(): void {
     const link = this.#views.chain.linkFrom(this.#view.id);
     if (link) this.#port.follow(link);
+    if (this.#views.chain.newest.id > this.#view.id + 1) this.#port.behind();
   }
 
   /** Our own link is complete. */

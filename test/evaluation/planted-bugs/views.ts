@@ -1,6 +1,7 @@
 /** Planted bugs in changes of the membership: what the next view is, links, and how clients follow (docs/protocol.md section 7). */
 import type { Mutation } from "./mutation.ts";
 
+const DRIVER = "server/driver.ts";
 const NEXT_VIEW = "protocol/next-view.ts";
 const VIEW_CHAIN = "protocol/view-chain.ts";
 const CONNECTION = "client/connection.ts";
@@ -14,6 +15,7 @@ const TESTS = {
   crypto: ["test/unit/protocol/crypto.test.ts"],
   client: ["test/unit/client/views.test.ts"],
   gateway: ["test/unit/network/gateway.test.ts"],
+  world: ["test/unit/simulation/views.test.ts"],
 } as const;
 
 export const VIEW_BUGS: readonly Mutation[] = [
@@ -376,5 +378,57 @@ export const VIEW_BUGS: readonly Mutation[] = [
     ],
     suite: "unit",
     tests: TESTS.gateway,
+  },
+  {
+    name: "plain-accept-ends-view",
+    rule: "7: the batch that ends a view is decided on signed ACCEPTs",
+    changes: [
+      {
+        file: "server/consensus/voting.ts",
+        find: "const endsView = running.candidates.get(digest)?.next !== null;",
+        replace: "const endsView = false;",
+      },
+    ],
+    suite: "unit",
+    tests: TESTS.world,
+  },
+  {
+    name: "reads-to-the-end",
+    rule: "3: no unordered read from accepting the end of a view on",
+    changes: [{ file: DRIVER, find: " && !this.#core.ending;", replace: ";" }],
+    suite: "unit",
+    tests: TESTS.world,
+  },
+  {
+    name: "state-before-its-link",
+    rule: "7: no state of a view reaches the disk before the link to that view",
+    changes: [
+      { file: DRIVER, find: "if (!this.#aheadOfLinks) this.#behind.write();", replace: "this.#behind.write();" },
+    ],
+    suite: "unit",
+    tests: TESTS.world,
+    redundant: "a start without links asks the members of the view for them before anything else",
+  },
+  {
+    name: "last-batch-not-taken-from-its-link",
+    rule: "7: the link holds the last batch of the view, which nobody else may serve any more",
+    changes: [{ file: "server/core.ts", find: "      this.#learnLast();\n", replace: "" }],
+    suite: "unit",
+    tests: TESTS.world,
+  },
+  {
+    name: "roots-signed-for-an-older-view",
+    rule: "7: roots are signed for the view in force",
+    changes: [
+      {
+        file: "server/archive/checkpoints.ts",
+        find: "roots.map((root) => ({ ...root, signature: this.#signatureOf(root) }))",
+        replace: "roots",
+      },
+    ],
+    suite: "unit",
+    tests: TESTS.world,
+    redundant:
+      "a root whose signature does not count is computed anew when a replica that fetches a state asks for one",
   },
 ];
