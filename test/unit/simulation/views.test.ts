@@ -1,6 +1,8 @@
 /** Views change while clients write (docs/protocol.md section 7): whole replicas, SDK included, on a virtual clock. */
 import { describe, expect, it } from "vitest";
+import { encodeMessage } from "../../../protocol/messages.ts";
 import type { Change } from "../../../protocol/reconfiguration.ts";
+import { encodeLink, type Link } from "../../../protocol/view-chain.ts";
 import { Administrator } from "../../simulation/administration.ts";
 import { AgreementChecker } from "../../simulation/checkers/agreement.ts";
 import { StateRootsChecker } from "../../simulation/checkers/state-roots.ts";
@@ -279,5 +281,28 @@ describe("7: views change under load", () => {
     const left = [4, 5, 6].map((id) => world.machines[id]?.replica);
     expect(left.map((replica) => replica?.core.state.view)).toEqual([0, 0, 0]);
     expect(left.map((replica) => replica?.answersReads)).toEqual([false, true, true]);
+  });
+
+  it("the link alone brings a replica that has decided everything else into the next view", async () => {
+    const at = worldOf({ commands: 3 });
+    const { world } = at;
+    world.start();
+    await world.run({ untilUs: 4_000_000 });
+    const others = [0, 1, 2];
+    const paths = others.flatMap((id) => [[3, id] as [number, number], [id, 3] as [number, number]]);
+    world.network.block(paths, 3_600 * SECOND_US);
+    const last = world.machines[3];
+    // What was on its way has arrived, and is decided everywhere.
+    await world.run({ untilUs: world.nowUs + SECOND_US / 2 });
+    at.sleeping.add(3);
+    const decided = last?.replica?.core.lastDecided ?? 0;
+    const chain = () => world.machines[0]?.host?.views.chain;
+    await changed(at, { type: "setAddress", id: 1, address: { host: "x", clientPort: 1, peerPort: 2, adminPort: 3 } });
+    const link = chain()?.linkFrom(0) as Link;
+    expect(link.instance - 1).toBe(decided);
+    last?.replica?.onMessage(0, encodeMessage({ type: "LINKS", view: 1, regency: 0, links: [encodeLink(link)] }));
+    await world.run({ untilUs: world.nowUs + 5 * SECOND_US });
+    expect(last?.host?.views.chain.newest.id).toBe(1);
+    expect(last?.replica?.core.state.view).toBe(1);
   });
 });
