@@ -540,7 +540,8 @@ export class Driver {
   }
 
   async #close(ending: Ending): Promise<void> {
-    if (this.#halted) return;
+    // It ends already, for another reason: no input would be taken any more.
+    if (this.#halted || this.#closing) return;
     // What was sent in a view that is over is of no use in the next one.
     if (ending.type !== "view") {
       await new Promise<void>((resolve) => {
