@@ -118,6 +118,11 @@ export function statementTypeOf(request: Pick<Request, "kind" | "commands">): St
   return first === undefined ? null : (STATEMENT_TYPES[first - 1] ?? null);
 }
 
+/** A batch holds such a request alone, and the view may end with it. */
+export function reconfigures(request: Pick<Request, "kind" | "commands">): boolean {
+  return statementTypeOf(request) === "reconfigure";
+}
+
 /**
  * What must verify so that a statement is the administrators': every signature it carries, none of which may be a
  * stranger's, and at least the threshold. A statement with one bad signature is nobody's.

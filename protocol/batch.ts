@@ -1,6 +1,6 @@
 /** Batches and the history digest (docs/protocol.md section 1). A batch is the concatenation of requests as received. */
 
-import { statementTypeOf } from "./administration.ts";
+import { reconfigures } from "./administration.ts";
 import type { Digest } from "./bytes.ts";
 import type { Crypto } from "./crypto/contract.ts";
 import { Malformed } from "./errors.ts";
@@ -56,7 +56,7 @@ export function decodeBatch(crypto: Crypto, bytes: Uint8Array, known?: (digest: 
     if (request.kind === "administer" && ++statements > BATCH_STATEMENTS_MAX) throw new Malformed("BATCH_STATEMENTS");
     if (keys.has(request.key)) throw new Malformed("BATCH_DUPLICATE");
     keys.add(request.key);
-    if (count > 1 && statementTypeOf(request) === "reconfigure") throw new Malformed("BATCH_RECONFIGURE");
+    if (count > 1 && reconfigures(request)) throw new Malformed("BATCH_RECONFIGURE");
     requests.push(request);
   }
   reader.end();

@@ -63,19 +63,23 @@ export function decodeLink(bytes: Uint8Array): Link | Rejection {
   });
 }
 
+/** h(instance): what a link's votes accepted. */
+export function decidedBy(crypto: Crypto, cluster: Digest, { instance, previous, batch }: Link): Digest {
+  return historyDigest(crypto, { cluster, instance, previous, batchDigest: crypto.sha256(batch) });
+}
+
 /**
  * The signatures to check before this link of `view` is believed; null when it cannot be one: no RECONFIGURE alone for this
  * very view, too few votes, one of a stranger, or one voter twice. What it leads to is `nextOf`, to be asked afterwards.
  */
 export function verifyLink(crypto: Crypto, view: View, link: Link): SignatureCheck[] | null {
-  const { instance, regency, previous, votes } = link;
+  const { instance, regency, votes } = link;
   if (votes.length < view.quorum) return null;
   if (new Set(votes.map(({ replica }) => replica)).size !== votes.length) return null;
   const batch = decoded(() => decodeBatch(crypto, link.batch));
   if (isRejection(batch) || batch.instance !== instance) return null;
   if (reconfigurationOf(batch)?.expected !== view.digest) return null;
-  const place = { cluster: view.cluster, instance, previous, batchDigest: crypto.sha256(link.batch) };
-  const digest = historyDigest(crypto, place);
+  const digest = decidedBy(crypto, view.cluster, link);
   const statement = acceptStatement(view.cluster, { view: view.id, regency, instance, digest });
   const checks: SignatureCheck[] = [];
   for (const { replica, signature } of votes) {

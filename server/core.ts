@@ -2,13 +2,12 @@
  * The pure core of a replica: ordering, catching up, heartbeats and the request queue behind one synchronous
  * `step(input) -> effects` (docs/protocol.md section 4). The same code runs under the driver and in simulation.
  */
-import { historyDigest } from "../protocol/batch.ts";
 import type { Digest } from "../protocol/bytes.ts";
 import { assert, assertNever, type Rejection, reject } from "../protocol/errors.ts";
 import { STATUS_INSTANCES_MAX } from "../protocol/limits.ts";
 import { type Message, type MessageOf, statusStatement } from "../protocol/messages.ts";
 import { memberOf, type ReplicaId } from "../protocol/view.ts";
-import type { Link } from "../protocol/view-chain.ts";
+import { decidedBy, type Link } from "../protocol/view-chain.ts";
 import { type ContextOptions, CoreContext } from "./consensus/context.ts";
 import type { Effect, Input, OfferFacts } from "./consensus/contract.ts";
 import { Forwarding } from "./consensus/forwarding.ts";
@@ -329,15 +328,14 @@ export class Core {
   /** The view ends where this link says; whoever sent it has the history up to there. */
   #onLink(link: Link): void {
     const { crypto, cluster, view, self } = this.#context;
-    const { instance, previous, batch } = link;
+    const { instance } = link;
     this.#context.viewOver();
     this.#recollection.viewOver();
-    const digest = historyDigest(crypto, { cluster, instance, previous, batchDigest: crypto.sha256(batch) });
     if (this.lastDecided >= instance) {
       this.#ordering.linked(link);
       return;
     }
-    this.#catchUp.endsAt({ instance, digest });
+    this.#catchUp.endsAt({ instance, digest: decidedBy(crypto, cluster, link) });
     this.#pendingLink = link;
     const others = view.members.map(({ id }) => id).filter((id) => id !== self);
     this.#catchUp.historyAt(instance + 1, others);
@@ -349,9 +347,8 @@ export class Core {
     const { chain } = this.#ordering;
     if (!link || chain.lastDecided.instance !== link.instance - 1) return;
     const { crypto, cluster } = this.#context;
-    const { instance, previous, batch: bytes } = link;
-    const digest = historyDigest(crypto, { cluster, instance, previous, batchDigest: crypto.sha256(bytes) });
-    chain.learn([{ instance, digest, bytes }]);
+    const { instance, batch: bytes } = link;
+    chain.learn([{ instance, digest: decidedBy(crypto, cluster, link), bytes }]);
     this.#synchronization.progress();
   }
 

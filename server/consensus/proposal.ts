@@ -3,14 +3,13 @@
  * invalid in a way that everybody sees alike, and what in it can this replica alone not vouch for?
  */
 
-import { statementTypeOf } from "../../protocol/administration.ts";
+import { reconfigures } from "../../protocol/administration.ts";
 import { type Batch, decodeBatch, historyDigest } from "../../protocol/batch.ts";
 import type { Digest } from "../../protocol/bytes.ts";
 import type { Crypto } from "../../protocol/crypto/contract.ts";
 import { decoded, isRejection, type Rejection, reject } from "../../protocol/errors.ts";
 import type { MessageOf } from "../../protocol/messages.ts";
 import { nextView } from "../../protocol/next-view.ts";
-import type { Request } from "../../protocol/request.ts";
 import type { View } from "../../protocol/view.ts";
 import type { CoreContext } from "./context.ts";
 import type { SignatureCheck } from "./contract.ts";
@@ -40,10 +39,6 @@ export function viewAfter(crypto: Crypto, view: View, batch: Batch): View | null
   if (!batch.requests.some(reconfigures)) return null;
   const next = nextView(crypto, view, batch);
   return "view" in next ? next.view : null;
-}
-
-function reconfigures(request: Request): boolean {
-  return statementTypeOf(request) === "reconfigure";
 }
 
 /** What every correct replica judges alike. */

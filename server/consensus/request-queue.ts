@@ -7,7 +7,7 @@
  * most one entry per (client, session, sequence): the first counts. 4. a client with little pending is served as if all others
  * had as little.
  */
-import { statementTypeOf } from "../../protocol/administration.ts";
+import { reconfigures } from "../../protocol/administration.ts";
 import type { Digest } from "../../protocol/bytes.ts";
 import { decoded, isRejection } from "../../protocol/errors.ts";
 import {
@@ -76,11 +76,6 @@ const TURN_US_MAX = 10_000_000;
 
 /** A request still pending after so many timeouts is forwarded again. */
 const FORWARD_AGAIN_TIMEOUTS = 4;
-
-/** A view ends with a batch that holds nothing else. */
-function goesAlone(request: Request): boolean {
-  return statementTypeOf(request) === "reconfigure";
-}
 
 export class RequestQueue {
   readonly #byKey = new Map<string, PendingRequest>();
@@ -296,8 +291,8 @@ export class RequestQueue {
         const size = entry.request.bytes.length + entry.envelope.length + overheadBytes;
         if (taken.length >= requestsMax || bytes + size > bytesMax) return false;
         const [first] = taken;
-        if (first && goesAlone(first.request)) return false;
-        if (first && goesAlone(entry.request)) {
+        if (first && reconfigures(first.request)) return false;
+        if (first && reconfigures(entry.request)) {
           this.#alone = entry;
           return true;
         }

@@ -7,6 +7,7 @@ import {
   type AdministrationResult,
   type Administrators,
   administratorsOf,
+  reconfigures,
   type Statement,
 } from "../../protocol/administration.ts";
 import type { Batch } from "../../protocol/batch.ts";
@@ -23,7 +24,7 @@ import type { Answer, BatchPlace } from "./client-records.ts";
 import { CLIENT_TABLE_LIMITS, ClientTable, type ClientTableLimits } from "./client-table.ts";
 import type { Position, Service, ServiceFactory, StoredState } from "./contract.ts";
 import { Grants, mayDoAll, mayReadAll, permits } from "./grants.ts";
-import { Membership, reconfigures, VIEW_KEY } from "./membership.ts";
+import { Membership, VIEW_KEY } from "./membership.ts";
 import { type Changes, GRANT_SPACE, ReplicatedState, SERVICE_SPACE, ServiceSpace } from "./state.ts";
 
 const MIB = 1024 * 1024;

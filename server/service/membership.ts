@@ -9,7 +9,6 @@ import {
   type AdministrationResult,
   encodeAdministrationResult,
   statementBytes,
-  statementTypeOf,
 } from "../../protocol/administration.ts";
 import type { Batch } from "../../protocol/batch.ts";
 import type { Digest } from "../../protocol/bytes.ts";
@@ -24,10 +23,6 @@ import { META_SPACE, type ReplicatedState } from "./state.ts";
 
 export const VIEW_KEY = `${META_SPACE}view`;
 const VIEW_BYTES_MAX = 64 * 1024;
-
-export function reconfigures(request: Request): boolean {
-  return statementTypeOf(request) === "reconfigure";
-}
 
 export class Membership {
   readonly #crypto: Crypto;

@@ -182,7 +182,7 @@ export const VIEW_BUGS: readonly Mutation[] = [
     changes: [
       {
         file: "protocol/batch.ts",
-        find: 'if (count > 1 && statementTypeOf(request) === "reconfigure") throw new Malformed("BATCH_RECONFIGURE");',
+        find: 'if (count > 1 && reconfigures(request)) throw new Malformed("BATCH_RECONFIGURE");',
         replace: "",
       },
     ],
