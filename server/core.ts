@@ -270,6 +270,7 @@ export class Core {
       case "BATCH":
         return this.#onBatch(message);
       case "HISTORY":
+        if (this.#ordering.chain.onHistory(message)) this.#synchronization.progress();
         return this.#catchUp.onHistory(from, message);
       case "STOP":
         this.#synchronization.onStop(from, message);

@@ -52,7 +52,9 @@ export class Driver {
   readonly #recent = new RecentInputs();
   #draining = false;
   #halted = false;
-  #stopped: (() => void) | null = null;
+  /** The core says no more: asked once, however many reasons to end there are. */
+  #coreStopped: Promise<void> | null = null;
+  #stopped: () => void = () => undefined;
   #leaving = false;
   /** What is executed is being written: no input is taken any more. */
   #closing = false;
@@ -543,14 +545,10 @@ export class Driver {
     // It ends already, for another reason: no input would be taken any more.
     if (this.#halted || this.#closing) return;
     // What was sent in a view that is over is of no use in the next one.
-    if (ending.type !== "view") {
-      await new Promise<void>((resolve) => {
-        this.#stopped = resolve;
-        this.input({ type: "stop" });
-      });
-    }
-    if (this.#halted) return;
+    if (ending.type !== "view") await this.#stopCore();
+    if (this.#halted || this.#closing) return;
     this.#closing = true;
+    this.#stopped();
     try {
       while (this.#executable) this.#execute();
       this.archive.close();
@@ -566,16 +564,24 @@ export class Driver {
     this.#end(ending);
   }
 
+  #stopCore(): Promise<void> {
+    this.#coreStopped ??= new Promise<void>((resolve) => {
+      this.#stopped = resolve;
+      this.input({ type: "stop" });
+    });
+    return this.#coreStopped;
+  }
+
   #journalCleanStop(messages: readonly Message[] | null): void {
     if (messages === null) {
       this.#links?.flush();
-      this.#stopped?.();
+      this.#stopped();
       return;
     }
     const record: JournalRecord = { type: "cleanStop", messages: messages.map(encodeMessage) };
     this.#links?.flush();
     this.#parts.storage.journal.append([record]).then(
-      () => this.#stopped?.(),
+      () => this.#stopped(),
       (error: unknown) => this.#halt(error),
     );
   }
@@ -585,7 +591,7 @@ export class Driver {
     this.#halted = true;
     this.archive.close();
     this.#cancelWake?.();
-    this.#stopped?.();
+    this.#stopped();
     this.#end({ type: "failed", error });
   }
 }

@@ -13,6 +13,7 @@ import { isRejection, type Rejection, reject } from "../../protocol/errors.ts";
 import type { Certificate, MessageOf } from "../../protocol/messages.ts";
 import type { ReplicaId } from "../../protocol/view.ts";
 import type { CoreContext } from "./context.ts";
+import { LastBatch } from "./last-batch.ts";
 import { Milestones } from "./milestones.ts";
 import { candidateOf, viewAfter } from "./proposal.ts";
 import { decidedRecord, learnedRecord } from "./records.ts";
@@ -55,6 +56,7 @@ export class Chain {
   readonly #journaledAtStart: number;
   #running: RunningInstance;
   #previous: RunningInstance | null;
+  readonly #lastBatch: LastBatch;
 
   constructor(context: CoreContext, queue: RequestQueue, regency: Regency, start: Start, port: ChainPort) {
     this.#context = context;
@@ -70,6 +72,7 @@ export class Chain {
       sinceWallMs: start.lastDecided.timestampMs,
     });
     this.#previous = this.#previousOf(start);
+    this.#lastBatch = new LastBatch(context, queue);
   }
 
   get running(): RunningInstance {
@@ -134,18 +137,22 @@ export class Chain {
     for (const running of [this.#running, this.#previous]) {
       if (running?.instance === instance) return running.candidates.get(digest) ?? null;
     }
-    return null;
+    return instance === this.lastDecided.instance ? this.#lastBatch.find(digest) : null;
   }
 
-  /** Asks one of `sources` after the other for a batch of the running instance that is not here. */
+  /** Asks one of `sources` after the other for a batch of the running or the last decided instance that is not here. */
   fetchBatch(instance: number, digest: Digest, sources: readonly ReplicaId[]): void {
     const running = this.#running;
+    const regency = this.#regency.number;
+    const { lastDecided } = this;
+    if (instance === lastDecided.instance && digest === lastDecided.digest) {
+      this.#lastBatch.ask(lastDecided, regency, sources);
+    }
     if (running.instance !== instance) return;
     const { nowUs, self, view } = this.#context;
     const next = nextFetch(running.fetch, { digest, sources, self, nowUs });
     if (!next) return;
     running.fetch = next.fetch;
-    const regency = this.#regency.number;
     this.#context.send(next.source, { type: "FETCH_BATCH", view: view.id, regency, instance, digest });
     this.#context.emit({ type: "wake", atUs: nowUs + BATCH_FETCH_RETRY_US });
   }
@@ -160,6 +167,11 @@ export class Chain {
     this.#running.candidates.set(candidate.digest, candidate);
     this.#port.progress();
     return null;
+  }
+
+  /** True when this segment of the log brought the batch of the last decided instance, which a SYNC has to carry. */
+  onHistory(message: MessageOf<"HISTORY">): boolean {
+    return this.#lastBatch.onHistory(message, this.lastDecided);
   }
 
   // ---- decisions

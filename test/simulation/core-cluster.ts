@@ -147,7 +147,7 @@ export class CoreCluster {
   /** Storage refuses an instance that does not follow those on disk and those under way. */
   #checkContiguous(replica: SimulatedReplica, records: readonly CoreRecord[]): void {
     const under = replica.journaling.flatMap((pending) => pending.records);
-    let last = Math.max(0, ...replica.disk.instances.keys());
+    let last = Math.max(replica.disk.installed?.instance ?? 0, ...replica.disk.instances.keys());
     for (const record of under) if (record.type === "instance") last = Math.max(last, record.instance);
     for (const record of records) {
       if (record.type !== "instance") continue;

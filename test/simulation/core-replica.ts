@@ -9,7 +9,7 @@ import { certificateChecks } from "../../protocol/certificate.ts";
 import { encodeEnvelope, type Request } from "../../protocol/request.ts";
 import { faultsTolerated, type Mode, type View, viewOf } from "../../protocol/view.ts";
 import type { Authentication, CoreRecord, JournaledInstance } from "../../server/consensus/contract.ts";
-import { decidedInstance, type Forgotten, startOf } from "../../server/consensus/restart.ts";
+import { decidedInstance, type Forgotten, type Position, startOf } from "../../server/consensus/restart.ts";
 import { Core } from "../../server/core.ts";
 import { fastCrypto, fastPublicKey } from "./fast-crypto.ts";
 
@@ -62,11 +62,13 @@ export interface Disk {
   regency: number;
   cleanStop: readonly Uint8Array[] | null;
   forgotten: Forgotten | null;
+  /** The state came with a checkpoint of this instance: what lies below it was never in this journal. */
+  readonly installed: Position | null;
 }
 
 /** A founded disk: like one after a clean stop that had nothing to remember. */
 export function emptyDisk(): Disk {
-  return { instances: new Map(), regency: 0, cleanStop: [], forgotten: null };
+  return { instances: new Map(), regency: 0, cleanStop: [], forgotten: null, installed: null };
 }
 
 export function copyOfDisk(disk: Disk): Disk {
@@ -115,11 +117,12 @@ function isCertified(view: View, { certificate }: JournaledInstance): boolean {
 export function boot({ view, id, slot, disk, authenticate, requestTimeoutMs, hear }: BootOptions): SimulatedReplica {
   const last = Math.max(0, ...disk.instances.keys());
   const newest = disk.instances.get(last) ?? null;
-  const decided = decidedInstance({ applied: 0, newest });
+  const base = disk.installed ?? { instance: 0, digest: GENESIS, timestampMs: 0 };
+  const decided = decidedInstance({ applied: base.instance, newest });
   const at = disk.instances.get(decided);
   const executedKeys = new Set<string>();
-  let timestampMs = 0;
-  for (let instance = 1; instance <= decided; instance++) {
+  let { timestampMs } = base;
+  for (let instance = base.instance + 1; instance <= decided; instance++) {
     const record = disk.instances.get(instance);
     if (!record) throw new Error(`the journal of replica ${id} lacks instance ${instance}`);
     const batch = decodeBatch(fastCrypto, record.batch);
@@ -136,12 +139,12 @@ export function boot({ view, id, slot, disk, authenticate, requestTimeoutMs, hea
       newestAccepted: accepted[0] ?? null,
       lastRecord: at ?? null,
       cleanStop: disk.cleanStop,
-      base: 0,
+      base: base.instance,
       forgotten: disk.forgotten,
       keptCertificate: null,
       hear,
     },
-    { instance: decided, digest: at?.digest ?? GENESIS, timestampMs },
+    { instance: decided, digest: at?.digest ?? base.digest, timestampMs },
   );
   const core = new Core(
     {

@@ -3,6 +3,8 @@ import type { Mutation } from "./mutation.ts";
 
 const ABSTENTION = "server/consensus/abstention.ts";
 const CORE = "server/core.ts";
+const DRIVER = "server/driver.ts";
+const LAST_BATCH = "server/consensus/last-batch.ts";
 const ORDERING = "server/consensus/ordering.ts";
 const PATIENCE = "server/consensus/patience.ts";
 const SYNCHRONIZATION = "server/consensus/synchronization.ts";
@@ -20,6 +22,27 @@ export const LIVENESS_BUGS: readonly Mutation[] = [
       { file: SYNCHRONIZATION, find: "if (this.#wanted > this.#regency.number) this.#sendStop(to);", replace: "" },
     ],
     suite: "core",
+  },
+  {
+    name: "installed-batch-not-fetched",
+    rule: "5: a synchronizer whose state came with a checkpoint fetches the batch it never had",
+    changes: [{ file: CORE, find: "if (this.#ordering.chain.onHistory(message)) this", replace: "if (false) this" }],
+    suite: "unit",
+    tests: ["test/unit/consensus/installed-synchronizer.test.ts"],
+  },
+  {
+    name: "installed-batch-believed",
+    rule: "5: that batch and the digest below it hash to the decided one",
+    changes: [{ file: LAST_BATCH, find: " || candidate.digest !== digest) return false;", replace: ") return false;" }],
+    suite: "unit",
+    tests: ["test/unit/consensus/installed-synchronizer.test.ts"],
+  },
+  {
+    name: "second-stop-asks-again",
+    rule: "4, clean stop: the core is stopped once, however many reasons to end there are",
+    changes: [{ file: DRIVER, find: "this.#coreStopped ??= new", replace: "this.#coreStopped = new" }],
+    suite: "unit",
+    tests: ["test/unit/simulation/run.test.ts"],
   },
   {
     name: "sync-not-resent",

@@ -14,6 +14,8 @@ const FIXED_SEEDS = 200;
 /** Seeds that found what no other test did, and why. */
 const KEPT_SEEDS: readonly (readonly [number, string])[] = [
   [3002802, "the last three up: one fetches a state, the others stand one instance apart (docs/decisions/021)"],
+  [8004724, "a synchronizer whose state came with a checkpoint of the very instance that its SYNC has to carry"],
+  [8007060, "a clean stop while a replica leaves for a transfer"],
 ];
 const FRESH_SEED_MAX = 1_000_000_000;
 
