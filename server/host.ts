@@ -493,7 +493,7 @@ export class Host {
     this.#carried = null;
     if (!executor) return recover({ crypto, cluster, storage, service });
     const newest = await storage.journal.read(storage.journal.last);
-    const start = startInView({ lastDecided: executor.applied, newest, hear: executor.view.rememberers });
+    const start = startInView({ lastDecided: executor.applied, newest, hear: executor.view.consulted });
     return { executor, start, settledFrom: settledFrom(storage.state), replayed: 0 };
   }
 

@@ -2,19 +2,24 @@
 import { encodeSignedStatement, signStatement } from "../../protocol/administration.ts";
 import { EMPTY } from "../../protocol/bytes.ts";
 import { changedView } from "../../protocol/next-view.ts";
-import { type Change, encodeReconfiguration, readyStatement } from "../../protocol/reconfiguration.ts";
+import { type Address, type Change, encodeReconfiguration, readyStatement } from "../../protocol/reconfiguration.ts";
 import { decodeRequest, encodeRequest } from "../../protocol/request.ts";
-import type { Member, ReplicaId, View } from "../../protocol/view.ts";
-import { identityOf } from "./crypto.ts";
+import { type Member, memberOf, type ReplicaId, type View } from "../../protocol/view.ts";
+import { identityOf, identityOfMember } from "./crypto.ts";
 import { WALL_START_MS } from "./machine.ts";
 import type { World } from "./world.ts";
 
 const YEAR_MS = 365 * 24 * 3_600_000;
 
+/** Where the machine with this id listens, or with another host name somewhere else. */
+export function addressAt(host: string): Address {
+  return { host, clientPort: 1, peerPort: 2, adminPort: 3 };
+}
+
 /** The member that the machine with this id would be. */
-export function joiner(id: ReplicaId): Member {
+function joiner(id: ReplicaId): Member {
   const { signKey, boxKey } = identityOf(`replica ${id}`);
-  return { id, signKey, boxKey, host: `r${id}`, clientPort: 1, peerPort: 2, adminPort: 3 };
+  return { id, signKey, boxKey, ...addressAt(`r${id}`) };
 }
 
 export class Administrator {
@@ -25,19 +30,22 @@ export class Administrator {
     this.#world = world;
   }
 
-  /** The newest view that a replica is in. */
+  /** The newest view that a replica knows of. */
   get view(): View {
-    let newest = this.#world.cluster.view;
-    for (const { host } of this.#world.machines) {
-      const view = host?.views.chain.newest;
-      if (view && view.id > newest.id) newest = view;
-    }
-    return newest;
+    return this.#world.view;
   }
 
   adding(id: ReplicaId): Change {
     const member = joiner(id);
     return { type: "add", member, ready: this.#ready(member) };
+  }
+
+  /** `generation`: the keys of no earlier one. */
+  rotating(id: ReplicaId, generation: number): Change {
+    const member = memberOf(this.view, id);
+    if (!member) throw new Error(`${id} is no member`);
+    const { signKey, boxKey } = identityOf(`replica ${id} key ${generation}`);
+    return { type: "rotateKey", id, signKey, boxKey, ready: this.#ready({ ...member, signKey, boxKey }) };
   }
 
   replacing(id: ReplicaId, by: ReplicaId): Change {
@@ -59,7 +67,9 @@ export class Administrator {
     const numbers = { session: 1, sequence: ++this.#sequence, ackedBelow: 0, deadlineMs: 0 };
     const fields = { cluster: cluster.id, client, ...numbers, kind: "administer" } as const;
     const request = decodeRequest(crypto, encodeRequest({ ...fields, commands: [encodeSignedStatement(signed)] }));
-    for (const { replica } of machines) replica?.input({ type: "request", request, envelope: EMPTY, replier: 0 });
+    this.#world.issue(request);
+    for (const { replica, paused } of machines)
+      if (!paused) replica?.input({ type: "request", request, envelope: EMPTY, replier: 0 });
   }
 
   #ready(member: Member) {
@@ -67,6 +77,6 @@ export class Administrator {
     const instance = Math.max(0, decided - 1);
     const root = crypto.sha256(EMPTY);
     const statement = readyStatement(cluster.id, { view: this.view.digest, member, instance, root });
-    return { instance, root, signature: crypto.signer(identityOf(`replica ${member.id}`).signSeed)(statement) };
+    return { instance, root, signature: crypto.signer(identityOfMember(member).signSeed)(statement) };
   }
 }

@@ -3,7 +3,7 @@
  * so that a world of identities costs nothing and the same seed gives the same nonces. Identities are the same in every
  * run.
  */
-import { bytesOf, concat, type Digest, utf8 } from "../../protocol/bytes.ts";
+import { bytesOf, concat, type Digest, latin1, utf8 } from "../../protocol/bytes.ts";
 import type { Crypto, Signer } from "../../protocol/crypto/contract.ts";
 import type { Identity } from "../../protocol/identity.ts";
 import { fastCrypto, fastPublicKey } from "./fast-crypto.ts";
@@ -47,6 +47,7 @@ export function worldCrypto(random: Random): Crypto {
 }
 
 const identities = new Map<string, Identity>();
+const bySignKey = new Map<string, Identity>();
 
 /** A fixed identity by name, such as "replica 3". */
 export function identityOf(name: string): Identity {
@@ -56,6 +57,14 @@ export function identityOf(name: string): Identity {
     const boxSecret = bytesOf(fastCrypto.sha256(utf8(`${name} box`)) as Digest);
     identity = { signSeed, boxSecret, signKey: fastPublicKey(signSeed), boxKey: boxKeyOf(boxSecret) };
     identities.set(name, identity);
+    bySignKey.set(latin1(identity.signKey), identity);
   }
+  return identity;
+}
+
+/** The keys that a member has in a view: they may have been rotated. */
+export function identityOfMember({ signKey }: { readonly signKey: Uint8Array }): Identity {
+  const identity = bySignKey.get(latin1(signKey));
+  if (!identity) throw new Error("nobody has this key");
   return identity;
 }

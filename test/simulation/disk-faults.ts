@@ -14,7 +14,8 @@ import type { World } from "./world.ts";
 interface Mark {
   /** It has executed this instance. */
   readonly instance: number;
-  /** It is in this regency, or above; counts while nothing made it ask. */
+  /** It is in this view and regency, or above; counts while nothing made it ask. */
+  readonly view: number;
   readonly regency: number;
 }
 
@@ -84,12 +85,13 @@ export class DiskFaults {
   }
 
   /** By what we know and the replica does not: nothing it may have said is open any more. */
-  #recovered(machine: Machine, { instance, regency }: Mark): boolean {
+  #recovered(machine: Machine, { instance, view, regency }: Mark): boolean {
     const { replica, disk, forgetful } = machine;
     if (!replica || machine.state !== "up" || !disk.sound || replica.executedInstance < instance) return false;
     const { state } = replica.core;
     if (state.forgotten || !state.heard) return false;
-    return !forgetful || (replica.executedInstance > instance && state.regency >= regency);
+    const above = state.view > view || (state.view === view && state.regency >= regency);
+    return !forgetful || (replica.executedInstance > instance && above);
   }
 
   #forgive(machine: Machine): void {
@@ -103,9 +105,13 @@ export class DiskFaults {
   }
 
   #forgets(machine: Machine): void {
-    const { decided, regency } = this.#world;
+    const { decided, view, regencies } = this.#world;
     // Whoever voted in an instance had decided the one before.
-    this.#recovering.set(machine, { instance: decided + 1, regency });
+    this.#recovering.set(machine, {
+      instance: decided + 1,
+      view: view.id,
+      regency: regencies.get(view.id) ?? 0,
+    });
     this.#world.tell((observer) => observer.lost?.({ replica: machine.self }));
   }
 
@@ -158,7 +164,10 @@ export class DiskFaults {
     if (candidates.length === 0) return null;
     const machine = random.pick(candidates);
     if (random.chance(0.5)) this.#crash(machine);
-    const record = random.below(machine.disk.records("state"));
+    // With the crash the only writes may have gone.
+    const records = machine.disk.records("state");
+    if (records === 0) return machine;
+    const record = random.below(records);
     machine.disk.flipByte({ store: "state", record, byte: random.below(1_000), mask: 1 << random.below(8) });
     this.#stateless.set(machine, decided);
     return machine;

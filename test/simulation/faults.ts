@@ -4,6 +4,7 @@
  * everything: whoever lost its disk comes back and catches up.
  */
 import { QuorateError } from "../../protocol/errors.ts";
+import { memberOf } from "../../protocol/view.ts";
 import type { Effect } from "../../server/consensus/contract.ts";
 import { type DiskFault, DiskFaults } from "./disk-faults.ts";
 import { HEALTHY_DISK_US, type Machine } from "./machine.ts";
@@ -71,7 +72,7 @@ export class Faults {
       machine.resume();
     }
     const correct = world.machines.filter((machine) => machine.trusted);
-    const dead = this.#deadAtLast(correct);
+    const dead = this.#deadAtLast(correct.filter(({ self }) => memberOf(world.view, self)));
     for (const machine of world.machines) if (!dead.has(machine)) machine.start();
     this.#dead = dead;
     return correct.filter((machine) => !dead.has(machine));

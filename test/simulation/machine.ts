@@ -6,8 +6,9 @@
 import type { Cluster } from "../../protocol/cluster.ts";
 import type { Crypto } from "../../protocol/crypto/contract.ts";
 import { isRejection, QuorateError } from "../../protocol/errors.ts";
+import type { Identity } from "../../protocol/identity.ts";
 import { decodeMessage, encodeMessage, type Message } from "../../protocol/messages.ts";
-import type { ReplicaId, View } from "../../protocol/view.ts";
+import { memberOf, type ReplicaId, type View } from "../../protocol/view.ts";
 import type { ConsensusOptions, Effect, SignatureCheck } from "../../server/consensus/contract.ts";
 import type { Driver } from "../../server/driver.ts";
 import type { Clock } from "../../server/driver-contract.ts";
@@ -17,7 +18,7 @@ import { RequestHooks, type RequestToVerify } from "../../server/request-hooks.t
 import type { Executor } from "../../server/service/executor.ts";
 import type { Storage } from "../../storage/contract.ts";
 import type { Attacker, Outgoing } from "./contract.ts";
-import { identityOf } from "./crypto.ts";
+import { identityOf, identityOfMember } from "./crypto.ts";
 import { SimulatedDisk } from "./disk.ts";
 import type { GatewayHub, SimulatedGateway } from "./gateway.ts";
 import type { LinkHub } from "./links.ts";
@@ -79,6 +80,8 @@ export class Machine {
   trusted = true;
   /** Its disk was rolled back and nobody has shown it so yet: what it says may contradict what it said. */
   forgetful = false;
+  /** Its keys are erased: no process starts here any more. */
+  retired = false;
   /** Milliseconds its wall clock is ahead. */
   skewMs = 0;
   /** How fast its monotonic clock runs. */
@@ -87,6 +90,7 @@ export class Machine {
   diskUs = HEALTHY_DISK_US;
   host: Host | null = null;
   #service: RootedService | null = null;
+  #executor: Executor | null = null;
   #state: State = "down";
   /** Raised whenever a process ends: callbacks of earlier processes find nobody. */
   #process = 0;
@@ -138,7 +142,7 @@ export class Machine {
 
   /** Starts a process on what the disk holds. */
   start(): void {
-    if (this.#state !== "down") return;
+    if (this.#state !== "down" || this.retired) return;
     this.#state = "starting";
     this.#note("starts");
     const process = ++this.#process;
@@ -156,7 +160,7 @@ export class Machine {
     const host = new Host({
       cluster,
       self,
-      identityOf: () => identityOf(`replica ${self}`),
+      identityOf: (view) => this.#identityIn(view),
       crypto,
       openStorage: (founding) => this.disk.open({ founding }),
       openLinks: async (listener) => this.#links(process, listener),
@@ -172,7 +176,10 @@ export class Machine {
       logger,
       hooks: new RequestHooks({ logger, verifier: picky ? (request) => this.#refusal(request) : undefined }),
       hasSpace: async () => !this.disk.full,
-      retired: () => watcher.retired(this),
+      retired: () => {
+        this.retired = true;
+        watcher.retired(this);
+      },
       fatal: (error) => this.#failed(process, error),
       observer: {
         decided: () => undefined,
@@ -195,6 +202,12 @@ export class Machine {
     if (process !== this.#process) return;
     this.#state = "up";
     if (this.attacker) this.#every(process, ATTACKER_IDLE_US, () => this.#post(this.#idle()));
+  }
+
+  /** The keys of the member it plays; those it was made with while it plays none. */
+  #identityIn(view: View): Identity {
+    const member = memberOf(view, this.self);
+    return member ? identityOfMember(member) : identityOf(`replica ${this.self}`);
   }
 
   /** Of the same request always the same. */
@@ -225,7 +238,7 @@ export class Machine {
       view: view.id,
       links: (fromView) => this.host?.views.encodedFrom(fromView) ?? [],
       replica: this.self,
-      identity: identityOf(`replica ${this.self}`),
+      identity: this.#identityIn(view),
       enter: (run) => this.#enter(process, run),
       time: {
         nowMs: () => clock.nowUs() / 1000,
@@ -291,6 +304,7 @@ export class Machine {
     this.parts.gateways.kill(this.number, options);
     this.host = null;
     this.#service = null;
+    this.#executor = null;
   }
 
   #failed(process: number, error: unknown): void {
@@ -463,6 +477,9 @@ export class Machine {
       watcher.effects(this, effects);
       return effects;
     };
+    // From one view to the next it is the same one.
+    if (this.#executor === executor) return;
+    this.#executor = executor;
     const execute = executor.execute.bind(executor);
     executor.execute = (batch, digest) => {
       const replies = execute(batch, digest);

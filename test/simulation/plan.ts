@@ -48,6 +48,8 @@ export interface Plan {
   readonly signedRequests: boolean;
   /** Instances per leader where leaders take turns, or 0: the plain fault model. */
   readonly rotation: number;
+  /** Machines that wait to become members while views change; 0: they do not change. */
+  readonly joining: number;
   /** Length of the safety phase. */
   readonly safetyUs: number;
   readonly profile: Profile;
@@ -71,13 +73,16 @@ export interface Plan {
 
 const SECOND_US = 1_000_000;
 const FAULT_MODEL_SALT = 0x5eed;
+const VIEWS_SALT = 0x71e35;
 
 export function drawPlan(seed: number): Plan {
   const plan = drawFaults(seeded(seed));
-  // From a generator of its own: what a seed stood for before it stays.
+  // From generators of their own: what a seed stood for before stays.
   const model = seeded(seed ^ FAULT_MODEL_SALT);
   const rotation = plan.mode === "bft" && model.chance(0.25) ? model.pick([1, 2, 5, 20]) : 0;
-  return rotation > 0 ? { ...plan, rotation, signedRequests: true } : plan;
+  const views = seeded(seed ^ VIEWS_SALT);
+  const joining = views.chance(0.25) ? views.pick([1, 2, 4]) : 0;
+  return { ...plan, joining, rotation, signedRequests: plan.signedRequests || rotation > 0 };
 }
 
 function drawFaults(random: Random): Plan {
@@ -104,6 +109,7 @@ function drawFaults(random: Random): Plan {
     checkpointPeriod: random.pick([3 * n, 40, 120, 100_000]),
     signedRequests: random.chance(0.2),
     rotation: 0,
+    joining: 0,
     safetyUs: (4 + random.next() * 12) * (random.chance(0.15) ? 3 : 1) * SECOND_US,
     profile: only && random.chance(0.5) ? CALM : drawProfile(random),
     everyUs,

@@ -2,7 +2,8 @@
  * One seed from its plan to its report: a safety phase under faults, then a liveness phase in a healed world, in which
  * every client must finish and all live correct replicas must come to stand at the same instance with the same state.
  */
-import { administratorsOf } from "../../protocol/administration.ts";
+import { memberOf } from "../../protocol/view.ts";
+import { foundingOf } from "../../server/service/executor.ts";
 import { Checkers } from "./checkers/all.ts";
 import type { RunObserver } from "./checkers/events.ts";
 import { assertLinearizable } from "./checkers/wire-history.ts";
@@ -12,6 +13,7 @@ import { liars } from "./liars.ts";
 import type { Machine } from "./machine.ts";
 import { MALLORY_ENDPOINTS, Mallory } from "./mallory.ts";
 import { drawPlan, type Plan } from "./plan.ts";
+import { Reconfigurer } from "./reconfigurer.ts";
 import { REGISTRAR_ENDPOINTS, Registrar } from "./registrar.ts";
 import { type AttackerParts, World } from "./world.ts";
 
@@ -82,6 +84,7 @@ export async function runSeed(options: RunOptions): Promise<Report> {
     picky: plan.picky,
     rights,
     rotation,
+    joining: plan.joining,
     extraEndpoints: (plan.mallory ? MALLORY_ENDPOINTS : 0) + (plan.mallory && rights ? REGISTRAR_ENDPOINTS : 0),
     ...(listener ? { listener } : {}),
     observers: (made) => [checkersFor(made, plan), ...(options.observers?.(made) ?? [])],
@@ -89,7 +92,7 @@ export async function runSeed(options: RunOptions): Promise<Report> {
   const { attackers = [liars()] } = options;
   for (let liar = 0; liar < plan.byzantine; liar++) {
     const { random } = world.scheduler;
-    const honest = world.machines.filter((machine) => machine.trusted);
+    const honest = world.machines.filter((machine) => machine.trusted && memberOf(world.cluster.view, machine.self));
     world.corrupt(random.pick(honest).self, random.pick(attackers));
   }
   let failure: Failure | null = null;
@@ -107,7 +110,7 @@ export async function runSeed(options: RunOptions): Promise<Report> {
     virtualUs: world.nowUs,
     events: world.scheduler.events,
     decided: world.decided,
-    regencyChanges: world.regency,
+    regencyChanges: [...world.regencies.values()].reduce((sum, regency) => sum + regency, 0),
     calls: world.calls.length,
     recoveryUs,
     counts: sorted(world),
@@ -124,57 +127,68 @@ async function phases(world: World, plan: Plan): Promise<number> {
   const faults = new Faults(world, plan);
   const mallory = plan.mallory ? new Mallory(world) : null;
   const registrar = plan.mallory && plan.rights ? new Registrar(world) : null;
+  const reconfigurer = plan.joining > 0 ? new Reconfigurer(world) : null;
   world.start();
   mallory?.start();
   registrar?.start();
+  reconfigurer?.start();
   faults.start();
   const safeUs = world.nowUs + plan.safetyUs;
   await world.run({ untilUs: safeUs });
-  const live = faults.heal();
+  const correct = faults.heal();
+  // A change that was ordered last may still come.
+  const live = (): Machine[] => correct.filter(({ self }) => memberOf(world.view, self));
   mallory?.stop();
   registrar?.stop();
+  reconfigurer?.stop();
   world.tell((observer) => observer.healed?.({ nowUs: world.nowUs }));
   world.trace.event(
     "note",
     -1,
-    live.length,
+    live().length,
     0,
-    () => `healed; ${live.map((machine) => machine.name).join(", ")} live on`,
+    () =>
+      `healed; ${live()
+        .map((machine) => machine.name)
+        .join(", ")} live on`,
   );
   for (const client of world.clients) client.finish();
   const healedUs = world.nowUs;
   const untilUs = healedUs + LIVENESS_US;
-  const done = (): boolean => world.clients.every((client) => client.finished) && world.converged(live);
+  const done = (): boolean => world.clients.every((client) => client.finished) && world.converged(live());
   await world.run({ untilUs, done });
-  if (!done()) throw stall(world, live);
+  if (!done()) throw stall(world, live());
   const recoveryUs = world.nowUs - healedUs;
   await settle(world, live, untilUs + LIVENESS_US);
   world.tell((observer) => observer.ended?.({ nowUs: world.nowUs }));
+  world.trace.count("changes of the view", world.view.id);
   world.trace.count(`linearizability: ${assertLinearizable(world.calls, { stepsMax: SEARCH_STEPS_MAX })}`);
   return recoveryUs;
 }
 
 /** All states are on disk and the same; whoever still abstained has stopped to, so nothing is ordered any more. */
-async function settle(world: World, live: readonly Machine[], untilUs: number): Promise<void> {
+async function settle(world: World, live: () => readonly Machine[], untilUs: number): Promise<void> {
   const settled = (): boolean =>
-    world.converged(live) &&
-    live.every(({ replica, storage }) => {
+    world.converged(live()) &&
+    live().every(({ replica, storage }) => {
       if (!replica || replica.core.state.forgotten || !replica.core.state.heard) return false;
       return storage?.state.applied.instance === replica.core.lastDecided;
     });
   while (world.nowUs < untilUs) {
     await world.run({ untilUs: world.nowUs + SETTLE_US });
     if (!settled()) continue;
-    await world.compareStates(live);
+    await world.compareStates(live());
     return;
   }
-  throw stall(world, live);
+  throw stall(world, live());
 }
 
 function stall(world: World, live: readonly Machine[]): Stall {
   const waiting = world.clients.flatMap((client, number) => (client.finished ? [] : [`client ${number}`]));
   const who = waiting.length > 0 ? `unfinished: ${waiting.join(", ")}` : "replicas do not converge";
-  return new Stall(`${who}; ${live.map((machine) => world.standing(machine)).join("; ")}`);
+  const { id, mode, f, members } = world.view;
+  const view = `view ${id}, ${mode}, f = ${f}, members ${members.map((member) => member.id).join(" ")}`;
+  return new Stall(`${who}; ${view}; ${live.map((machine) => world.standing(machine)).join("; ")}`);
 }
 
 function checkersFor(world: World, { checkpointPeriod }: Plan): Checkers {
@@ -184,8 +198,9 @@ function checkersFor(world: World, { checkpointPeriod }: Plan): Checkers {
     cluster: cluster.id,
     genesis: cluster.genesis,
     maxClients: cluster.maxClients,
-    founding: { clients: cluster.clients, administrators: administratorsOf(cluster.view) },
+    founding: foundingOf(cluster),
     view: cluster.view,
+    views: () => world.views,
     memoryLimits: {
       ...MEMORY_LIMITS,
       logRecords: LOG_PERIODS_MAX * checkpointPeriod + LOG_RECORDS_ON_TOP_MAX + LOG_RECORDS_HELD_MAX,

@@ -10,7 +10,7 @@ import type { Crypto } from "../../protocol/crypto/contract.ts";
 import { isRejection } from "../../protocol/errors.ts";
 import type { Identity } from "../../protocol/identity.ts";
 import { decodeRequest, type Request } from "../../protocol/request.ts";
-import type { Mode, ReplicaId } from "../../protocol/view.ts";
+import type { Mode, ReplicaId, View } from "../../protocol/view.ts";
 import type { ConsensusOptions, Effect } from "../../server/consensus/contract.ts";
 import type { RunObserver } from "./checkers/events.ts";
 import { type CallRecord, SimulatedClient, simulatedClientId, type Workload } from "./client.ts";
@@ -77,9 +77,10 @@ export class World {
   readonly clients: readonly SimulatedClient[];
   readonly gateways: GatewayHub;
   readonly calls: CallRecord[] = [];
-  /** The highest instance that a correct replica decided, and the highest regency that one installed. */
+  /** The highest instance that a correct replica decided. */
   decided = 0;
-  regency = 0;
+  /** The highest regency that a correct replica installed, by view. */
+  readonly regencies = new Map<number, number>();
   /** What to do when the process of a machine ended by itself; by default that ends the run. */
   onFailed: (machine: Machine, error: unknown) => void = (_machine, error) => this.scheduler.fail(error);
   /** A replica runs, and nobody was told yet with what. */
@@ -92,6 +93,7 @@ export class World {
   readonly endpoints: number;
   readonly #observers: readonly RunObserver[];
   readonly #issued = new Set<Digest>();
+  readonly #views: View[];
 
   constructor(options: WorldOptions) {
     this.options = options;
@@ -101,6 +103,7 @@ export class World {
     this.crypto = worldCrypto(this.scheduler.random);
     this.file = clusterFile(options);
     this.cluster = clusterOf(this.crypto, this.file);
+    this.#views = [this.cluster.view];
     const { joining = 0 } = options;
     const identities = [...Array.from({ length: n + joining }, (_, id) => id), ...twins];
     const firstClient = identities.length;
@@ -134,6 +137,24 @@ export class World {
         signed: options.signedRequests,
       });
     });
+  }
+
+  /** The newest view that a machine knows of, and every one before it. */
+  get views(): readonly View[] {
+    for (const { host } of this.machines) {
+      const chain = host?.views.chain;
+      while (chain?.of(this.#views.length)) this.#views.push(chain.of(this.#views.length) as View);
+    }
+    return this.#views;
+  }
+
+  /** Of the newest view. */
+  get highestRegency(): number {
+    return this.regencies.get(this.view.id) ?? 0;
+  }
+
+  get view(): View {
+    return this.views.at(-1) as View;
   }
 
   /** Where a client, or an extra one, is on the wires. */
@@ -174,7 +195,8 @@ export class World {
     for (const observer of this.#observers) event(observer);
   }
 
-  #issue(request: Request): void {
+  /** A client, or an administrator, has sent this. */
+  issue(request: Request): void {
     if (this.#issued.has(request.digest)) return;
     this.#issued.add(request.digest);
     this.#told((observer) => observer.issued?.({ client: request.client, request }));
@@ -189,6 +211,7 @@ export class World {
       if (!replica) return false;
       const state = replica.core.state;
       return (
+        state.view === this.view.id &&
         state.lastDecided.digest === lastDecided.digest &&
         replica.executedInstance === lastDecided.instance &&
         replica.executionBacklog === 0
@@ -241,7 +264,7 @@ export class World {
   #sent(frame: Uint8Array): void {
     const decoded = decodeClientFrame(frame);
     if (isRejection(decoded) || decoded.type !== "REQUEST") return;
-    this.#issue(decodeRequest(this.crypto, Uint8Array.from(decoded.request)));
+    this.issue(decodeRequest(this.crypto, Uint8Array.from(decoded.request)));
   }
 
   /** Observers must not throw into product code, which would take it for its own fault. */
@@ -298,9 +321,11 @@ export class World {
           leader,
           () => `${machine.name} installs regency ${regency} of ${leader}`,
         );
-        if (!machine.trusted || regency <= this.regency) return;
-        this.trace.count("regency changes", regency - this.regency);
-        this.regency = regency;
+        const view = machine.replica?.core.state.view ?? 0;
+        const highest = this.regencies.get(view) ?? 0;
+        if (!machine.trusted || regency <= highest) return;
+        this.trace.count("regency changes", regency - highest);
+        this.regencies.set(view, regency);
       },
       retired: (machine) => this.onRetired(machine),
       failed: (machine, error) => this.onFailed(machine, error),

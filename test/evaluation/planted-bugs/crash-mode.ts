@@ -4,6 +4,7 @@ import type { Mutation } from "./mutation.ts";
 const ABSTENTION = "server/consensus/abstention.ts";
 const CERTIFICATE = "protocol/certificate.ts";
 const CONSENSUS_TEST = ["test/unit/consensus/crash-mode.test.ts"];
+const HOST = "server/host.ts";
 const ORDERING = "server/consensus/ordering.ts";
 const PROPOSAL = "server/consensus/proposal.ts";
 const RECOLLECTION = "server/consensus/recollection.ts";
@@ -122,6 +123,13 @@ export const CRASH_MODE_BUGS: readonly Mutation[] = [
     ],
     suite: "unit",
     tests: CONSENSUS_TEST,
+  },
+  {
+    name: "crash-mode-view-waits-for-all",
+    rule: "7, crash mode: in its next view a replica waits for n-f-1 others and no more",
+    changes: [{ file: HOST, find: "hear: executor.view.consulted", replace: "hear: executor.view.rememberers" }],
+    suite: "unit",
+    tests: ["test/unit/simulation/views.test.ts"],
   },
   {
     name: "crash-mode-lost-journal-heard-by-fewer",

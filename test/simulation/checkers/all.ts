@@ -21,7 +21,10 @@ import { ValidityChecker } from "./validity.ts";
 import { VotesChecker } from "./votes.ts";
 
 export interface CheckersOptions extends ReplayOptions {
+  /** The first one. */
   readonly view: View;
+  /** Where views change: all of them so far. */
+  readonly views?: () => readonly View[];
   /** The most that each memory count of a replica may reach. */
   readonly memoryLimits: Readonly<Record<string, number>>;
   /** Virtual time within which a call finishes once the world is healed. */
@@ -41,7 +44,7 @@ export class Checkers implements RunObserver {
     this.memoryChecker = new MemoryChecker(memoryLimits);
     this.liveness = new LivenessChecker(livenessUs);
     const exactlyOnce = new ExactlyOnceChecker();
-    const durability = new DurabilityChecker(view);
+    const durability = new DurabilityChecker(options.views ?? (() => [view]));
     this.#replay = new Replay(options);
     this.#replay.listen(exactlyOnce);
     this.#replay.listen(durability);

@@ -11,15 +11,16 @@ import type { Acknowledged, RunObserver } from "./events.ts";
 import { type ExecutedCommand, mutationOf, type ReplayedRequest, type ReplayListener } from "./replay.ts";
 
 export class DurabilityChecker implements RunObserver, ReplayListener {
-  readonly #view: View;
+  /** All views so far. */
+  readonly #views: () => readonly View[];
   readonly #mutations = new Map<number, ExecutedCommand>();
   /** The newest instance that each correct replica holds. */
   readonly #held = new Map<ReplicaId, number>();
   /** The newest instance with an acknowledged write. */
   #acknowledged = 0;
 
-  constructor(view: View) {
-    this.#view = view;
+  constructor(views: () => readonly View[]) {
+    this.#views = views;
   }
 
   replayed({ commands }: ReplayedRequest): void {
@@ -74,13 +75,14 @@ export class DurabilityChecker implements RunObserver, ReplayListener {
   }
 
   #checkHolders(instance: number, who: string): void {
-    const { quorum, f } = this.#view;
+    // A write may have been acknowledged in any view from its own on.
+    const needed = Math.min(...this.#views().map(({ quorum, f }) => quorum - f));
     let holders = 0;
     for (const held of this.#held.values()) if (held >= instance) holders++;
-    if (holders >= quorum - f) return;
+    if (holders >= needed) return;
     throw new Violation(
       "durability",
-      `${who} (instance ${instance}) is held by ${holders} correct replicas; at least ${quorum - f} must have executed it`,
+      `${who} (instance ${instance}) is held by ${holders} correct replicas; at least ${needed} must have executed it`,
     );
   }
 }

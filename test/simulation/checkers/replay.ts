@@ -28,7 +28,7 @@ export interface ReplayOptions {
   readonly genesis: Digest;
   readonly maxClients: number;
   /** Default: everybody may do everything, nobody administers. */
-  readonly founding?: Pick<Founding, "clients" | "administrators">;
+  readonly founding?: Pick<Founding, "clients" | "administrators" | "view">;
   readonly limits?: Partial<Omit<ClientTableLimits, "maxClients">>;
   readonly service?: (state: ServiceState) => RevisedService;
 }

@@ -52,6 +52,8 @@ export class RightsChecker implements ReplayListener {
     if (isRejection(statement)) throw new Violation("rights", "what is no statement was executed");
     if (!this.#signed(statement, this.#options.administrators))
       throw new Violation("rights", "a statement of a stranger was executed");
+    // Of another view than the one in force it would not be executed.
+    if (statement.type === "reconfigure") return;
     // The newest one may be asked about again.
     if (statement.number < this.#newest)
       throw new Violation("rights", `statement ${statement.number} was executed after ${this.#newest}`);

@@ -131,7 +131,7 @@ describe("durability", () => {
 
   function started(): DurabilityChecker {
     const replay = new Replay(OPTIONS);
-    const checker = new DurabilityChecker(VIEW);
+    const checker = new DurabilityChecker(() => [VIEW]);
     replay.listen(checker);
     feed(replay, log);
     return checker;
