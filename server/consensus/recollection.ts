@@ -21,7 +21,7 @@
 import { EMPTY } from "../../protocol/bytes.ts";
 import { certificateChecks, type SignatureCheck } from "../../protocol/certificate.ts";
 import { type Certificate, type MessageOf, writeStatement } from "../../protocol/messages.ts";
-import type { ReplicaId } from "../../protocol/view.ts";
+import { memberOf, type ReplicaId } from "../../protocol/view.ts";
 import type { CoreContext } from "./context.ts";
 import type { Forgotten, Start } from "./restart.ts";
 import { isNewer } from "./selection.ts";
@@ -217,7 +217,7 @@ export class Recollection {
       const proven = certificate !== null && !valid.slice(0, certified.length).includes(false);
       if (certificate && !proven) this.#blame(from, "OFFER_CERTIFICATE");
       const written = this.#crashOnly || (own !== null && valid[certified.length] === true);
-      if (own && !written) this.#blame(from, "OFFER_WRITE");
+      if (offer.yourWrite && !written) this.#blame(from, "OFFER_WRITE");
       this.#testimonies.set(from, {
         certified: proven && offer.newest ? offer.newest.instance : 0,
         wanted: offer.wanted,
@@ -227,10 +227,13 @@ export class Recollection {
     });
   }
 
-  #ownCheck(write: WrittenVote): SignatureCheck {
+  /** Null: who is no member has never voted in this view. */
+  #ownCheck(write: WrittenVote): SignatureCheck | null {
     const { view, self, cluster } = this.#context;
+    const member = memberOf(view, self);
+    if (!member) return null;
     const statement = writeStatement(cluster, { view: view.id, ...write });
-    return { publicKey: this.#context.member(self).signKey, statement, signature: write.signature };
+    return { publicKey: member.signKey, statement, signature: write.signature };
   }
 
   #blame(replica: ReplicaId, code: string): void {

@@ -4,6 +4,7 @@
  */
 import type { Mode, ReplicaId } from "../../protocol/view.ts";
 import type { ConsensusOptions } from "../../server/consensus/contract.ts";
+import { leastPeriod } from "../../server/recovery/schedule.ts";
 import type { Workload } from "./client.ts";
 import { CALM, type Profile } from "./network.ts";
 import { type Random, seeded } from "./random.ts";
@@ -82,7 +83,8 @@ export function drawPlan(seed: number): Plan {
   const rotation = plan.mode === "bft" && model.chance(0.25) ? model.pick([1, 2, 5, 20]) : 0;
   const views = seeded(seed ^ VIEWS_SALT);
   const joining = views.chance(0.25) ? views.pick([1, 2, 4]) : 0;
-  return { ...plan, joining, rotation, signedRequests: plan.signedRequests || rotation > 0 };
+  const checkpointPeriod = Math.max(plan.checkpointPeriod, leastPeriod(plan.n + joining));
+  return { ...plan, joining, checkpointPeriod, rotation, signedRequests: plan.signedRequests || rotation > 0 };
 }
 
 function drawFaults(random: Random): Plan {
