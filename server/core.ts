@@ -16,7 +16,7 @@ import { Ordering } from "./consensus/ordering.ts";
 import { Recollection } from "./consensus/recollection.ts";
 import { Regency } from "./consensus/regency.ts";
 import { RequestQueue } from "./consensus/request-queue.ts";
-import type { Position, Start } from "./consensus/restart.ts";
+import type { Forgotten, Position, Start } from "./consensus/restart.ts";
 import { BATCH_FETCH_RETRY_US } from "./consensus/running-instance.ts";
 import { Suspicion } from "./consensus/suspicion.ts";
 import { Synchronization } from "./consensus/synchronization.ts";
@@ -94,6 +94,10 @@ export class Core {
         if (this.#pendingLink) this.#ordering.linked(this.#pendingLink);
       },
       handedOver: () => this.#handedOver(),
+      // Its last batch has to be journaled and executed, whatever others remember of this replica.
+      linked: () => {
+        if (!this.#recollection.heard) this.#viewOver();
+      },
       started: () => this.#synchronization.progress(),
     });
     this.#recollection = new Recollection(context, start, {
@@ -330,8 +334,7 @@ export class Core {
   #onLink(link: Link): void {
     const { crypto, cluster, view, self } = this.#context;
     const { instance } = link;
-    this.#context.viewOver();
-    this.#recollection.viewOver();
+    this.#viewOver();
     if (this.lastDecided >= instance) {
       this.#ordering.linked(link);
       return;
@@ -340,6 +343,12 @@ export class Core {
     this.#pendingLink = link;
     const others = view.members.map(({ id }) => id).filter((id) => id !== self);
     this.#catchUp.historyAt(instance + 1, others);
+  }
+
+  /** Nothing that this replica says counts any more in this view, and nothing that it may have said. */
+  #viewOver(): void {
+    this.#context.viewOver();
+    this.#recollection.viewOver();
   }
 
   /** The last batch of the view is in its link. */
@@ -396,6 +405,11 @@ export class Core {
     if (!remembered) return;
     this.#offeredUs.set(to, nowUs);
     this.#context.emit({ type: "offer", to, rootsFrom, facts: { ...this.offerFacts, ...remembered } });
+  }
+
+  /** How far this replica may have voted and does not know it. */
+  get forgotten(): Forgotten | null {
+    return this.#recollection.forgotten;
   }
 
   /** What an OFFER says to somebody who is no member. */

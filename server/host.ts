@@ -16,7 +16,7 @@ import { decodeMessage, encodeMessage, type Message } from "../protocol/messages
 import { type Member, memberOf, type ReplicaId, type View } from "../protocol/view.ts";
 import type { DiskUse, OpenStorage, Repair, Storage } from "../storage/contract.ts";
 import type { ConsensusOptions } from "./consensus/contract.ts";
-import { startInView } from "./consensus/restart.ts";
+import { type Forgotten, forgottenAfter, forgottenFrom, type Start, startInView } from "./consensus/restart.ts";
 import { Driver } from "./driver.ts";
 import type { Alarm, Clock, DriverLogger, DriverObserver, Ending } from "./driver-contract.ts";
 import type { OpenIntakeStage } from "./intake-stage/contract.ts";
@@ -121,8 +121,8 @@ export class Host {
   #diskLow = false;
   readonly #views: Views;
   readonly #invitations: Invitations;
-  /** The state of the view that just ended, for the next one. */
-  #carried: Executor | null = null;
+  /** The state of the view that just ended, for the next one, and what was forgotten there and may matter here. */
+  #carried: { readonly executor: Executor; readonly forgotten: Forgotten | null } | null = null;
   /** Ends what runs now: set while a transfer or a wait for space can be interrupted. */
   #interrupt: (() => void) | null = null;
   #loop: Promise<void> | null = null;
@@ -446,12 +446,12 @@ export class Host {
   }
 
   /**
-   * The state was rebuilt from the journal, and with it went the links: the members of its view have them. False when stopped
-   * before.
+   * The state was rebuilt from the journal, and with it went the links: the members of its view have them. Nothing is said in a
+   * view before that of which the journal knows. False when stopped before.
    */
-  async #fetchLinks(view: View): Promise<boolean> {
+  async #fetchLinks(view: View, upTo: number): Promise<boolean> {
     const { clock, openLinks, logger } = this.#parts;
-    logger.info({ view: view.id }, "asking the other replicas for the links to this view");
+    logger.info({ view: upTo }, "asking the other replicas for the links to this view");
     let arrived: (complete: boolean) => void = () => undefined;
     const complete = new Promise<boolean>((resolve) => {
       arrived = resolve;
@@ -463,7 +463,7 @@ export class Host {
           const message = decodeMessage(copyOf(payload));
           if (isRejection(message) || message.type !== "LINKS") return;
           this.#views.follow(from, message);
-          if (this.#views.chain.newest.id >= view.id) arrived(true);
+          if (this.#views.chain.newest.id >= upTo) arrived(true);
         },
         onConnected: () => undefined,
         onDisconnected: () => undefined,
@@ -489,28 +489,37 @@ export class Host {
   /** The executor of the view that just ended, or what the directory holds. */
   async #recovered(storage: Storage): Promise<Recovered> {
     const { crypto, cluster, service } = this.#parts;
-    const executor = this.#carried;
+    const carried = this.#carried;
     this.#carried = null;
-    if (!executor) return recover({ crypto, cluster, storage, service });
+    if (!carried) return recover({ crypto, cluster, storage, service });
+    const { executor, forgotten } = carried;
+    const { view, applied } = executor;
     const newest = await storage.journal.read(storage.journal.last);
-    const start = startInView({ lastDecided: executor.applied, newest, hear: executor.view.consulted });
+    const { last, regency } = storage.journal.summary;
+    const known = regency.view === view.id ? regency.regency : 0;
+    const returning = applied.instance <= last ? { regency: known } : null;
+    const start = startInView({ lastDecided: applied, newest, hear: view.consulted, forgotten, returning });
     return { executor, start, settledFrom: settledFrom(storage.state), replayed: 0 };
   }
 
   async #replicate(storage: Storage, stands: () => void): Promise<Ending> {
     const { self, identityOf, crypto, options, clock, verifier, logger, observer } = this.#parts;
-    const { executor, start, settledFrom, replayed } = await this.#recovered(storage);
+    const { executor, settledFrom, replayed, ...recovered } = await this.#recovered(storage);
     const { view } = executor;
-    if (this.#views.chain.newest.id < view.id && !(await this.#fetchLinks(view))) return { type: "stopped" };
+    const known = Math.max(view.id, storage.journal.summary.regency.view);
+    if (this.#views.chain.newest.id < known && !(await this.#fetchLinks(view, known))) return { type: "stopped" };
     await this.#views.store(storage.state);
     if (this.#views.chain.newest.id > view.id + 1 && !this.#logMustDo) {
       return { type: "transfer", reason: "the members of this replica's view are not those of the newest one" };
     }
     const cluster: Cluster = { ...this.#parts.cluster, view };
+    const forgotten = forgottenFrom(this.#views.chain.firstInstanceOf(view.id), recovered.start.forgotten);
+    // A clean stop remembers what was said in its view, which may be a later one than what is left of the state.
+    const resend = recovered.start.resend.filter((message) => message.view === view.id);
+    const start: Start = { ...recovered.start, forgotten, resend };
     const at = { instance: start.lastDecided.instance, replayed, clean: start.eraseCleanStop };
     logger.info(at, "recovered from the data directory");
-    if (start.forgotten)
-      logger.warn({ ...start.forgotten }, "the journal was lost: this replica votes when it knows how far");
+    if (forgotten) logger.warn({ ...forgotten }, "the journal was lost: this replica votes when it knows how far");
     const { checkpointPeriod } = this.#parts;
     const replica = new Driver({
       hooks: this.#parts.hooks ?? new RequestHooks({ logger }),
@@ -558,8 +567,10 @@ export class Host {
       if (isFormer(this.#views.chain, view, self)) retireWhenDone(replica, view, clock);
       const ending = await replica.ended;
       if (ending.type === "view") {
-        this.#carried = executor;
-        if (replica.core.state.forgotten) await storage.journal.append([{ type: "remembered" }]);
+        const { forgotten: before } = replica.core;
+        const forgotten = forgottenAfter(executor.applied.instance, before);
+        this.#carried = { executor, forgotten };
+        if (before && !forgotten) await storage.journal.append([{ type: "remembered" }]);
       }
       return ending;
     } finally {

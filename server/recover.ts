@@ -54,7 +54,6 @@ export async function recover(options: {
   const regency = summary.regency.view === view.id ? summary.regency.regency : 0;
   const { keptCertificate, newestAccepted } = await acceptedIn({ crypto, view, storage });
   const lastRecord = lastDecided.instance > 0 ? await journal.read(lastDecided.instance) : null;
-  // A later view ends what was forgotten in an earlier one.
   const { cleanStop, forgotten } = summary;
   const base = summary.base.instance;
   const hear = view.consulted;

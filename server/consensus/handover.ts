@@ -24,6 +24,8 @@ const NONE = new VoteBox();
 
 export interface HandoverPort {
   progress(): void;
+  /** The link is complete. */
+  linked(): void;
 }
 
 export class Handover {
@@ -97,6 +99,7 @@ export class Handover {
     if (this.#linked || this.#last?.candidate.batch.instance !== link.instance) return;
     this.#linked = true;
     this.#context.emit({ type: "link", link });
+    this.#port.linked();
   }
 
   #tryLink(): void {

@@ -54,6 +54,8 @@ export interface OrderingPort {
   decided(led: LedInstance | null): void;
   /** The turn of a leader is over, and another one leads. */
   handedOver(): void;
+  /** The link to the next view is complete. */
+  linked(): void;
   /** The clean-stop record is erased, on disk. */
   started(): void;
 }
@@ -86,7 +88,7 @@ export class Ordering {
     this.#regency = regency;
     this.#port = port;
     this.#batching = new Batching(queue, context.options);
-    this.#handover = new Handover(context, { progress: () => this.#progress() });
+    this.#handover = new Handover(context, { progress: () => this.#progress(), linked: () => port.linked() });
     this.#chain = new Chain(context, queue, regency, start, {
       stopped: () => this.#stopped,
       ended: () => this.#handover.ended,

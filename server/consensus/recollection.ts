@@ -78,7 +78,7 @@ export class Recollection {
     this.#port = port;
     this.#consulted = start.hear;
     // A WRITE may leave before anything of its instance is journaled, an ACCEPT never does.
-    const ahead = this.#crashOnly ? 0 : 1;
+    const ahead = this.#crashOnly || start.fresh ? 0 : 1;
     this.#horizon = { instance: start.journaledUpTo + ahead, regency: start.regency };
     this.#forgotten = start.forgotten;
     this.#heard = this.#needed === 0 && start.forgotten?.until !== null;
@@ -295,10 +295,10 @@ export class Recollection {
     });
   }
 
-  /** The newest instance that anybody showed a certificate for. */
+  /** The newest instance that anybody showed a certificate for; what lies below the view is proven by its link. */
   #certifiedBy(testimonies: readonly Testimony[]): number {
     const own = this.#port.newestAccepted()?.instance ?? 0;
-    return Math.max(own, ...testimonies.map((testimony) => testimony.certified));
+    return Math.max(this.#context.firstInstance - 1, own, ...testimonies.map((testimony) => testimony.certified));
   }
 
   /** Of the lowest claims so many that a correct replica is among them which knows of any regency we may have installed. */

@@ -50,6 +50,8 @@ export interface Start {
   readonly newestCertificate: Certificate | null;
   /** Every vote sent above this instance is above the journal's end as well. */
   readonly journaledUpTo: number;
+  /** The view began in this process, and as far as the disk tells nothing was said in it. */
+  readonly fresh: boolean;
   readonly forgotten: Forgotten | null;
   readonly hear: number;
   /**
@@ -75,25 +77,55 @@ export function decidedInstance(options: { applied: number; newest: JournaledIns
 }
 
 /**
- * The start in a view that begins after `lastDecided`, in the process that got there: nothing was sent in it, unless the disk
- * is older than it looks, which the others are asked about as at every start.
+ * The start in a view that begins after `lastDecided`, in the process that got there. As a rule nothing was said in it, unless the
+ * disk is older than it looks, which the others are asked about as at every start. `returning`: the journal held the end of the
+ * view before already when it was opened, so this replica may have been in this one, up to that regency, before its state was
+ * lost; then it is a start like after a crash.
  */
-export function startInView(at: { lastDecided: Position; newest: JournaledInstance | null; hear: number }): Start {
-  const { lastDecided, newest, hear } = at;
+export function startInView(at: {
+  lastDecided: Position;
+  newest: JournaledInstance | null;
+  hear: number;
+  forgotten: Forgotten | null;
+  returning: { readonly regency: number } | null;
+}): Start {
+  const { lastDecided, newest, hear, forgotten, returning } = at;
   return {
     lastDecided,
-    regency: 0,
+    regency: returning?.regency ?? 0,
     newest,
     newestAccepted: null,
     lastRecord: null,
     newestCertificate: null,
     journaledUpTo: lastDecided.instance,
-    forgotten: null,
+    fresh: returning === null,
+    forgotten,
     hear,
-    abstainUntil: lastDecided.instance,
+    abstainUntil: returning ? lastDecided.instance + 1 : lastDecided.instance,
     resend: [],
     eraseCleanStop: false,
   };
+}
+
+/** Forgotten, and nobody was asked yet how far. */
+const UNBOUNDED: Forgotten = { until: null, regency: 0 };
+
+/**
+ * What of this is still forgotten in the next view, when one ends with instance `end`. Where the bound that its members gave lies
+ * at or below the end, nothing was ever said in a later view; else those of the next one have to be asked as well.
+ */
+export function forgottenAfter(end: number, forgotten: Forgotten | null): Forgotten | null {
+  const bounded = forgotten === null || (forgotten.until !== null && forgotten.until <= end);
+  return bounded ? null : UNBOUNDED;
+}
+
+/**
+ * What is forgotten at a start in a view that began with this instance. A bound that the members of an earlier view gave is never
+ * above it, and says nothing of votes in this one.
+ */
+export function forgottenFrom(firstInstance: number, forgotten: Forgotten | null): Forgotten | null {
+  const earlier = firstInstance > 1 && forgotten?.until != null && forgotten.until <= firstInstance;
+  return earlier ? UNBOUNDED : forgotten;
 }
 
 export function startOf(durable: Durable, lastDecided: Position): Start {
@@ -114,6 +146,7 @@ export function startOf(durable: Durable, lastDecided: Position): Start {
     lastRecord: durable.lastRecord,
     newestCertificate: kept && isNewer(kept, accepted) ? kept : accepted,
     journaledUpTo,
+    fresh: false,
     forgotten: durable.forgotten,
     hear: durable.hear,
     abstainUntil: durable.cleanStop ? journaledUpTo : journaledUpTo + 1,

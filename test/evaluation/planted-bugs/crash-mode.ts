@@ -127,7 +127,7 @@ export const CRASH_MODE_BUGS: readonly Mutation[] = [
   {
     name: "crash-mode-view-waits-for-all",
     rule: "7, crash mode: in its next view a replica waits for n-f-1 others and no more",
-    changes: [{ file: HOST, find: "hear: executor.view.consulted", replace: "hear: executor.view.rememberers" }],
+    changes: [{ file: HOST, find: "hear: view.consulted", replace: "hear: view.rememberers" }],
     suite: "unit",
     tests: ["test/unit/simulation/views.test.ts"],
   },
@@ -161,7 +161,7 @@ export const CRASH_MODE_BUGS: readonly Mutation[] = [
   {
     name: "crash-mode-rollback-by-one-unseen",
     rule: "4, crash mode: an ACCEPT above the journal's end shows that the disk is older",
-    changes: [{ file: RECOLLECTION, find: "const ahead = this.#crashOnly ? 0 : 1;", replace: "const ahead = 1;" }],
+    changes: [{ file: RECOLLECTION, find: "const ahead = this.#crashOnly || start.fresh ? 0 : 1;", replace: "const ahead = 1;" }],
     suite: "unit",
     tests: CONSENSUS_TEST,
   },

@@ -2,6 +2,10 @@
 import type { Mutation } from "./mutation.ts";
 
 const DRIVER = "server/driver.ts";
+const CORE = "server/core.ts";
+const HOST = "server/host.ts";
+const RECOLLECTION = "server/consensus/recollection.ts";
+const RESTART = "server/consensus/restart.ts";
 const NEXT_VIEW = "protocol/next-view.ts";
 const VIEW_CHAIN = "protocol/view-chain.ts";
 const CONNECTION = "client/connection.ts";
@@ -16,6 +20,8 @@ const TESTS = {
   client: ["test/unit/client/views.test.ts"],
   gateway: ["test/unit/network/gateway.test.ts"],
   world: ["test/unit/simulation/views.test.ts"],
+  start: ["test/unit/consensus/next-view-start.test.ts"],
+  keptSeeds: ["test/unit/simulation/run.test.ts"],
 } as const;
 
 export const VIEW_BUGS: readonly Mutation[] = [
@@ -412,9 +418,45 @@ export const VIEW_BUGS: readonly Mutation[] = [
   {
     name: "last-batch-not-taken-from-its-link",
     rule: "7: the link holds the last batch of the view, which nobody else may serve any more",
-    changes: [{ file: "server/core.ts", find: "      this.#learnLast();\n", replace: "" }],
+    changes: [{ file: CORE, find: "      this.#learnLast();\n", replace: "" }],
     suite: "unit",
     tests: TESTS.world,
+  },
+  {
+    name: "forgotten-ends-with-its-view",
+    rule: "4, 7: a journal may have been lost in a later view than the one that ends",
+    changes: [{ file: RESTART, find: "return bounded ? null : UNBOUNDED;", replace: "return null;" }],
+    suite: "unit",
+    tests: TESTS.start,
+  },
+  {
+    name: "bound-of-an-earlier-view",
+    rule: "4, 7: what the members of an earlier view remember bounds nothing in this one",
+    changes: [{ file: RESTART, find: "return earlier ? UNBOUNDED : forgotten;", replace: "return forgotten;" }],
+    suite: "unit",
+    tests: TESTS.start,
+  },
+  {
+    name: "bound-below-the-view",
+    rule: "4, 7: in the first instance of a view votes leave before there is any certificate in it",
+    changes: [
+      { file: RECOLLECTION, find: "Math.max(this.#context.firstInstance - 1, own", replace: "Math.max(0, own" },
+    ],
+    suite: "world",
+  },
+  {
+    name: "state-lost-begins-fresh",
+    rule: "4, 7: whose state was lost may have been in the next view before",
+    changes: [{ file: HOST, find: "applied.instance <= last ? { regency: known } : null", replace: "null" }],
+    suite: "unit",
+    tests: TESTS.keptSeeds,
+  },
+  {
+    name: "own-link-leaves-the-journal-held",
+    rule: "7: the last batch of a view is journaled, whatever others remember",
+    changes: [{ file: CORE, find: "if (!this.#recollection.heard) this.#viewOver();", replace: "" }],
+    suite: "unit",
+    tests: TESTS.keptSeeds,
   },
   {
     name: "roots-signed-for-an-older-view",

@@ -16,6 +16,11 @@ const KEPT_SEEDS: readonly (readonly [number, string])[] = [
   [3002802, "the last three up: one fetches a state, the others stand one instance apart (docs/decisions/021)"],
   [8004724, "a synchronizer whose state came with a checkpoint of the very instance that its SYNC has to carry"],
   [8007060, "a clean stop while a replica leaves for a transfer"],
+  [9000183, "crash mode: a view of three begins while one is down"],
+  [9000715, "a liar shows a replica that is no member a vote of its own"],
+  [9001895, "the journal is lost in a later view than the one in which the replica starts again"],
+  [9002897, "the state is lost, and with it that the replica was in the next view already"],
+  [9010718, "the last batch of a view is decided by a replica that waits to hear what it may have said"],
 ];
 const FRESH_SEED_MAX = 1_000_000_000;
 
