@@ -80,8 +80,7 @@ export async function openService(options: ServiceConnectionOptions & Ends): Pro
     signed: options.signed ?? cluster.signedRequests,
   });
   try {
-    const need = consistency === "local" ? 1 : cluster.view.quorum;
-    await session.ready({ timeoutMs, signal, need });
+    await session.ready({ timeoutMs, signal, ...(consistency === "local" ? { need: 1 } : {}) });
   } catch (error) {
     await session.close();
     throw error;

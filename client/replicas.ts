@@ -179,12 +179,13 @@ export class Replicas {
   }
 
   /**
-   * Resolves once a quorum of replicas, or `need` of them, welcomed this client.
+   * Resolves once a quorum of replicas of the view in force by then, or `need` of them, welcomed this client.
    * @throws QuorateError QUORUM_UNAVAILABLE after `timeoutMs`; CLUSTER_MISMATCH or REFUSED as soon as waiting cannot help;
    *   ABORTED, CLOSED
    */
   whenQuorumReady(options: { timeoutMs: number; signal?: AbortSignal | undefined; need?: number }): Promise<void> {
-    const { timeoutMs, signal, need = this.#view.quorum } = options;
+    const { timeoutMs, signal } = options;
+    const need = (): number => options.need ?? this.#view.quorum;
     return new Promise((resolve, reject) => {
       const end = (error?: QuorateError) => {
         timer.cancel();
@@ -196,13 +197,13 @@ export class Replicas {
       const onAbort = () => end(new QuorateError("ABORTED", "aborted by the caller's signal", {}, signal?.reason));
       const check = () => {
         if (this.#closed) end(new QuorateError("CLOSED", "the connection was closed"));
-        else if (this.readyCount >= need) end();
+        else if (this.readyCount >= need()) end();
         else {
-          const code = this.#hopeless(need);
-          if (code) end(this.#unavailable(code, need));
+          const code = this.#hopeless(need());
+          if (code) end(this.#unavailable(code, need()));
         }
       };
-      const timer = this.#clock.after(timeoutMs, () => end(this.#unavailable("QUORUM_UNAVAILABLE", need)));
+      const timer = this.#clock.after(timeoutMs, () => end(this.#unavailable("QUORUM_UNAVAILABLE", need())));
       this.#waiters.add(check);
       signal?.addEventListener("abort", onAbort, { once: true });
       if (signal?.aborted) onAbort();

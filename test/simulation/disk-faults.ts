@@ -144,7 +144,10 @@ export class DiskFaults {
     const drop = random.chance(0.3);
     if (drop || random.chance(0.5)) this.#crash(machine);
     if (machine.state !== "down") this.#latent.add(machine);
-    const record = random.below(disk.records("journal"));
+    // With the crash the only writes may have gone; that alone forgets nothing.
+    const left = disk.records("journal");
+    if (left === 0) return machine;
+    const record = random.below(left);
     if (drop) disk.dropRecord({ store: "journal", record });
     else disk.flipByte({ store: "journal", record, byte: random.below(1_000), mask: 1 << random.below(8) });
     // The newest record alone leaves no trace: that is a disk rolled back by one write.

@@ -161,7 +161,13 @@ export const CRASH_MODE_BUGS: readonly Mutation[] = [
   {
     name: "crash-mode-rollback-by-one-unseen",
     rule: "4, crash mode: an ACCEPT above the journal's end shows that the disk is older",
-    changes: [{ file: RECOLLECTION, find: "const ahead = this.#crashOnly || start.fresh ? 0 : 1;", replace: "const ahead = 1;" }],
+    changes: [
+      {
+        file: RECOLLECTION,
+        find: "const ahead = this.#crashOnly || start.fresh ? 0 : 1;",
+        replace: "const ahead = 1;",
+      },
+    ],
     suite: "unit",
     tests: CONSENSUS_TEST,
   },

@@ -459,6 +459,19 @@ export const VIEW_BUGS: readonly Mutation[] = [
     tests: TESTS.keptSeeds,
   },
   {
+    name: "client-waits-for-the-first-quorum",
+    rule: "7, clients: connected is who has a quorum of the view in force",
+    changes: [
+      {
+        file: "client/open.ts",
+        find: '(consistency === "local" ? { need: 1 } : {})',
+        replace: '{ need: consistency === "local" ? 1 : cluster.view.quorum }',
+      },
+    ],
+    suite: "unit",
+    tests: TESTS.client,
+  },
+  {
     name: "roots-signed-for-an-older-view",
     rule: "7: roots are signed for the view in force",
     changes: [

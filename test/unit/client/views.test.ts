@@ -197,6 +197,16 @@ describe("a client that was away (section 7)", () => {
     for (const id of [0, 1, 2, 3]) expect(cluster.replica(id).received).toEqual([]);
   });
 
+  test("waits for a quorum of the view it has followed, which may be smaller than the one of its cluster file", async () => {
+    const clock = new FakeClock();
+    const cluster = new FakeCluster({ clock, n: 4, f: 1, mode: "cft" });
+    cluster.reconfigure(() => ({ type: "remove", id: 3 }));
+    for (const id of [0, 3]) cluster.replica(id).down = true;
+    const kv = await answerOf(clock, opened(cluster, clock), 10_000);
+    expect(ids(kv.view)).toEqual([0, 1, 2]);
+    expect(await answerOf(clock, kv.put("a", "1"), 1_000)).toMatchObject({ version: 1n });
+  });
+
   test("a replica that took the place of a member at its address shows the way, too", async () => {
     const clock = new FakeClock();
     const cluster = new FakeCluster({ clock });
