@@ -136,6 +136,11 @@ export class SimulatedClient {
     this.#guard(this.#finish());
   }
 
+  /** One more write, however long it takes. */
+  write(): void {
+    this.#guard(this.#patiently("put"));
+  }
+
   async close(): Promise<void> {
     await this.#kv?.close();
   }
@@ -275,18 +280,21 @@ export class SimulatedClient {
     });
     while (!this.idle) await scheduler.sleep(RETRY_US / 4);
     for (const unresolved of this.#unresolved.splice(0)) await this.#settle(unresolved);
-    for (const type of ["put", "get"] as const) {
-      for (;;) {
-        const key = utf8(`k${scheduler.random.below(this.#parts.workload.keys)}`);
-        const value = utf8(`${number}.${++this.#values}`);
-        const command: Command = type === "put" ? { type, key, value, ifRevision: null } : { type, key };
-        const call = await this.#issue(await this.#connection(), command, PATIENT_TIMEOUT_MS);
-        if (call.outcome === "ok") break;
-        await scheduler.sleep(RETRY_US);
-      }
-    }
+    for (const type of ["put", "get"] as const) await this.#patiently(type);
     observer.finished?.({ id, nowUs: scheduler.nowUs });
     this.finished = true;
+  }
+
+  async #patiently(type: "put" | "get"): Promise<void> {
+    const { scheduler, workload, number } = this.#parts;
+    for (;;) {
+      const key = utf8(`k${scheduler.random.below(workload.keys)}`);
+      const value = utf8(`${number}.${++this.#values}`);
+      const command: Command = type === "put" ? { type, key, value, ifRevision: null } : { type, key };
+      const call = await this.#issue(await this.#connection(), command, PATIENT_TIMEOUT_MS);
+      if (call.outcome === "ok") return;
+      await scheduler.sleep(RETRY_US);
+    }
   }
 
   /** Asks until it is known what became of a write. */

@@ -166,7 +166,10 @@ async function phases(world: World, plan: Plan): Promise<number> {
   return recoveryUs;
 }
 
-/** All states are on disk and the same; whoever still abstained has stopped to, so nothing is ordered any more. */
+/**
+ * All states are on disk and the same; whoever still abstained has stopped to, so nothing is ordered any more. Where the leader is
+ * dead or lies and nobody asks for anything, one who abstains waits for the next request: one alone cannot change the leader.
+ */
 async function settle(world: World, live: () => readonly Machine[], untilUs: number): Promise<void> {
   const settled = (): boolean =>
     world.converged(live()) &&
@@ -176,9 +179,12 @@ async function settle(world: World, live: () => readonly Machine[], untilUs: num
     });
   while (world.nowUs < untilUs) {
     await world.run({ untilUs: world.nowUs + SETTLE_US });
-    if (!settled()) continue;
-    await world.compareStates(live());
-    return;
+    if (settled()) {
+      await world.compareStates(live());
+      return;
+    }
+    const leader = live()[0]?.replica?.core.state.leader;
+    if (!live().some(({ self }) => self === leader)) world.clients[0]?.write();
   }
   throw stall(world, live());
 }
