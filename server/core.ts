@@ -407,6 +407,11 @@ export class Core {
     this.#context.emit({ type: "offer", to, rootsFrom, facts: { ...this.offerFacts, ...remembered } });
   }
 
+  /** W others have decided much more than this replica. */
+  get behind(): boolean {
+    return this.#catchUp.behind;
+  }
+
   /** How far this replica may have voted and does not know it. */
   get forgotten(): Forgotten | null {
     return this.#recollection.forgotten;

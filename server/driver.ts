@@ -128,6 +128,7 @@ export class Driver {
       openStage: parts.openIntakeStage,
       port: {
         accepting: () => !this.#draining,
+        behind: () => this.#core.behind,
         answersReads: () => this.answersReads,
         permits: (client) => this.admits(client),
         lookup: (request) => (executor.applied.instance < parts.settledFrom ? null : executor.lookup(request)),

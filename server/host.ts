@@ -19,6 +19,7 @@ import type { ConsensusOptions } from "./consensus/contract.ts";
 import { type Forgotten, forgottenAfter, forgottenFrom, type Start, startInView } from "./consensus/restart.ts";
 import { Driver } from "./driver.ts";
 import type { Alarm, Clock, DriverLogger, DriverObserver, Ending } from "./driver-contract.ts";
+import type { Garbage } from "./garbage.ts";
 import type { OpenIntakeStage } from "./intake-stage/contract.ts";
 import { inThreadStage } from "./intake-stage/in-thread.ts";
 import { Invitations } from "./invitations.ts";
@@ -87,6 +88,8 @@ export interface HostParts {
   readonly retired: () => void;
   /** The process must end: this replica can no longer keep its promises. */
   readonly fatal: (error: unknown) => void;
+  /** What fetching a state leaves in memory. None: that is left to V8. */
+  readonly garbage?: Pick<Garbage, "passed" | "collect">;
   /** A replica is about to run: for whoever listens in. */
   readonly incarnated?: (replica: Driver, executor: Executor) => void;
 }
@@ -271,6 +274,7 @@ export class Host {
         this.#parts.logger.info({ reason: ending.reason }, "a checkpoint has to be fetched from the other replicas");
         return storage;
       case "installed":
+        this.#parts.garbage?.collect();
         return null;
       case "needless":
         this.#logMustDo = true;
@@ -347,7 +351,7 @@ export class Host {
   // ---- the stages
 
   async #transfer(storage: Storage, stands: () => void): Promise<Ending> {
-    const { openLinks, self, crypto, service, clock, verifier, logger, observer } = this.#parts;
+    const { openLinks, self, crypto, service, clock, verifier, logger, observer, garbage } = this.#parts;
     const view = this.#views.chain.newest;
     const cluster: Cluster = { ...this.#parts.cluster, view };
     const memory = await memoryOf({ crypto, cluster, storage });
@@ -378,6 +382,7 @@ export class Host {
     links = await openLinks(
       {
         onMessage: (from, payload) => {
+          garbage?.passed(payload.length);
           const message = decodeMessage(copyOf(payload));
           if (!isRejection(message)) {
             this.#onViews(from, message, view, send);
@@ -503,7 +508,7 @@ export class Host {
   }
 
   async #replicate(storage: Storage, stands: () => void): Promise<Ending> {
-    const { self, identityOf, crypto, options, clock, verifier, logger, observer } = this.#parts;
+    const { self, identityOf, crypto, options, clock, verifier, logger, observer, garbage } = this.#parts;
     const { executor, settledFrom, replayed, ...recovered } = await this.#recovered(storage);
     const { view } = executor;
     const known = Math.max(view.id, storage.journal.summary.regency.view);
@@ -547,7 +552,10 @@ export class Host {
     try {
       links = await this.#parts.openLinks(
         {
-          onMessage: (from, payload) => replica.onMessage(from, payload),
+          onMessage: (from, payload) => {
+            if (replica.core.behind) garbage?.passed(payload.length);
+            replica.onMessage(from, payload);
+          },
           onConnected: (peer) => replica.onConnected(peer),
           onDisconnected: () => undefined,
         },

@@ -32,6 +32,8 @@ const TURNED_AWAY_MAX = 64;
 export interface IntakePort {
   /** False while draining: everything new is refused. */
   accepting(): boolean;
+  /** W others are far ahead: what they order reaches this replica by log. */
+  behind(): boolean;
   /** May unordered requests be answered now (section 3, "Unordered requests")? */
   answersReads(): boolean;
   /** May this client be one now, as far as the executed state and the clock here tell? */
@@ -144,6 +146,11 @@ export class Intake {
   receive(connection: ClientConnection, envelope: Uint8Array, bytes: Uint8Array): void {
     const { client } = connection;
     const seen = glance(bytes);
+    // It would only wait here: the others have it as well, and their log brings it.
+    if (seen?.kind === "ordered" && this.#port.behind()) {
+      this.counts.shed++;
+      return;
+    }
     const size = { bytes: bytes.length, cost: requestCost(bytes.length, 1) };
     const room = seen === null || this.#room(client, { ...seen, ...size });
     if (room && this.#stage.submit(connection, envelope, bytes)) return;

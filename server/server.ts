@@ -18,6 +18,7 @@ import type { ServerConfig } from "./config.ts";
 import type { ConsensusOptions } from "./consensus/contract.ts";
 import { watchDisk } from "./disk-reserve.ts";
 import type { DriverLogger, DriverObserver } from "./driver-contract.ts";
+import { Garbage } from "./garbage.ts";
 import { type GatewayListener, Host, type LinkListener } from "./host.ts";
 import { workerStage } from "./intake-stage/worker-stage.ts";
 import { openAdmin } from "./network/admin.ts";
@@ -138,6 +139,7 @@ export async function startServer(
     logger,
     observer: observerOf(reporting),
     hasSpace: () => hasRoom(dataDir),
+    garbage: new Garbage(),
     found: (storage) => foundOrigin(config, storage, logger),
     retired: () => retire(),
     fatal: fail,

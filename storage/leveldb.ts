@@ -37,12 +37,13 @@ const ASIDE = "aside";
 
 /**
  * Nothing is compressed: requests are opaque, CPU is scarcer than disk, and `tables.ts` can check blocks as they lie.
- * The journal is written in key order, so large tables are only ever moved; it is read rarely, hence almost no cache.
+ * The journal is written in key order, so large tables are only ever moved; it is read rarely, hence almost no cache. What is
+ * staged is read in whole passes, which no cache helps.
  */
 const OPTIONS = {
   journal: { compression: false, writeBufferSize: 16 * MIB, maxFileSize: 32 * MIB, cacheSize: 1 * MIB },
   state: { compression: false, writeBufferSize: 16 * MIB, maxFileSize: 8 * MIB, cacheSize: 32 * MIB },
-  staging: { compression: false, writeBufferSize: 16 * MIB, maxFileSize: 8 * MIB, cacheSize: 32 * MIB },
+  staging: { compression: false, writeBufferSize: 16 * MIB, maxFileSize: 8 * MIB, cacheSize: 1 * MIB },
 } as const;
 
 /** Changes put into a batch at a stretch, about a millisecond; a deletion counts a quarter of one. */

@@ -16,7 +16,7 @@ import type { TransferPort, VerifiedChunk } from "./transfer-contract.ts";
 /** Chunks asked for and not here yet. */
 const ASKED_MAX = 8;
 /** Bytes that arrived and are not on disk yet before no more is asked for. */
-const UNSTAGED_BYTES_MAX = 16 * 1024 * 1024;
+const UNSTAGED_BYTES_MAX = 8 * 1024 * 1024;
 /** Chunks are written together once they have so many bytes. */
 const STAGE_BYTES = 4 * 1024 * 1024;
 /** An unanswered request is repeated. */

@@ -73,7 +73,7 @@ export class LogFetch {
     for (const { id } of view.members) {
       if (this.#asked.has(id) || this.#checking.has(id)) continue;
       const range = log.gap(target, RANGE_INSTANCES, [...this.#asked.values(), ...this.#checking.values()]);
-      if (!range || (log.full && range.from !== log.through + 1)) return;
+      if (!range || (log.full && range.from !== log.base + 1)) return;
       if (!this.#willing(id, range.from)) continue;
       if (id === donor && this.#othersServe(range.from, donor)) continue;
       this.#asked.set(id, { ...range, untilUs: nowUs + REQUEST_TIMEOUT_US });

@@ -97,7 +97,7 @@ export class ProvenLog {
     for (const run of this.#runs) if (run.from <= start && start <= run.to) start = run.to + 1;
     const next = this.#runs.find((run) => run.from >= start);
     const run = runOf(segment, { from: start, to: next ? next.from - 1 : Number.MAX_SAFE_INTEGER - 1 });
-    if (!run || (this.full && run.from !== this.through + 1)) return news;
+    if (!run || (this.full && run.from !== this.#base + 1)) return news;
     this.#runs = [...this.#runs, run].sort((a, b) => a.from - b.from);
     return true;
   }

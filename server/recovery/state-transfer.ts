@@ -32,7 +32,7 @@ const LOG_STALL_US = 10_000_000;
 const ROOT_STALL_US = 60_000_000;
 /** So long nothing can be proven before a batch is executed on trial. */
 const PROBE_PATIENCE_US = 3_000_000;
-const LOG_BUFFER_BYTES_MAX = 64 * 1024 * 1024;
+const LOG_BUFFER_BYTES_MAX = 32 * 1024 * 1024;
 const REPLAY_BYTES = 4 * 1024 * 1024;
 
 export interface StateTransferOptions {

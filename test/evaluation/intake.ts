@@ -157,6 +157,7 @@ class Feed {
       openStage: workers === 0 ? inThreadStage : workerStage({ workers, boxSecret: identity.boxSecret }),
       port: {
         accepting: () => true,
+        behind: () => false,
         answersReads: () => false,
         permits: () => true,
         lookup: () => null,

@@ -7,6 +7,12 @@ import type { LocalCluster } from "./local-cluster.ts";
 
 const LOOK_MS = 50;
 
+interface Phase {
+  readonly name: string;
+  readonly atMs: number;
+  memoryBytes: number;
+}
+
 export interface Recovery {
   /** From the start of the process until it votes. */
   readonly totalMs: number;
@@ -15,8 +21,8 @@ export interface Recovery {
   /** From the choice of a donor until its checkpoint can be executed on. */
   readonly fetchMs: number;
   readonly donor: number | null;
-  /** What it was doing, each from when on, in milliseconds since the start of the process. */
-  readonly phases: readonly { readonly name: string; readonly atMs: number }[];
+  /** What it was doing, each from when on, in milliseconds since the start of the process, and its largest memory meanwhile. */
+  readonly phases: readonly Phase[];
   /** The largest resident memory by replica. */
   readonly memoryBytes: ReadonlyMap<number, number>;
   /** The same just before. */
@@ -27,7 +33,7 @@ export interface Recovery {
 export async function watchRecovery(cluster: LocalCluster, id: number, timeoutMs: number): Promise<Recovery> {
   const memoryBytesBefore = memoryOf(cluster);
   const memoryBytes = new Map<number, number>();
-  const phases: { name: string; atMs: number }[] = [];
+  const phases: Phase[] = [];
   const startedMs = performance.now();
   let bytes = 0;
   let donor: number | null = null;
@@ -41,7 +47,9 @@ export async function watchRecovery(cluster: LocalCluster, id: number, timeoutMs
     }
     const recovery = detail?.recovery ?? null;
     const name = recovery ? `${detail?.state}: ${recovery.phase}` : (detail?.state ?? "no answer");
-    if (phases.at(-1)?.name !== name) phases.push({ name, atMs });
+    if (phases.at(-1)?.name !== name) phases.push({ name, atMs, memoryBytes: 0 });
+    const phase = phases.at(-1) as Phase;
+    phase.memoryBytes = Math.max(phase.memoryBytes, memoryOf(cluster).get(id) ?? 0);
     if (recovery && recovery.bytesTotal > 0) {
       bytes = recovery.bytesTotal;
       donor = recovery.donor ?? donor;
@@ -63,7 +71,12 @@ export async function watchRecovery(cluster: LocalCluster, id: number, timeoutMs
 }
 
 export function phasesText(phases: Recovery["phases"]): string {
-  return phases.map(({ name, atMs }) => `${name} at ${(atMs / 1_000).toFixed(1)} s`).join(", ");
+  return phases
+    .map(
+      ({ name, atMs, memoryBytes }) =>
+        `${name} at ${(atMs / 1_000).toFixed(1)} s (${Math.round(memoryBytes / 1e6)} MB)`,
+    )
+    .join(", ");
 }
 
 /**

@@ -37,7 +37,7 @@ function store(forgets: string | null): { kv: Kv<string>; entries: Map<string, S
 
 /** Some hundred operations of two clients. */
 async function loaded(kv: Kv<string>): Promise<TimelineLoad> {
-  const load = new TimelineLoad({ connections: [kv], clients: 2, perSecond: 20_000, valueBytes: 20, name: "test" });
+  const load = new TimelineLoad({ clients: [kv, kv], perSecond: 20_000, valueBytes: 20, name: "test" });
   while (load.answers.length < 500) await new Promise((resolve) => setTimeout(resolve, 5));
   await load.stop();
   return load;

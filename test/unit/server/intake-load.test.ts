@@ -130,6 +130,7 @@ class Bench {
       openStage: inThreadStage,
       port: {
         accepting: () => true,
+        behind: () => false,
         answersReads: () => true,
         permits: () => true,
         lookup: () => null,

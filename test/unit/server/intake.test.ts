@@ -17,6 +17,8 @@ import { cluster, EVERYBODY_KNOWN, SELF, type Sent, TestClient, TestConnection }
 let stage: StageOptions;
 let roomInStage: boolean;
 let accepting: boolean;
+let behind: boolean;
+let submitToStage: () => boolean;
 let permitted: boolean;
 /** What was executed before, and whether the application lets its answer go. */
 let executed: boolean;
@@ -40,10 +42,11 @@ function intakeOf(of: Cluster = cluster): { intake: Intake; authenticity: Authen
     verifier: threadPoolVerifier,
     openStage: (options) => {
       stage = options;
-      return { waiting: 0, submit: () => roomInStage, close: () => Promise.resolve() };
+      return { waiting: 0, submit: () => submitToStage(), close: () => Promise.resolve() };
     },
     port: {
       accepting: () => accepting,
+      behind: () => behind,
       answersReads: () => true,
       permits: () => permitted,
       lookup: (request) =>
@@ -89,6 +92,8 @@ describe("the intake", () => {
   beforeEach(() => {
     roomInStage = true;
     accepting = true;
+    behind = false;
+    submitToStage = () => roomInStage;
     permitted = true;
     executed = false;
     leaves = true;
@@ -131,6 +136,22 @@ describe("the intake", () => {
     expect(answers(client, connection)).toEqual(["1 NEWER_VIEW", "2 MUST_SIGN", "4 BUSY"]);
     expect(submitted).toEqual(["1.3"]);
     expect(connection.closed).toBeNull();
+  });
+
+  test("a replica far behind takes no ordered request: the log brings it; everything else it takes", () => {
+    const { intake } = intakeOf();
+    let submittedToStage = 0;
+    submitToStage = () => ++submittedToStage > 0;
+    behind = true;
+    const { envelope, request } = client.send();
+    intake.receive(connection, envelope, request);
+    expect([submittedToStage, intake.counts.shed]).toEqual([0, 1]);
+    const read = client.send({ fields: { kind: "unordered" } });
+    intake.receive(connection, read.envelope, read.request);
+    behind = false;
+    intake.receive(connection, envelope, request);
+    expect([submittedToStage, intake.counts.shed]).toEqual([2, 1]);
+    expect(connection.frames).toEqual([]);
   });
 
   test("who lost his rights hears so, or what was executed before, if the application lets that go", () => {
