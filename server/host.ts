@@ -7,109 +7,34 @@
  * aside before it is begun anew. 3. what cannot be mended ends the process: a failed sync, a broken invariant, damage again
  * and again.
  */
-import { copyOf, type Digest } from "../protocol/bytes.ts";
+import type { Digest } from "../protocol/bytes.ts";
 import type { Cluster } from "../protocol/cluster.ts";
-import type { Crypto } from "../protocol/crypto/contract.ts";
-import { assertNever, isRejection, QuorateError } from "../protocol/errors.ts";
-import type { Identity } from "../protocol/identity.ts";
-import { decodeMessage, encodeMessage, type Message } from "../protocol/messages.ts";
-import { type Member, memberOf, type ReplicaId, type View } from "../protocol/view.ts";
-import type { DiskUse, OpenStorage, Repair, Storage } from "../storage/contract.ts";
-import type { ConsensusOptions } from "./consensus/contract.ts";
+import { assertNever, QuorateError } from "../protocol/errors.ts";
+import { memberOf, type View } from "../protocol/view.ts";
+import type { DiskUse, Repair, Storage } from "../storage/contract.ts";
 import { type Forgotten, forgottenAfter, forgottenFrom, type Start, startInView } from "./consensus/restart.ts";
 import { Driver } from "./driver.ts";
-import type { Alarm, Clock, DriverLogger, DriverObserver, Ending } from "./driver-contract.ts";
-import type { Garbage } from "./garbage.ts";
-import type { OpenIntakeStage } from "./intake-stage/contract.ts";
+import type { Alarm, Ending } from "./driver-contract.ts";
+import type { HostParts, Peers, Stage } from "./host-contract.ts";
 import { inThreadStage } from "./intake-stage/in-thread.ts";
 import { Invitations } from "./invitations.ts";
-import type { ClientConnection, Gateway, Links } from "./network/contract.ts";
+import { fetchLinks } from "./link-search.ts";
+import type { Gateway, Links } from "./network/contract.ts";
 import { type Recovered, recover } from "./recover.ts";
 import { RequestHooks } from "./request-hooks.ts";
 import { isFormer, retireWhenDone } from "./retirement.ts";
-import type { ServiceFactory } from "./service/contract.ts";
 import type { Executor } from "./service/executor.ts";
-import { memoryOf } from "./transfer/memory.ts";
 import { settledFrom } from "./transfer/settled.ts";
-import { Transfer, type TransferProgress } from "./transfer/transfer.ts";
-import type { Verifier } from "./verifier.ts";
+import type { TransferProgress } from "./transfer/transfer.ts";
+import { transferStage } from "./transfer-stage.ts";
 import { Views } from "./views.ts";
 
 /** Stores set aside in one process before it gives up: a disk that damages everything is no disk. */
 const REPAIRS_MAX = 4;
-/** Links that are missing are asked for this often. */
-const LINKS_INTERVAL_US = 300_000;
 /** A full disk is looked at this often. */
 const SPACE_INTERVAL_US = 1_000_000;
 
-/** What a replica hears from the other replicas. */
-export interface LinkListener {
-  onMessage(from: ReplicaId, payload: Uint8Array): void;
-  onConnected(peer: ReplicaId): void;
-  onDisconnected(peer: ReplicaId): void;
-}
-
-export interface GatewayListener {
-  /** May this client connect? */
-  admits(client: Digest): boolean;
-  onAuthenticated(connection: ClientConnection, keys: Uint8Array): void;
-  onRequest(connection: ClientConnection, envelope: Uint8Array, request: Uint8Array): void;
-}
-
-export interface HostParts {
-  readonly cluster: Cluster;
-  readonly self: ReplicaId;
-  /** The keys that this replica has in a view. @throws QuorateError KEY_FILE_INVALID */
-  readonly identityOf: (view: View) => Identity;
-  readonly crypto: Crypto;
-  readonly openStorage: (options: Parameters<OpenStorage>[0]["founding"]) => Promise<Storage>;
-  /** `others`: former members that may lag, and replicas invited to become members. */
-  readonly openLinks: (listener: LinkListener, peers: { view: View; others: readonly Member[] }) => Promise<Links>;
-  readonly openGateway: (listener: GatewayListener, view: View) => Promise<Gateway>;
-  readonly service: ServiceFactory;
-  /** None: every authentic request is taken, every reply leaves. */
-  readonly hooks?: RequestHooks;
-  readonly options: ConsensusOptions;
-  readonly checkpointPeriod: number;
-  readonly clock: Clock;
-  readonly verifier: Verifier;
-  /** Default: on the event loop. */
-  readonly openIntakeStage?: OpenIntakeStage;
-  readonly logger: DriverLogger;
-  readonly observer: DriverObserver;
-  /** Is there room again on a disk that was full? */
-  readonly hasSpace: () => Promise<boolean>;
-  /**
-   * Gives an empty state what its cluster begins with, if it begins with anything: "installed" when that took the place of
-   * the state, "gone" when it is not to be had any more, so that the state must come from the others.
-   */
-  readonly found?: (storage: Storage) => Promise<"ready" | "installed" | "gone">;
-  /** This replica is no member any more, and nobody needs it: its keys are to be erased, and the process ends. */
-  readonly retired: () => void;
-  /** The process must end: this replica can no longer keep its promises. */
-  readonly fatal: (error: unknown) => void;
-  /** What fetching a state leaves in memory. None: that is left to V8. */
-  readonly garbage?: Pick<Garbage, "passed" | "collect">;
-  /** A replica is about to run: for whoever listens in. */
-  readonly incarnated?: (replica: Driver, executor: Executor) => void;
-}
-
 const NO_DISK_USE: DiskUse = { journalBytes: 0, stateBytes: 0, asideBytes: 0, stagingBytes: 0 };
-
-/** What runs at the moment. */
-export type Stage =
-  | { readonly type: "opening" }
-  | { readonly type: "transfer"; readonly transfer: Transfer; readonly storage: Storage; readonly links: Links }
-  | {
-      readonly type: "replica";
-      readonly replica: Driver;
-      readonly executor: Executor;
-      readonly storage: Storage;
-      readonly links: Links;
-      readonly gateway: Gateway;
-    }
-  | { readonly type: "full"; readonly sinceMs: number }
-  | { readonly type: "ended" };
 
 export class Host {
   readonly #parts: HostParts;
@@ -350,93 +275,41 @@ export class Host {
 
   // ---- the stages
 
-  async #transfer(storage: Storage, stands: () => void): Promise<Ending> {
-    const { openLinks, self, crypto, service, clock, verifier, logger, observer, garbage } = this.#parts;
+  #transfer(storage: Storage, stands: () => void): Promise<Ending> {
     const view = this.#views.chain.newest;
-    const cluster: Cluster = { ...this.#parts.cluster, view };
-    const memory = await memoryOf({ crypto, cluster, storage });
-    let links: Links | null = null;
-    let flushing = false;
-    const send = (to: ReplicaId, message: Message): void => {
-      links?.send(to, encodeMessage(message));
-      if (flushing) return;
-      flushing = true;
-      clock.defer(() => {
-        flushing = false;
-        links?.flush();
-      });
-    };
-    const transfer = new Transfer({
-      cluster,
-      views: this.#views,
-      self,
-      crypto,
-      storage,
-      service,
-      clock,
-      verifier,
-      logger,
-      send,
-      fault: (from, code) => observer.fault("message", from, code),
-    });
-    links = await openLinks(
-      {
-        onMessage: (from, payload) => {
-          garbage?.passed(payload.length);
-          const message = decodeMessage(copyOf(payload));
-          if (!isRejection(message)) {
-            this.#onViews(from, message, view, send);
-            if (message.type === "FETCH_OFFER" && memory) send(from, memory(from));
-            transfer.onMessage(from, message);
-          } else {
-            observer.fault("message", from, message.code);
-            links?.punish(from, message.code);
-          }
+    return this.#interruptible((interrupted) =>
+      transferStage({
+        parts: this.#parts,
+        views: this.#views,
+        storage,
+        peers: this.#peersOf(view),
+        interrupted,
+        running: (transfer, links) => {
+          this.#stage = { type: "transfer", transfer, storage, links };
+          stands();
         },
-        onConnected: (peer) => transfer.onConnected(peer),
-        onDisconnected: (peer) => transfer.onDisconnected(peer),
-      },
-      this.#peersOf(view),
+        viewsGrew: () => {
+          this.#transferDue = true;
+          this.#interrupt?.();
+        },
+      }),
     );
-    this.#stage = { type: "transfer", transfer, storage, links };
-    stands();
-    let installed = false;
-    try {
-      const interrupted = new Promise<null>((resolve) => {
-        this.#interrupt = () => resolve(null);
-      });
-      for (const peer of links.connected()) transfer.onConnected(peer);
-      const accepted = await Promise.race([transfer.start(), interrupted]);
-      if (!accepted) return { type: transfer.needless ? "needless" : "stopped" };
-      // Installing closes the staged state, complete as it is.
-      await storage.install(accepted.certificate);
-      installed = true;
-      return { type: "installed" };
-    } finally {
-      this.#interrupt = null;
-      if (!installed) await transfer.stop();
-      await links.close();
-    }
   }
 
-  /** Links to a later view end a transfer from the members of this one: it goes on among those of that one. */
-  #onViews(from: ReplicaId, message: Message, view: View, send: (to: ReplicaId, message: Message) => void): void {
-    if (message.type === "LINKS") {
-      if (this.#views.follow(from, message)) {
-        this.#transferDue = true;
-        this.#interrupt?.();
-      }
-      return;
+  /** Runs what `stop` may end early: `interrupted` resolves then. */
+  async #interruptible<T>(work: (interrupted: Promise<null>) => Promise<T>): Promise<T> {
+    const interrupted = new Promise<null>((resolve) => {
+      this.#interrupt = () => resolve(null);
+    });
+    try {
+      return await work(interrupted);
+    } finally {
+      this.#interrupt = null;
     }
-    const answer =
-      message.type === "FETCH_LINKS"
-        ? this.#views.serve(from, message.view)
-        : this.#views.answerTo(from, message.view, view.id);
-    if (answer && message.view !== view.id) send(from, answer);
   }
 
   /** Whom links stand to: members of the view, and those of the one before that may not know of it yet. */
-  #peersOf(view: View): { view: View; others: readonly Member[] } {
+  #peersOf(view: View): Peers {
     const before = this.#views.chain.of(view.id - 1)?.members ?? [];
     const others = [...before, ...this.#invitations.at(this.#parts.clock.wallMs())];
     return { view, others: others.filter(({ id }) => !memberOf(view, id)) };
@@ -450,45 +323,13 @@ export class Host {
     return member !== null;
   }
 
-  /**
-   * The state was rebuilt from the journal, and with it went the links: the members of its view have them. Nothing is said in a
-   * view before that of which the journal knows. False when stopped before.
-   */
-  async #fetchLinks(view: View, upTo: number): Promise<boolean> {
-    const { clock, openLinks, logger } = this.#parts;
-    logger.info({ view: upTo }, "asking the other replicas for the links to this view");
-    let arrived: (complete: boolean) => void = () => undefined;
-    const complete = new Promise<boolean>((resolve) => {
-      arrived = resolve;
-      this.#interrupt = () => resolve(false);
-    });
-    const links = await openLinks(
-      {
-        onMessage: (from, payload) => {
-          const message = decodeMessage(copyOf(payload));
-          if (isRejection(message) || message.type !== "LINKS") return;
-          this.#views.follow(from, message);
-          if (this.#views.chain.newest.id >= upTo) arrived(true);
-        },
-        onConnected: () => undefined,
-        onDisconnected: () => undefined,
-      },
-      { view, others: [] },
+  /** The links to this view and those after it, up to a view of which the journal knows; false when stopped before. */
+  #fetchLinks(view: View, upTo: number): Promise<boolean> {
+    this.#parts.logger.info({ view: upTo }, "asking the other replicas for the links to this view");
+    const { openLinks, clock } = this.#parts;
+    return this.#interruptible((interrupted) =>
+      fetchLinks({ openLinks, clock, views: this.#views, view, upTo, interrupted }),
     );
-    const ask = (): void => {
-      const message = encodeMessage({ type: "FETCH_LINKS", view: this.#views.chain.newest.id, regency: 0 });
-      for (const peer of links.connected()) links.send(peer, message);
-      links.flush();
-      cancel = clock.at(clock.nowUs() + LINKS_INTERVAL_US, ask);
-    };
-    let cancel = clock.at(clock.nowUs() + LINKS_INTERVAL_US, ask);
-    try {
-      return await complete;
-    } finally {
-      cancel();
-      this.#interrupt = null;
-      await links.close();
-    }
   }
 
   /** The executor of the view that just ended, or what the directory holds. */

@@ -7,7 +7,8 @@ import { memberOf, type View } from "../protocol/view.ts";
 import type { ServerConfig } from "./config.ts";
 import type { Driver } from "./driver.ts";
 import type { Alarm } from "./driver-contract.ts";
-import type { Host, Stage } from "./host.ts";
+import type { Host } from "./host.ts";
+import type { Stage } from "./host-contract.ts";
 import type {
   AdminRoutes,
   HealthCheck,

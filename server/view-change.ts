@@ -32,17 +32,10 @@ export class ViewChange {
 
   /** Links, and whoever speaks of another view than ours. True when there is nothing in it for the core. */
   receive(from: ReplicaId, message: Message): boolean {
-    const { id } = this.#view;
-    if (message.type === "LINKS") {
-      if (this.#views.follow(from, message)) this.follow();
-      return true;
-    }
-    if (message.view !== id) {
-      const asked = message.type === "FETCH_LINKS";
-      const answer = asked ? this.#views.serve(from, message.view) : this.#views.answerTo(from, message.view, id);
-      if (answer) this.#port.send(from, answer);
-    }
-    return message.type === "FETCH_LINKS";
+    const { answer, longer } = this.#views.receive(from, message, this.#view.id);
+    if (longer) this.follow();
+    if (answer) this.#port.send(from, answer);
+    return message.type === "LINKS" || message.type === "FETCH_LINKS";
   }
 
   /** What is known of the next view already. */

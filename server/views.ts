@@ -80,14 +80,29 @@ export class Views {
     this.#chain = this.#chain.extended(this.#parts.crypto, link) ?? this.#chain;
   }
 
-  /** What to send to a replica that spoke of another view than `mine`; null: nothing now. */
-  answerTo(from: ReplicaId, viewId: number, mine: number): Message | null {
-    if (viewId > this.#chain.newest.id) return this.ask(from, mine);
-    return viewId < this.#chain.newest.id ? this.serve(from, viewId) : null;
+  /**
+   * What a message of another replica says about views: links are followed, who asks for some gets them, who speaks of another view
+   * than `mine` too, or is asked for those that lead there. `longer`: the chain has grown.
+   */
+  receive(
+    from: ReplicaId,
+    message: Message,
+    mine: number,
+  ): { readonly answer: Message | null; readonly longer: boolean } {
+    if (message.type === "LINKS") return { answer: null, longer: this.#follow(from, message) };
+    if (message.view === mine) return { answer: null, longer: false };
+    const asked = message.type === "FETCH_LINKS";
+    const answer = asked ? this.#serve(from, message.view) : this.#answerTo(from, message.view, mine);
+    return { answer, longer: false };
+  }
+
+  #answerTo(from: ReplicaId, viewId: number, mine: number): Message | null {
+    if (viewId > this.#chain.newest.id) return this.#ask(from, mine);
+    return viewId < this.#chain.newest.id ? this.#serve(from, viewId) : null;
   }
 
   /** The links from this view on; null when there are none, or it had some just now. */
-  serve(to: ReplicaId, viewId: number): MessageOf<"LINKS"> | null {
+  #serve(to: ReplicaId, viewId: number): MessageOf<"LINKS"> | null {
     const links = this.encodedFrom(viewId);
     if (links.length === 0 || !this.#due(this.#servedUs, to, INTERVAL_US)) return null;
     return { type: "LINKS", view: this.#chain.newest.id, regency: 0, links };
@@ -98,13 +113,13 @@ export class Views {
     return this.#chain.linksFrom(viewId).slice(0, LINKS_PER_ANSWER_MAX).map(encodeLink);
   }
 
-  ask(of: ReplicaId, mine: number): MessageOf<"FETCH_LINKS"> | null {
+  #ask(of: ReplicaId, mine: number): MessageOf<"FETCH_LINKS"> | null {
     if (!this.#due(this.#askedUs, of, INTERVAL_US)) return null;
     return { type: "FETCH_LINKS", view: Math.max(mine, this.#chain.newest.id), regency: 0 };
   }
 
   /** Follows what is new of these links; true when the chain is longer now. */
-  follow(from: ReplicaId, { links }: MessageOf<"LINKS">): boolean {
+  #follow(from: ReplicaId, { links }: MessageOf<"LINKS">): boolean {
     const { crypto, nowUs, misbehaved } = this.#parts;
     if (nowUs() < (this.#heardUs.get(from) ?? 0)) return false;
     const { newest } = this.#chain;
