@@ -59,25 +59,35 @@ export interface Applicant extends Standing {
 }
 
 export class Admission {
-  #costPerUs = 0;
+  /** Of the instances of late, the newest counting most: what they cost, how long they took, and how many they are. */
+  #cost = 0;
+  #us = 0;
   #shortestUs = Number.POSITIVE_INFINITY;
+  #instances = 0;
   #fastest = 0;
-  #instanceUs = 0;
   #decidedAtUs = 0;
   /** Was anything left waiting after the last decision? Else the time since then is idleness. */
   #backlog = false;
 
+  /**
+   * Cost per microsecond. What many instances took together, not the mean of their paces: decisions come in bursts where
+   * the processor is shared, and one instance right after another would count as a thousand times the pace.
+   */
+  get #pace(): number {
+    return this.#us === 0 ? 0 : this.#cost / this.#us;
+  }
+
   /** Cost that may wait. */
   get capacity(): number {
-    if (this.#costPerUs === 0) return QUEUE_COST_START;
+    if (this.#us === 0) return QUEUE_COST_START;
     const us = Math.min(QUEUE_US_MAX, Math.max(QUEUE_US_MIN, 2 * this.#shortestUs));
-    return Math.max(QUEUE_COST_MIN, us * this.#costPerUs);
+    return Math.max(QUEUE_COST_MIN, us * this.#pace);
   }
 
   /** Cost that one of so many clients may put into a batch if others want less: they wait for all of it. */
   extra(clients: number): number {
     const longerBy = Math.max(LONGER_BY_MIN, 1 / clients);
-    return Math.max(BATCH_COST_EACH_MIN, longerBy * this.#fastest * this.#instanceUs);
+    return Math.max(BATCH_COST_EACH_MIN, (longerBy * this.#fastest * this.#us) / Math.max(1, this.#instances));
   }
 
   /** An instance of this cost was decided; is anything left waiting? */
@@ -90,12 +100,16 @@ export class Admission {
   }
 
   #measure(cost: number, sinceUs: number): void {
-    const pace = cost / sinceUs;
-    this.#costPerUs = this.#costPerUs === 0 ? pace : this.#costPerUs + (pace - this.#costPerUs) / SMOOTHED_OVER;
-    this.#fastest = Math.max(pace, this.#fastest * (1 - 1 / FASTEST_KEPT));
-    this.#instanceUs += (sinceUs - this.#instanceUs) / SMOOTHED_OVER;
+    const kept = 1 - 1 / SMOOTHED_OVER;
+    this.#cost = this.#cost * kept + cost;
+    this.#us = this.#us * kept + sinceUs;
+    this.#instances = this.#instances * kept + 1;
     const shortest = Math.min(this.#shortestUs, sinceUs);
     this.#shortestUs = shortest + (sinceUs - shortest) / SHORTEST_KEPT;
+    // A first instance alone may be part of a burst.
+    if (this.#instances >= SMOOTHED_OVER / 2) {
+      this.#fastest = Math.max(this.#pace, this.#fastest * (1 - 1 / FASTEST_KEPT));
+    }
   }
 
   /** The new `shed` of a client, judged when an instance ends, before what it decided leaves. */

@@ -31,7 +31,7 @@ export const LOAD_BUGS: readonly Mutation[] = [
     changes: [
       {
         file: ADMISSION,
-        find: "return Math.max(QUEUE_COST_MIN, us * this.#costPerUs);",
+        find: "return Math.max(QUEUE_COST_MIN, us * this.#pace);",
         replace: "return QUEUE_COST_START;",
       },
     ],

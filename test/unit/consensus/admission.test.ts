@@ -80,6 +80,18 @@ describe("admission (section 8)", () => {
     expect(admission.shedNext({ cost: capacity / 2, shed, total: capacity / 2, clients: 10 })).toBeLessThan(shed);
   });
 
+  it("decisions that come in bursts make the pace no faster than it is", () => {
+    const even = paced(1_000_000, 50_000);
+    const bursts = new Admission();
+    let nowUs = 0;
+    for (let instance = 0; instance < 400; instance++) {
+      nowUs += instance % 2 === 0 ? 99_900 : 100;
+      bursts.decided({ cost: 1_000_000, backlog: true, nowUs });
+    }
+    expect(bursts.capacity).toBeLessThan(1.3 * even.capacity);
+    expect(bursts.extra(2)).toBeLessThan(1.3 * even.extra(2));
+  });
+
   it("one client beyond others makes an instance longer by its share, or an eighth", () => {
     const admission = paced(1_000_000, 50_000, 1_000);
     expect(admission.extra(2)).toBeCloseTo(500_000, -4);
