@@ -1,12 +1,16 @@
 /** Views change while clients write (docs/protocol.md section 7): whole replicas, SDK included, on a virtual clock. */
 import { describe, expect, it } from "vitest";
-import { encodeMessage } from "../../../protocol/messages.ts";
+import { EMPTY } from "../../../protocol/bytes.ts";
+import { certificateChecks } from "../../../protocol/certificate.ts";
+import type { Identity } from "../../../protocol/identity.ts";
+import { encodeMessage, type Message, statusStatement, writeStatement } from "../../../protocol/messages.ts";
 import type { Change } from "../../../protocol/reconfiguration.ts";
-import { faultsTolerated, type Mode } from "../../../protocol/view.ts";
+import { faultsTolerated, type Mode, memberOf, type ReplicaId, type View } from "../../../protocol/view.ts";
 import { encodeLink, type Link } from "../../../protocol/view-chain.ts";
 import { Administrator, addressAt } from "../../simulation/administration.ts";
 import { AgreementChecker } from "../../simulation/checkers/agreement.ts";
 import { StateRootsChecker } from "../../simulation/checkers/state-roots.ts";
+import { identityOfMember } from "../../simulation/crypto.ts";
 import { drawPlan } from "../../simulation/plan.ts";
 import { World } from "../../simulation/world.ts";
 
@@ -61,6 +65,64 @@ async function changed(at: ReturnType<typeof worldOf>, change: Change, seconds =
   }
   expect(administrator.view.id).toBe(before + 1);
   expect(done(), world.machines.map((machine) => world.standing(machine)).join("; ")).toBe(true);
+}
+
+interface Key {
+  readonly id: ReplicaId;
+  readonly identity: Identity;
+}
+
+/** Every key that a member had in one of these views. */
+function keysEver(views: readonly View[]): Key[] {
+  const keys = new Map<Uint8Array, Key>();
+  for (const { members } of views)
+    for (const member of members) {
+      const identity = identityOfMember(member);
+      keys.set(identity.signKey, { id: member.id, identity });
+    }
+  return [...keys.values()];
+}
+
+/** In every view a quorum of its keys makes a certificate, and none in which one key is of another time. */
+function oldVotesNeverCount({ crypto, cluster, views }: World): void {
+  const counts = (view: View, keys: readonly Key[]): boolean => {
+    const place = { view: view.id, regency: 1, instance: 1_000, digest: crypto.sha256(EMPTY) };
+    const statement = writeStatement(cluster.id, place);
+    const votes = keys.map(({ id, identity }) => ({
+      replica: id,
+      signature: crypto.signer(identity.signSeed)(statement),
+    }));
+    const checks = certificateChecks(view, { ...place, votes });
+    return checks?.every((check) => crypto.verify(check.publicKey, check.statement, check.signature)) ?? false;
+  };
+  let old = 0;
+  for (const view of views) {
+    const current = view.members.map((member) => ({ id: member.id, identity: identityOfMember(member) }));
+    expect(counts(view, current.slice(0, view.quorum))).toBe(true);
+    for (const key of keysEver(views)) {
+      if (current.some(({ identity }) => identity === key.identity)) continue;
+      old++;
+      const others = current.filter(({ id }) => id !== key.id).slice(0, view.quorum - 1);
+      expect(counts(view, [...others, key]), `replica ${key.id} in view ${view.id}`).toBe(false);
+    }
+  }
+  expect(old).toBeGreaterThan(views.length);
+}
+
+function status(world: World, identity: Identity, at: { view: number; regency: number }): Message {
+  const { crypto, cluster, decided } = world;
+  const statement = { ...at, decided, digest: crypto.sha256(EMPTY), abstainingUntil: 0 };
+  return {
+    type: "STATUS",
+    ...statement,
+    signature: crypto.signer(identity.signSeed)(statusStatement(cluster.id, statement)),
+  };
+}
+
+function statusAt({ machines }: World, id: ReplicaId): { view: number; regency: number } {
+  const state = machines[id]?.replica?.core.state;
+  if (!state) throw new Error(`replica ${id} does not run`);
+  return { view: state.view, regency: state.regency };
 }
 
 /** Clients go on to have answers. */
@@ -149,8 +211,19 @@ describe("7: views change under load", () => {
     for (const id of [1, 5]) at.world.machines[id]?.start();
     await changed(at, { type: "setF", f: 1 }, 60);
     for (const id of [0, 5, 2]) await changed(at, { type: "remove", id }, 60);
+    await changed(at, at.administrator.rotating(3, 1), 60);
     await progresses(at, 30);
     expect(at.administrator.view.members.map(({ id }) => id)).toEqual([1, 3, 4, 6]);
+    oldVotesNeverCount(at.world);
+    const { view, regency } = statusAt(at.world, 4);
+    // More than W, from everybody who has left and from an old key of a member.
+    for (const { id, identity } of keysEver(at.world.views)) {
+      const member = memberOf(at.world.view, id);
+      if (member && identityOfMember(member) === identity) continue;
+      at.world.machines[4]?.replica?.onMessage(id, encodeMessage(status(at.world, identity, { view, regency: 50 })));
+    }
+    await at.world.run({ untilUs: at.world.nowUs + 3 * SECOND_US });
+    expect(statusAt(at.world, 4)).toEqual({ view, regency });
   });
 
   it("a member that sleeps through two views gets there by links and log", async () => {
