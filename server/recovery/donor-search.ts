@@ -89,6 +89,16 @@ export class DonorSearch {
     return this.#searchedUs >= OPTIONAL_US || this.#options.offers.target <= this.#position;
   }
 
+  /** Somebody offers all the log from where this replica stands, so that it can do without a checkpoint. */
+  get logMayDo(): boolean {
+    const next = this.#position + 1;
+    const { offers, servesLog } = this.#options;
+    return (
+      this.#optional &&
+      [...offers.all].some(([id, { logFirst }]) => logFirst > 0 && logFirst <= next && servesLog(id, next))
+    );
+  }
+
   /** The best donor other than this one that was not tried yet, if there is any. */
   other(donor: ReplicaId): DonorChoice | null {
     const other = this.#choose(donor);

@@ -335,10 +335,7 @@ export class StateTransfer {
     if (!this.#attempt) {
       const choice = this.#donors.next();
       if (choice) this.#begin(choice);
-      else if (this.#donors.needless) {
-        this.#finished = true;
-        this.#effects.push({ type: "needless" });
-      }
+      else if (this.#donors.needless) this.#needless();
     }
     const attempt = this.#attempt;
     if (!attempt) return;
@@ -464,6 +461,12 @@ export class StateTransfer {
     if (this.#attempt) this.#attempt.progressUs = this.#nowUs;
   }
 
+  /** The replica goes on by log. */
+  #needless(): void {
+    this.#finished = true;
+    this.#effects.push({ type: "needless" });
+  }
+
   /** Tries another donor when nothing goes on with this one, be it its fault or not. */
   #watch(attempt: Attempt): void {
     if (attempt.stage === "fetching") {
@@ -477,6 +480,11 @@ export class StateTransfer {
     const stalledUs = this.#nowUs - attempt.progressUs;
     if (stalledUs < LOG_STALL_US) return;
     const other = this.#donors.other(attempt.donor);
+    // Those that have no root yet may be waiting like this one, which then must not wait for them.
+    if (!forLog && !other && this.#donors.logMayDo) {
+      this.#needless();
+      return;
+    }
     // Roots take their time; but there is no use in waiting for some where others are there already.
     if (!forLog && !other?.witnessed && stalledUs < ROOT_STALL_US) return;
     if (other) this.#drop(forLog ? "LOG_MISSING" : "ROOTS_MISSING");

@@ -378,6 +378,32 @@ const STORE_BUGS: readonly Mutation[] = [
     tests: STORAGE_TESTS,
   },
   {
+    name: "waits-for-witnesses-in-vain",
+    rule: "6: who can do by log waits for no root where there is one donor alone",
+    changes: [
+      {
+        file: "server/recovery/state-transfer.ts",
+        find: "if (!forLog && !other && this.#donors.logMayDo) {",
+        replace: "if (false) {",
+      },
+    ],
+    suite: "unit",
+    tests: ["test/unit/recovery/state-transfer.test.ts"],
+  },
+  {
+    name: "log-buffer-without-bound",
+    rule: "6: what is buffered of the log is bounded, but for the segment that execution waits for",
+    changes: [
+      {
+        file: "server/recovery/proven-log.ts",
+        find: "(this.full && run.from !== this.#base + 1)",
+        replace: "(this.full && run.from !== this.through + 1)",
+      },
+    ],
+    suite: "unit",
+    tests: ["test/unit/recovery/segments.test.ts"],
+  },
+  {
     name: "rebase-remembers",
     rule: "6: what was forgotten stays forgotten when the journal begins above a fetched state",
     changes: [

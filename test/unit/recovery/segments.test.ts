@@ -98,5 +98,7 @@ describe("the buffer of the proven log", () => {
     expect(log.add(segment(31, 40))).toBe(false);
     expect(log.add(segment(10, 12))).toBe(true);
     expect(log.through).toBe(12);
+    // Execution has something to do now: what follows on it can wait.
+    expect(log.add(segment(13, 19))).toBe(false);
   });
 });
