@@ -9,7 +9,8 @@ import type { Identity } from "../protocol/identity.ts";
 import { type Member, memberOf, type ReplicaId, type View } from "../protocol/view.ts";
 import { ROTATED_SUFFIX, readKeyFile } from "./config.ts";
 
-const NEXT_KEY_SUFFIX = ".next";
+/** The secret keys that a member has next, beside those it has now. */
+export const NEXT_KEY_SUFFIX = ".next";
 
 export class ReplicaKeys {
   readonly #keyPath: string;

@@ -14,13 +14,12 @@ import { joinFileText, rotationFileText } from "../../protocol/member-file.ts";
 import { type Address, isAddress } from "../../protocol/reconfiguration.ts";
 import type { Member, ReplicaId } from "../../protocol/view.ts";
 import { type NodeFile, parseNodeFile, prepareDataDirectory, readClusterFile } from "../../server/config.ts";
+import { NEXT_KEY_SUFFIX } from "../../server/replica-keys.ts";
 
 /** Name of the public file in the directory of a replica that is to join. */
 export const JOIN_FILE = "join.json";
 /** Of the public file beside node.yaml. */
 export const ROTATION_FILE = "rotate.json";
-/** The secret keys that a member has next, beside those it has now. */
-export const NEXT_KEY_SUFFIX = ".next";
 
 export interface NewMember {
   readonly directory: string;

@@ -51,7 +51,6 @@ export function invalidity(
   const { batch } = candidate;
   if (envelopes.length !== batch.requests.length) return reject("ignore", "PROPOSE_ENVELOPES");
   if (batch.timestampMs < position.timestampMs) return reject("ignore", "PROPOSE_TIMESTAMP");
-  if (batch.requests.length > 1 && batch.requests.some(reconfigures)) return reject("ignore", "PROPOSE_MIXED");
   if (batch.requests.some((request) => request.cluster !== context.cluster)) return reject("ignore", "PROPOSE_CLUSTER");
   return null;
 }

@@ -1,21 +1,29 @@
 /**
  * Four or more kv-server processes on loopback for an evaluation: killed, frozen, thawed, robbed of their data and started
- * again by replica, and asked who leads and where they stand. Guarantees: every process has ended and the folder is gone after
- * `close`.
+ * again by replica, added to and removed from the view, and asked who leads and where they stand. Guarantees: every process has
+ * ended and the folder is gone after `close`.
  */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parse as parseYaml, stringify as yamlText } from "yaml";
 import { addressesOf, firstTaken } from "../../cli/local/ports.ts";
-import { isExit, lastLogMessage, type ReplicaProcess, startReplica } from "../../cli/local/replica-process.ts";
+import {
+  isExit,
+  lastLogMessage,
+  type ReplicaExit,
+  type ReplicaProcess,
+  startReplica,
+} from "../../cli/local/replica-process.ts";
 import { type NewCluster, writeCluster } from "../../cli/local/write-cluster.ts";
+import { JOIN_FILE } from "../../cli/local/write-member.ts";
 import { adminUrl, askReplicas, httpGet, type ReplicaStatus } from "../../cli/replica-status.ts";
-import { type ClusterFile, clusterOf } from "../../protocol/cluster.ts";
+import { type ClusterFile, clusterOf, memberSchema } from "../../protocol/cluster.ts";
 import { nodeCrypto } from "../../protocol/crypto/node.ts";
 import type { Mode } from "../../protocol/view.ts";
 import type { NodeFile } from "../../server/config.ts";
 import type { TransferProgress } from "../../server/transfer/transfer.ts";
+import { run } from "../integration/programs.ts";
 
 const BASE_PORT_MIN = 20_000;
 const BASE_PORTS = 10_000;
@@ -24,6 +32,8 @@ const ANSWER_MS_MAX = 500;
 const DETAIL_MS_MAX = 5_000;
 const LOOK_MS = 20;
 const LAST_WORDS = 15;
+const HOST = "127.0.0.1";
+const KV_MS_MAX = 120_000;
 
 export interface LocalClusterOptions {
   readonly replicas: number;
@@ -65,11 +75,12 @@ export interface Leadership {
 
 export class LocalCluster {
   readonly folder: string;
-  readonly file: ClusterFile;
+  readonly #options: LocalClusterOptions;
   readonly #server: URL;
   readonly #programs: ReadonlyMap<number, ReplicaProgram>;
   readonly #processes = new Map<number, ReplicaProcess>();
   readonly #ended = new Set<number>();
+  #file: ClusterFile;
 
   /** However this process ends, by `process.exit` too. */
   readonly #atExit = (): void => {
@@ -79,7 +90,8 @@ export class LocalCluster {
 
   private constructor(folder: string, file: ClusterFile, options: LocalClusterOptions) {
     this.folder = folder;
-    this.file = file;
+    this.#file = file;
+    this.#options = options;
     this.#server = options.server;
     this.#programs = options.programs ?? new Map();
     process.once("exit", this.#atExit);
@@ -98,6 +110,11 @@ export class LocalCluster {
       rmSync(folder, { recursive: true, force: true });
       throw error;
     }
+  }
+
+  /** As it was written, but for its members: they are those of the view now. */
+  get file(): ClusterFile {
+    return this.#file;
   }
 
   get path(): string {
@@ -132,6 +149,39 @@ export class LocalCluster {
     });
     if (!isExit(await replica.ready)) return;
     throw new Error(`replica ${id} did not start: ${lastLogMessage(log) ?? "no log"}`);
+  }
+
+  /** How the newest process of this replica ends. */
+  async exited(id: number): Promise<ReplicaExit> {
+    return (await this.#processes.get(id)?.exited) ?? { code: null, signal: null };
+  }
+
+  /** Prepares a replica with `kv init --join` and starts it: it waits to be invited. */
+  async startJoining(kv: URL, id: number): Promise<void> {
+    const home = this.home(id);
+    const basePort = String(await freeBasePort());
+    await this.#kv(kv, ["init", "--join", "--dir", home, "--id", String(id), "--base-port", basePort]);
+    configure(join(home, "node.yaml"), this.#options);
+    await this.startOne(id);
+  }
+
+  /** `kv view add` of a replica that was started to join, until it is a member. @throws Error with what `kv` said */
+  async addToView(kv: URL, id: number): Promise<void> {
+    const path = join(this.home(id), JOIN_FILE);
+    await this.#kv(kv, ["view", "add", path, "--yes"]);
+    const { member } = JSON.parse(readFileSync(path, "utf8")) as { member: unknown };
+    this.#file = { ...this.#file, members: [...this.#file.members, memberSchema.parse(member)] };
+  }
+
+  /** `kv view remove`: that replica is to end by itself then. @throws Error with what `kv` said */
+  async removeFromView(kv: URL, id: number): Promise<void> {
+    await this.#kv(kv, ["view", "remove", String(id), "--yes"]);
+    this.#file = { ...this.#file, members: this.#file.members.filter((member) => member.id !== id) };
+  }
+
+  async #kv(kv: URL, args: readonly string[]): Promise<void> {
+    const done = await run(kv, ["--cluster", this.path, ...args], { timeoutMs: KV_MS_MAX });
+    if (done.code !== 0) throw new Error(`kv ${args.join(" ")}: exit code ${done.code}: ${done.stderr.trim()}`);
   }
 
   signal(id: number, signal: "SIGSTOP" | "SIGCONT" | "SIGUSR2"): void {
@@ -237,7 +287,7 @@ async function writeFiles(folder: string, options: LocalClusterOptions): Promise
   const directory = join(folder, "cluster");
   for (let attempt = 0; attempt < PORT_TRIES; attempt++) {
     const basePort = BASE_PORT_MIN + Math.floor(Math.random() * BASE_PORTS);
-    const wanted = { directory, basePort, hosts: ["127.0.0.1"], signedRequests: false } as const;
+    const wanted = { directory, basePort, hosts: [HOST], signedRequests: false } as const;
     const { replicas, clients = "listed", mode = "bft", model } = options;
     const file = await writeCluster({ ...wanted, ...model, replicas, clients, mode });
     if ((await firstTaken(addressesOf(file))) === null) {
@@ -247,6 +297,16 @@ async function writeFiles(folder: string, options: LocalClusterOptions): Promise
     rmSync(directory, { recursive: true });
   }
   throw new Error(`found no free ports for ${options.replicas} replicas`);
+}
+
+/** The first of three ports in a row that are free now. */
+async function freeBasePort(): Promise<number> {
+  for (let attempt = 0; attempt < PORT_TRIES; attempt++) {
+    const base = BASE_PORT_MIN + Math.floor(Math.random() * BASE_PORTS);
+    const wanted = [base, base + 1, base + 2].map((port) => ({ host: HOST, port }));
+    if ((await firstTaken(wanted)) === null) return base;
+  }
+  throw new Error("found no free ports for another replica");
 }
 
 function configure(path: string, { requestTimeoutMs, settings }: LocalClusterOptions): void {

@@ -5,13 +5,11 @@
  *
  *   npm run bench:modes -- --seconds 5 --rounds 3
  */
-import { spawn } from "node:child_process";
-import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { median } from "../../cli/bench/report.ts";
-import { programCommand } from "../../cli/local/replica-process.ts";
 import { tableText } from "../../cli/text.ts";
 import type { Mode } from "../../protocol/view.ts";
+import { type Load, type Measured, measuredBy } from "./bench-once.ts";
 import { programsIn } from "./demo-debian.ts";
 import { evaluate, numbersFrom } from "./findings.ts";
 import { LocalCluster } from "./local-cluster.ts";
@@ -29,21 +27,6 @@ const SIZES = [
 
 type Sizes = (typeof SIZES)[number];
 type Figures = Readonly<Record<Mode, number>>;
-
-interface Load {
-  readonly clients: number;
-  readonly connections: number;
-  readonly seconds: number;
-  readonly warmup: number;
-}
-
-/** What `kv bench -o json` ends with, as far as it is looked at here. */
-interface Measured {
-  readonly opsPerSecond: number;
-  readonly errors: number;
-  readonly latencyMs: { readonly p50: number };
-  readonly cpuMicrosPerOp: { readonly client: number; readonly replicas: number | null };
-}
 
 interface Cell {
   readonly f: number;
@@ -150,29 +133,9 @@ function rowOf(cell: Cell): string[] {
   ];
 }
 
-/** One `kv bench` in a process of its own. @throws Error with what it said when it fails */
-async function bench(cluster: string, sizes: Sizes, load: Load): Promise<Measured> {
-  const { clients, connections, seconds, warmup } = load;
-  const [program, ...before] = programCommand(programsIn("dist").kv);
-  const what = ["--noop", "--request-bytes", String(sizes.request), "--reply-bytes", String(sizes.reply)];
-  const how = ["--clients", String(clients), "--connections", String(connections)];
-  const long = ["--seconds", String(seconds), "--warmup", String(warmup), "-o", "json"];
-  const child = spawn(program, [...before, "--cluster", cluster, "bench", ...what, ...how, ...long], {
-    stdio: ["ignore", "pipe", "pipe"],
-  });
-  const said = { out: "", err: "" };
-  child.stdout.setEncoding("utf8").on("data", (text: string) => {
-    said.out += text;
-  });
-  child.stderr.setEncoding("utf8").on("data", (text: string) => {
-    said.err += text;
-  });
-  const kill = (): void => void child.kill("SIGKILL");
-  process.once("exit", kill);
-  const [code] = (await once(child, "close")) as [number | null];
-  process.removeListener("exit", kill);
-  if (code !== 0) throw new Error(`kv bench ended with ${code}: ${said.err}`);
-  return JSON.parse(said.out.trimEnd().split("\n").at(-1) ?? "") as Measured;
+/** No-operations of these sizes. @throws Error as `measuredBy` */
+function bench(cluster: string, { request, reply }: Sizes, load: Load): Promise<Measured> {
+  return measuredBy(cluster, load, ["--noop", "--request-bytes", String(request), "--reply-bytes", String(reply)]);
 }
 
 await evaluate("modes", MINUTES_MAX, main);

@@ -378,6 +378,19 @@ const STORE_BUGS: readonly Mutation[] = [
     tests: STORAGE_TESTS,
   },
   {
+    name: "explained-vote-is-evidence-again",
+    rule: "4, lost journal: what the bound covered is no news once nothing is forgotten",
+    changes: [
+      {
+        file: RECOLLECTION,
+        find: "this.#accountFor({ instance: forgotten.until ?? 0, regency: forgotten.regency });",
+        replace: "",
+      },
+    ],
+    suite: "unit",
+    tests: ["test/unit/simulation/run.test.ts"],
+  },
+  {
     name: "waits-for-witnesses-in-vain",
     rule: "6: who can do by log waits for no root where there is one donor alone",
     changes: [

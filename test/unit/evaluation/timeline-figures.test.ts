@@ -37,8 +37,8 @@ describe("the level of a stretch", () => {
       { what: "after", fromMs: 5_100, toMs: 9_900 },
     ];
     expect(levelsOf(stretches, { buckets, bucketMs: 1_000 })).toEqual([
-      { what: "before", fromMs: 900, toMs: 4_000, perSecond: 100, ratio: 1 },
-      { what: "after", fromMs: 5_100, toMs: 9_900, perSecond: 90, ratio: 0.9 },
+      { what: "before", fromMs: 900, toMs: 4_000, perSecond: 100, ratio: 1, lowest: 98 },
+      { what: "after", fromMs: 5_100, toMs: 9_900, perSecond: 90, ratio: 0.9, lowest: 70 },
     ]);
   });
 
@@ -68,7 +68,7 @@ describe("the text form", () => {
     bucketMs: 500,
     buckets: [2_000, 0, 1_996],
     events: [{ what: "leader 0 killed, with SIGKILL", fromMs: 512, toMs: 1_250 }],
-    levels: [{ what: "4 replicas", fromMs: 0, toMs: 500, perSecond: 2_000, ratio: 1 }],
+    levels: [{ what: "4 replicas", fromMs: 0, toMs: 500, perSecond: 2_000, ratio: 1, lowest: 1_996 }],
   };
 
   test("gives back what it was written from", () => {
