@@ -401,7 +401,7 @@ const STORE_BUGS: readonly Mutation[] = [
       },
     ],
     suite: "unit",
-    tests: ["test/unit/recovery/state-transfer.test.ts"],
+    tests: ["test/unit/simulation/run.test.ts"],
   },
   {
     name: "log-buffer-without-bound",

@@ -62,14 +62,6 @@ describe("6: an empty replica fetches a checkpoint and the log", () => {
     expect(run.until(4).of("needless")).toHaveLength(1);
   });
 
-  it("one donor and nobody beside it: who could go on by log waits for no witness", () => {
-    const none = lying("OFFER", (m) => ({ ...m, checkpoints: [], roots: [] }));
-    const parts = [{}, { lie: none }, { lie: none }];
-    const { run } = cluster(1, parts, { optional: true });
-    expect(run.until(40).of("needless")).toHaveLength(1);
-    expect(cluster(1, parts).run.until(40).of("needless")).toEqual([]);
-  });
-
   it("a certificate proves that the instance below it is decided, and no more", () => {
     const { run } = cluster(1, [{ height: 300 }, { height: 300 }, { height: 300 }]);
     const newest = run.transfer.state.target;
