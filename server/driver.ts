@@ -26,7 +26,7 @@ import type { SnapshotSource } from "./snapshot/access.ts";
 import { ViewChange } from "./view-change.ts";
 import { WriteBehind } from "./write-behind.ts";
 
-/** So long a replica that is several views behind tries to catch up by log. */
+/** So long a replica that knows of a later view tries to get there by log. */
 const BEHIND_PATIENCE_US = 10_000_000;
 /** What this replica shows as its state is computed anew when it is older than so many instances. */
 const PROVEN_STATE_AGE = 10_000;
@@ -508,11 +508,11 @@ export class Driver {
     return this.archive.newestRoot(Math.max(1, this.executedInstance - PROVEN_STATE_AGE));
   }
 
-  /** Several views behind: log may do, but not for ever. */
+  /** Views behind: log may do, but not for ever. */
   #leaveBehind(): void {
     const { clock } = this.#parts;
     clock.at(clock.nowUs() + BEHIND_PATIENCE_US, () => {
-      if (!this.#halted) this.#leave({ type: "transfer", reason: "this replica is several views behind" });
+      if (!this.#halted) this.#leave({ type: "transfer", reason: "the log of this replica's view is not to be had" });
     });
   }
 

@@ -15,7 +15,7 @@ export interface ViewChangePort {
   /** The view in force after what was executed. */
   executed(): View;
   over(): void;
-  /** Members that have the log may be members no more: the state of the newest view is to be had from those of that one. */
+  /** Who has the log of this view may be gone by now: else the state of the newest view is to be had from its members. */
   behind(): void;
 }
 
@@ -41,8 +41,9 @@ export class ViewChange {
   /** What is known of the next view already. */
   follow(): void {
     const link = this.#views.chain.linkFrom(this.#view.id);
-    if (link) this.#port.follow(link);
-    if (this.#views.chain.newest.id > this.#view.id + 1) this.#port.behind();
+    if (!link) return;
+    this.#port.follow(link);
+    this.#port.behind();
   }
 
   /** Our own link is complete. */

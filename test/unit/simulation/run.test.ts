@@ -20,6 +20,7 @@ const KEPT_SEEDS: readonly (readonly [number, string])[] = [
   [9000715, "a liar shows a replica that is no member a vote of its own"],
   [9001895, "the journal is lost in a later view than the one in which the replica starts again"],
   [9002897, "the state is lost, and with it that the replica was in the next view already"],
+  [22009401, "one view behind, with the log at members of the next view alone"],
   [21003886, "a vote that the bound of a lost journal covered is shown again when nothing is forgotten any more"],
   [20000672, "two fetch a state from the only one that has it, and each waits for the other to bear witness"],
   [9010718, "the last batch of a view is decided by a replica that waits to hear what it may have said"],
