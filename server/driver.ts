@@ -26,8 +26,6 @@ import type { SnapshotSource } from "./snapshot/access.ts";
 import { ViewChange } from "./view-change.ts";
 import { WriteBehind } from "./write-behind.ts";
 
-/** So long a replica that knows of a later view tries to get there by log. */
-const BEHIND_PATIENCE_US = 10_000_000;
 /** What this replica shows as its state is computed anew when it is older than so many instances. */
 const PROVEN_STATE_AGE = 10_000;
 
@@ -114,7 +112,8 @@ export class Driver {
       follow: (link) => this.input({ type: "link", link }),
       executed: () => executor.view,
       over: () => this.#leave({ type: "view" }),
-      behind: () => this.#leaveBehind(),
+      after: (delayUs, run) => parts.clock.at(parts.clock.nowUs() + delayUs, run),
+      behind: () => this.#leave({ type: "transfer", reason: "the log of this replica's view is not to be had" }),
     });
     this.intake = new Intake({
       crypto,
@@ -508,14 +507,6 @@ export class Driver {
     return this.archive.newestRoot(Math.max(1, this.executedInstance - PROVEN_STATE_AGE));
   }
 
-  /** Views behind: log may do, but not for ever. */
-  #leaveBehind(): void {
-    const { clock } = this.#parts;
-    clock.at(clock.nowUs() + BEHIND_PATIENCE_US, () => {
-      if (!this.#halted) this.#leave({ type: "transfer", reason: "the log of this replica's view is not to be had" });
-    });
-  }
-
   /** Nobody needs this replica any more, which is no member. */
   retire(): void {
     this.#leave({ type: "retired" });
@@ -561,7 +552,7 @@ export class Driver {
       return;
     }
     this.#halted = true;
-    this.#cancelWake?.();
+    this.#cancelTimers();
     this.#end(ending);
   }
 
@@ -587,11 +578,16 @@ export class Driver {
     );
   }
 
+  #cancelTimers(): void {
+    this.#cancelWake?.();
+    this.#viewChange.close();
+  }
+
   #halt(error: unknown): void {
     if (this.#halted) return;
     this.#halted = true;
     this.archive.close();
-    this.#cancelWake?.();
+    this.#cancelTimers();
     this.#stopped();
     this.#end({ type: "failed", error });
   }

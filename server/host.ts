@@ -12,7 +12,14 @@ import type { Cluster } from "../protocol/cluster.ts";
 import { assertNever, QuorateError } from "../protocol/errors.ts";
 import { memberOf, type View } from "../protocol/view.ts";
 import type { DiskUse, Repair, Storage } from "../storage/contract.ts";
-import { type Forgotten, forgottenAfter, forgottenFrom, type Start, startInView } from "./consensus/restart.ts";
+import {
+  type Forgotten,
+  forgottenAfter,
+  forgottenFrom,
+  regencyIn,
+  type Start,
+  startInView,
+} from "./consensus/restart.ts";
 import { Driver } from "./driver.ts";
 import type { Alarm, Ending } from "./driver-contract.ts";
 import type { HostParts, Peers, Stage } from "./host-contract.ts";
@@ -342,8 +349,7 @@ export class Host {
     const { view, applied } = executor;
     const newest = await storage.journal.read(storage.journal.last);
     const { last, regency } = storage.journal.summary;
-    const known = regency.view === view.id ? regency.regency : 0;
-    const returning = applied.instance <= last ? { regency: known } : null;
+    const returning = applied.instance <= last ? { regency: regencyIn(view.id, regency) } : null;
     const start = startInView({ lastDecided: applied, newest, hear: view.consulted, forgotten, returning });
     return { executor, start, settledFrom: settledFrom(storage.state), replayed: 0 };
   }

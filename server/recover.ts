@@ -11,7 +11,7 @@ import { HISTORY_BATCHES_MAX } from "../protocol/limits.ts";
 import type { Certificate } from "../protocol/messages.ts";
 import type { View } from "../protocol/view.ts";
 import type { InstanceRecord, Storage } from "../storage/contract.ts";
-import { decidedInstance, type Position, type Start, startOf } from "./consensus/restart.ts";
+import { decidedInstance, type Position, regencyIn, type Start, startOf } from "./consensus/restart.ts";
 import type { ServiceFactory } from "./service/contract.ts";
 import { Executor, foundingOf } from "./service/executor.ts";
 import { settledFrom } from "./transfer/settled.ts";
@@ -51,7 +51,7 @@ export async function recover(options: {
   await replay(crypto, storage, executor, decided);
   const lastDecided: Position = executor.applied;
   const { view } = executor;
-  const regency = summary.regency.view === view.id ? summary.regency.regency : 0;
+  const regency = regencyIn(view.id, summary.regency);
   const { keptCertificate, newestAccepted } = await acceptedIn({ crypto, view, storage });
   const lastRecord = lastDecided.instance > 0 ? await journal.read(lastDecided.instance) : null;
   const { cleanStop, forgotten } = summary;

@@ -15,14 +15,20 @@ export interface ViewChangePort {
   /** The view in force after what was executed. */
   executed(): View;
   over(): void;
+  /** @returns what cancels it */
+  after(delayUs: number, run: () => void): () => void;
   /** Who has the log of this view may be gone by now: else the state of the newest view is to be had from its members. */
   behind(): void;
 }
+
+/** So long a replica that knows of a later view tries to get there by log. */
+const BEHIND_PATIENCE_US = 10_000_000;
 
 export class ViewChange {
   readonly #views: Views;
   readonly #view: View;
   readonly #port: ViewChangePort;
+  #cancelBehind: (() => void) | null = null;
 
   constructor(views: Views, view: View, port: ViewChangePort) {
     this.#views = views;
@@ -43,13 +49,18 @@ export class ViewChange {
     const link = this.#views.chain.linkFrom(this.#view.id);
     if (!link) return;
     this.#port.follow(link);
-    this.#port.behind();
+    this.#cancelBehind ??= this.#port.after(BEHIND_PATIENCE_US, () => this.#port.behind());
   }
 
   /** Our own link is complete. */
   linked(link: Link): void {
     this.#views.adopt(this.#view, link);
     this.look();
+  }
+
+  /** The replica has ended, in this view or for good. */
+  close(): void {
+    this.#cancelBehind?.();
   }
 
   look(): void {

@@ -108,9 +108,9 @@ export class Ordering {
       silent: (running) => context.observes || this.#abstention.silent(running),
       lacksBatch: (running, digest, voters) => this.#fetch(running.instance, digest, voters),
       accepted: (certificate) => this.#accepted(certificate),
-      writeSent: (place) => this.#port.recollection().voted(place),
+      writeSent: (place) => this.#port.recollection().accountFor(place),
       acceptSent: (running, accept) => {
-        if (context.view.mode === "cft") this.#port.recollection().voted(accept);
+        if (context.view.mode === "cft") this.#port.recollection().accountFor(accept);
         if (running.instance === this.#chain.lastDecided.instance) this.#lastAccept = accept;
       },
       journaled: (running) => this.#chain.journaled(running),

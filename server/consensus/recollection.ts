@@ -158,13 +158,8 @@ export class Recollection {
 
   // ---- what others remember of us
 
-  /** A vote of ours leaves: whoever shows it to us from now on shows nothing that we forgot. */
-  voted(vote: { readonly instance: number; readonly regency: number }): void {
-    this.#accountFor(vote);
-  }
-
-  /** Votes up to this instance and regency are no news from now on. */
-  #accountFor({ instance, regency }: { readonly instance: number; readonly regency: number }): void {
+  /** Votes of ours up to this instance and regency leave, or are known: whoever shows one shows nothing that we forgot. */
+  accountFor({ instance, regency }: { readonly instance: number; readonly regency: number }): void {
     const horizon = this.#horizon;
     this.#horizon = { instance: Math.max(horizon.instance, instance), regency: Math.max(horizon.regency, regency) };
   }
@@ -337,7 +332,7 @@ export class Recollection {
       this.#journaling = false;
       if (this.#forgotten !== forgotten) return;
       // Somebody may still show a vote that the bound covered.
-      this.#accountFor({ instance: forgotten.until ?? 0, regency: forgotten.regency });
+      this.accountFor({ instance: forgotten.until ?? 0, regency: forgotten.regency });
       this.#forgotten = null;
       this.#context.emit({ type: "remembered" });
       this.#port.changed();

@@ -76,6 +76,11 @@ export function decidedInstance(options: { applied: number; newest: JournaledIns
   return Math.max(applied, newest.certificate ? newest.instance - 1 : newest.instance);
 }
 
+/** The regency that a journal knows of in this view. */
+export function regencyIn(view: number, journaled: { readonly view: number; readonly regency: number }): number {
+  return journaled.view === view ? journaled.regency : 0;
+}
+
 /**
  * The start in a view that begins after `lastDecided`, in the process that got there. As a rule nothing was said in it, unless the
  * disk is older than it looks, which the others are asked about as at every start. `returning`: the journal held the end of the

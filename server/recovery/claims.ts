@@ -15,6 +15,8 @@ export class Claims {
   readonly #view: View;
   /** What members are known to have decided although their STATUS does not say so yet. */
   readonly #known = new Map<ReplicaId, number>();
+  /** All heights, the highest first; null once one has changed. Asked for with every request of a client. */
+  #heights: readonly number[] | null = null;
 
   constructor(view: View) {
     this.#view = view;
@@ -23,10 +25,12 @@ export class Claims {
   onStatus(from: ReplicaId, status: Status, nowUs: number): void {
     this.statuses.set(from, status);
     this.#heardUs.set(from, nowUs);
+    this.#heights = null;
   }
 
   raise(replica: ReplicaId, decided: number): void {
     this.#known.set(replica, Math.max(this.of(replica), decided));
+    this.#heights = null;
   }
 
   of(replica: ReplicaId): number {
@@ -53,7 +57,8 @@ export class Claims {
     return until;
   }
 
-  #sorted(): number[] {
-    return this.#view.members.map(({ id }) => this.of(id)).sort((a, b) => b - a);
+  #sorted(): readonly number[] {
+    this.#heights ??= this.#view.members.map(({ id }) => this.of(id)).sort((a, b) => b - a);
+    return this.#heights;
   }
 }

@@ -7,6 +7,7 @@ import type { Crypto } from "../../protocol/crypto/contract.ts";
 import type { MessageOf } from "../../protocol/messages.ts";
 import type { ReplicaId } from "../../protocol/view.ts";
 import type { Storage } from "../../storage/contract.ts";
+import { regencyIn } from "../consensus/restart.ts";
 import { isNewer } from "../consensus/selection.ts";
 import { acceptedIn } from "../recover.ts";
 
@@ -25,7 +26,7 @@ export async function memoryOf(options: {
   const { keptCertificate, newestAccepted } = await acceptedIn({ crypto, view, storage });
   const accepted = newestAccepted?.certificate ?? null;
   const newest = keptCertificate && isNewer(keptCertificate, accepted) ? keptCertificate : accepted;
-  const regency = summary.regency.view === view.id ? summary.regency.regency : 0;
+  const regency = regencyIn(view.id, summary.regency);
   const nothing = { logFirst: 0, logBytes: 0, checkpoints: [], roots: [] };
   return (asker) => {
     const vote = newest?.votes.find(({ replica }) => replica === asker);

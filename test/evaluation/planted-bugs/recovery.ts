@@ -103,7 +103,7 @@ const FORGETTING_BUGS: readonly Mutation[] = [
   {
     name: "own-votes-are-evidence",
     rule: "4, lost journal: a vote of this run proves nothing, whoever shows it",
-    changes: [{ file: ORDERING, find: "this.#port.recollection().voted(place)", replace: "void place" }],
+    changes: [{ file: ORDERING, find: "this.#port.recollection().accountFor(place)", replace: "void place" }],
     suite: "unit",
     tests: RECOLLECTION_TEST,
   },
@@ -383,7 +383,7 @@ const STORE_BUGS: readonly Mutation[] = [
     changes: [
       {
         file: RECOLLECTION,
-        find: "this.#accountFor({ instance: forgotten.until ?? 0, regency: forgotten.regency });",
+        find: "this.accountFor({ instance: forgotten.until ?? 0, regency: forgotten.regency });",
         replace: "",
       },
     ],

@@ -447,7 +447,13 @@ export const VIEW_BUGS: readonly Mutation[] = [
   {
     name: "state-lost-begins-fresh",
     rule: "4, 7: whose state was lost may have been in the next view before",
-    changes: [{ file: HOST, find: "applied.instance <= last ? { regency: known } : null", replace: "null" }],
+    changes: [
+      {
+        file: HOST,
+        find: "applied.instance <= last ? { regency: regencyIn(view.id, regency) } : null",
+        replace: "null",
+      },
+    ],
     suite: "unit",
     tests: TESTS.keptSeeds,
   },
