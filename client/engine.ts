@@ -25,6 +25,7 @@ import { endedWith, interrupted, lostSession, refusedBy, resultGone, timedOut, u
 import { LaneQueue } from "./lane-queue.ts";
 import { Outcomes } from "./outcomes.ts";
 import type { Clock, Scheduled, Transport } from "./ports.ts";
+import { PreferredQuorum } from "./preferred-quorum.ts";
 import { heardIn } from "./replica-reply.ts";
 import { Replicas } from "./replicas.ts";
 import { RequestTable } from "./request-table.ts";
@@ -35,8 +36,6 @@ import { type EndStatus, judgeLocal, judgeOrdered, judgeUnordered, type Verdict 
 import { ViewFollower, type ViewStore } from "./view-follower.ts";
 
 const TICK_MS = 50;
-/** Bounds of what is in flight; further commands wait and are bundled. */
-const IN_FLIGHT_MAX = 64;
 /** Local reads travel alone, so that one that fits no bundle's reply cannot hold up others. */
 const LOCAL_IN_FLIGHT_MAX = 256;
 const IN_FLIGHT_BYTES_MAX = 16 * 1024 * 1024;
@@ -63,6 +62,7 @@ export class Engine {
   readonly #replicas: Replicas;
   readonly #retry: RetryPolicy;
   readonly #sender: Sender;
+  readonly #preferred: PreferredQuorum;
   readonly #calls: Calls;
   readonly #table = new RequestTable();
   readonly #outcomes = new Outcomes();
@@ -103,6 +103,13 @@ export class Engine {
     this.#retry = retry;
     this.#replicas = replicas;
     this.#sender = new Sender({ cluster, crypto, credentials, replicas, retry, signed });
+    this.#preferred = new PreferredQuorum({
+      clock,
+      replicas,
+      quorum: () => this.#views.view.quorum,
+      reads: () => this.#table.unordered.values(),
+      transmit: (entry, to) => this.#sender.transmitAlso(entry, to),
+    });
     this.#calls = options.calls;
     this.#number = numbers.next(clock);
     replicas.open(this.#number);
@@ -161,6 +168,7 @@ export class Engine {
     this.#closed = Promise.all([this.#replicas.close(), this.#views.saved]);
     this.#timer?.cancel();
     this.#timer = null;
+    this.#preferred.close();
     const fail = (call: Call) => this.#calls.reject(call, interrupted(call, "CLOSED", undefined));
     for (const { calls, waiters } of this.#table.reset()) for (const call of [...calls, ...waiters]) fail(call);
     for (const queue of Object.values(this.#queues)) for (const call of queue.drain()) fail(call);
@@ -247,7 +255,7 @@ export class Engine {
       sent = false;
       if (this.#orderedRoom && !write.empty) sent = this.#dispatch("write", write.take(), now);
       if (this.#orderedRoom && !read.empty) sent = this.#dispatch("read", read.take(), now) || sent;
-      if (this.#table.unordered.size < IN_FLIGHT_MAX && !query.empty) {
+      if (this.#table.unordered.size < this.#retry.window && !query.empty) {
         sent = this.#dispatch("query", query.take(), now) || sent;
       }
     }
@@ -255,7 +263,9 @@ export class Engine {
 
   get #orderedRoom(): boolean {
     const { live, liveBytes, windowUsed } = this.#table;
-    return !this.#mustRoll && windowUsed < SESSION_WINDOW && live < IN_FLIGHT_MAX && liveBytes < IN_FLIGHT_BYTES_MAX;
+    return (
+      !this.#mustRoll && windowUsed < SESSION_WINDOW && live < this.#retry.window && liveBytes < IN_FLIGHT_BYTES_MAX
+    );
   }
 
   /** Requests of unknown outcome hold the window back: they are resolved unasked before it is full. */
@@ -270,7 +280,8 @@ export class Engine {
     const numbers = isUnordered(lane) ? this.#table.nextUnordered() : this.#table.nextOrdered();
     const entry = this.#sender.build({ lane, calls, session: this.#number, ...numbers, now });
     this.#table.add(entry);
-    this.#sender.transmit(entry, lane === "local" ? entry.replier : undefined);
+    if (lane === "local") this.#sender.transmitAlso(entry, new Set([entry.replier]));
+    else this.#sender.transmit(entry, lane === "query" ? this.#preferred.choose(entry) : null);
     return true;
   }
 
@@ -293,7 +304,7 @@ export class Engine {
   /** A replica came (back): it gets what is in flight, and what waited for a quorum may leave. */
   #onReady(position: number): void {
     for (const entry of this.#table.all()) {
-      if (!entry.abandoned && entry.lane !== "local") this.#sender.transmit(entry, position);
+      if (!entry.abandoned && entry.lane !== "local") this.#sender.transmitAlso(entry, new Set([position]));
     }
     this.#scheduleFlush();
   }
@@ -316,6 +327,7 @@ export class Engine {
     entry.votes.add(position, reply);
     const verdict = this.#judge(entry, reply);
     if (verdict.type !== "wait") this.#actOn(entry, verdict);
+    else if (entry.lane === "query") this.#preferred.answered(entry);
   }
 
   #judge(entry: InFlight, reply: Reply): Verdict {
@@ -371,7 +383,7 @@ export class Engine {
         this.#fail(entry, (call) => refusedBy(call, verdict.reason), { type: "unknown" });
         return;
       case "busy":
-        entry.resendAt = this.#retry.pause(now);
+        entry.resendAt = this.#retry.busy(now);
         if (entry.lane === "query") this.#postpone(entry);
         return;
       case "mustSign":
@@ -391,7 +403,10 @@ export class Engine {
       for (const call of calls) this.#calls.settle(call, result);
       return;
     }
-    if (!isUnordered(lane)) {
+    if (lane === "query") {
+      this.#preferred.agreed(entry, now - entry.sentAt);
+      this.#retry.answered(null);
+    } else if (lane !== "local") {
       this.#sender.keysKnown = true;
       this.#retry.answered(entry.attempts === 1 ? now - entry.sentAt : null);
     }

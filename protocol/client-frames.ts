@@ -38,6 +38,8 @@ export const CLOSE_CODES = {
   TOO_SLOW: 4408,
   SUPERSEDED: 4409,
   TOO_MANY_CONNECTIONS: 4429,
+  /** It went on sending many times its share while it was turned away: let in again after a while. */
+  FLOOD: 4430,
   GOING_AWAY: 1001,
 } as const;
 

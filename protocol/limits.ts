@@ -77,7 +77,7 @@ export const ROUND_COST = 2 * REQUEST_COST;
 export const BATCH_COST_EACH_MIN = 8 * REQUEST_COST;
 
 /** What is pending may take so long to serve at the pace of late, before clients beyond their share get BUSY. */
-export const QUEUE_US_MIN = 150_000;
+export const QUEUE_US_MIN = 75_000;
 export const QUEUE_US_MAX = 1_000_000;
 /** And this much in any case; until a pace is known, the larger one. */
 export const QUEUE_COST_MIN = 512 * KIB;

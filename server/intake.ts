@@ -154,6 +154,7 @@ export class Intake {
     const size = { bytes: bytes.length, cost: requestCost(bytes.length, 1) };
     const room = seen === null || this.#room(client, { ...seen, ...size });
     if (room && this.#stage.submit(connection, envelope, bytes)) return;
+    connection.turnedAway(bytes.length);
     if (!this.#allowance.takes(client, this.#port.clock.nowUs())) {
       this.counts.shed++;
       return;

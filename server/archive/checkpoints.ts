@@ -21,9 +21,12 @@ import { type Image, ImageBuilder } from "./image-builder.ts";
 import type { PaceClock } from "./pause.ts";
 
 const NOTE = "roots";
-/** After a start there is no image to offer: one is taken so soon, the members one after the other. */
+/**
+ * After a start, and in a new view, there is no image to offer: one is taken so soon, the members one after the other, so that
+ * not all compute theirs at once. Who needs one sooner asks for it.
+ */
 const START_US = 2_000_000;
-const START_STEP_US = 250_000;
+const START_STEP_US = 2_000_000;
 /** From one that others asked for to the next at least; and so many times what the last one took. */
 const REQUEST_SPACING_US = 5_000_000;
 const REQUEST_SPACING_FACTOR = 4;

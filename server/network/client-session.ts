@@ -28,6 +28,7 @@ import {
   STRANGERS_MAX,
 } from "../../protocol/limits.ts";
 import type { ClientConnection, GatewayEvents } from "./contract.ts";
+import { FloodGuard } from "./flood-guard.ts";
 
 export type CloseName = keyof typeof CLOSE_CODES;
 
@@ -181,6 +182,10 @@ export class ClientSession implements ClientConnection {
     return this.closed ? 0 : this.#carrier.queuedBytes;
   }
 
+  turnedAway(bytes: number): void {
+    this.#owner.floods.turnedAway(this.client, bytes);
+  }
+
   close(code: number, reason: string): void {
     if (this.closed) return;
     this.closed = true;
@@ -202,7 +207,7 @@ export class ClientSession implements ClientConnection {
     if (isRejection(decoded)) this.fail("BAD_FRAME", decoded.code);
     else if (decoded.type === "FETCH_LINKS") this.#owner.answerLinks(this, decoded.fromView);
     else if (decoded.type === "AUTH") this.#owner.auth(this, decoded);
-    else if (this.authenticated) this.#owner.events.onRequest(this, decoded.envelope, decoded.request);
+    else if (this.authenticated) this.#owner.request(this, decoded.envelope, decoded.request);
     else this.fail("UNAUTHENTICATED", "UNAUTHENTICATED");
   }
 
@@ -219,6 +224,7 @@ export class ClientSession implements ClientConnection {
 export class ClientSessions {
   readonly events: Omit<GatewayEvents, "admit" | "administers">;
   readonly limits: GatewayLimits;
+  readonly floods = new FloodGuard((client) => this.#cutOff(client));
   readonly #options: ClientSessionsOptions;
   readonly #open = new Set<ClientSession>();
   /** Not authenticated yet, oldest first. */
@@ -288,12 +294,28 @@ export class ClientSessions {
     return this.#bySession.get(client)?.get(session);
   }
 
+  /** The last frame of a flood is not looked at any more. */
+  request(session: ClientSession, envelope: Uint8Array, request: Uint8Array): void {
+    this.floods.came(session.client, request.length, this.#time.nowMs());
+    if (!session.closed) this.events.onRequest(session, envelope, request);
+  }
+
+  #cutOff(client: Digest): void {
+    for (const session of [...(this.#bySession.get(client)?.values() ?? [])]) session.fail("FLOOD", "FLOOD");
+  }
+
   auth(session: ClientSession, auth: Auth): void {
     if (session.authenticated || auth.session === 0) {
       session.fail("BAD_FRAME", "UNEXPECTED_AUTH");
       return;
     }
-    const outcome = this.#options.authenticate(auth, session.nonce);
+    const { crypto, authenticate } = this.#options;
+    // Before any key is agreed on: that costs more than all the rest.
+    if (this.floods.barred(clientIdOf(crypto, publicKeysFrom(auth.keys)), this.#time.nowMs())) {
+      session.fail("FLOOD", "FLOOD");
+      return;
+    }
+    const outcome = authenticate(auth, session.nonce);
     if ("refused" in outcome) session.fail(outcome.refused, outcome.refused);
     else {
       this.#welcome(session, outcome.client, auth.session);

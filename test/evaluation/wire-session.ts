@@ -1,7 +1,8 @@
 /**
  * One session of a load generator, on the wire (docs/protocol.md sections 2 and 3): a connection to every replica over node:net,
  * requests encoded and authenticated once, frames of one turn written at once, and of replies only sequence and status read. So
- * the generator costs a fraction of what it loads. It measures; it does not verify: MACs of replies are not checked.
+ * the generator costs a fraction of what it loads. It measures; it does not verify: MACs of replies are not checked. Cut off, it
+ * connects again.
  */
 import { randomBytes } from "node:crypto";
 import { connect, type Socket } from "node:net";
@@ -23,6 +24,7 @@ const SEQUENCE_AT = 1 + 4 + 4 + 8;
 const STATUS_AT = SEQUENCE_AT + 8 + 1 + 32;
 const REPLY = 3;
 const OPEN_MS_MAX = 10_000;
+const RECONNECT_MS = 500;
 
 export const OK = REPLY_STATUSES.indexOf("OK");
 export const BUSY = REPLY_STATUSES.indexOf("BUSY");
@@ -43,6 +45,9 @@ export class WireSession {
   readonly #options: WireSessionOptions;
   readonly #credentials: Credentials;
   readonly #sockets: Socket[] = [];
+  /** Positions of those that have let it in. */
+  readonly #open = new Set<number>();
+  #closed = false;
   #queued: Buffer[] = [];
   #nextSequence = 1;
 
@@ -89,7 +94,7 @@ export class WireSession {
     if (this.#queued.length === 0) return;
     const bytes = this.#queued.length === 1 ? (this.#queued[0] as Buffer) : Buffer.concat(this.#queued);
     this.#queued = [];
-    for (const socket of this.#sockets) socket.write(bytes);
+    for (const position of this.#open) this.#sockets[position]?.write(bytes);
   }
 
   /** Bytes that the slowest replica has not taken. */
@@ -98,6 +103,7 @@ export class WireSession {
   }
 
   close(): void {
+    this.#closed = true;
     for (const socket of this.#sockets) socket.destroy();
   }
 
@@ -108,6 +114,7 @@ export class WireSession {
       const timer = setTimeout(() => reject(new Error(`replica ${member.id} does not answer`)), OPEN_MS_MAX);
       const open = (): void => {
         clearTimeout(timer);
+        this.#open.add(position);
         resolve();
       };
       const frames = new FrameReader((opcode, payload) => {
@@ -117,6 +124,12 @@ export class WireSession {
       });
       socket.on("data", (chunk: Buffer) => frames.push(chunk));
       socket.on("error", reject);
+      socket.on("close", () => {
+        clearTimeout(timer);
+        this.#open.delete(position);
+        reject(new Error(`replica ${member.id} closed the connection`));
+        if (!this.#closed) setTimeout(() => this.#again(member, position), RECONNECT_MS);
+      });
       const key = randomBytes(16).toString("base64");
       const head = [
         "GET / HTTP/1.1",
@@ -128,6 +141,11 @@ export class WireSession {
       ];
       socket.write(`${head.join("\r\n")}\r\n\r\n`);
     });
+  }
+
+  /** Cut off, it comes back at once, again and again. */
+  #again(member: Member, position: number): void {
+    if (!this.#closed) this.#connect(member, position).catch(() => {});
   }
 
   #greet(socket: Socket, at: { member: Member; position: number; payload: Buffer; open: () => void }): void {

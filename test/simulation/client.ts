@@ -8,6 +8,7 @@ import type { Kv } from "../../client/kv.ts";
 import { open } from "../../client/open.ts";
 import type { Clock, Transport } from "../../client/ports.ts";
 import { SessionNumbers } from "../../client/session-numbers.ts";
+import type { ViewStore } from "../../client/view-follower.ts";
 import { type Digest, utf8 } from "../../protocol/bytes.ts";
 import type { ClusterFile } from "../../protocol/cluster.ts";
 import { type Command, decodeResult, encodeCommand, type Result } from "../../protocol/commands.ts";
@@ -78,6 +79,8 @@ export class SimulatedClient {
   readonly #clock: Clock;
   readonly #revisions = new Map<string, number>();
   readonly #unresolved: Unresolved[] = [];
+  /** A file: what it followed outlives its process. All members that its cluster file names may have been replaced by then. */
+  readonly #views: ViewStore;
   #kv: Kv<string> | null = null;
   #left: number;
   #callersBusy = 0;
@@ -90,6 +93,13 @@ export class SimulatedClient {
   constructor(parts: ClientParts) {
     this.#parts = parts;
     this.#left = parts.workload.commands;
+    let stored: Uint8Array | null = null;
+    this.#views = {
+      load: () => stored,
+      save(bytes) {
+        stored = bytes;
+      },
+    };
     this.id = clientIdOf(parts.crypto, identityOf(`client ${parts.number}`));
     const { scheduler } = parts;
     this.#clock = {
@@ -163,6 +173,7 @@ export class SimulatedClient {
           sessionNumbers: this.#numbers,
           timeoutMs: 3_000,
           signed,
+          views: this.#views,
         });
         return;
       } catch (error) {

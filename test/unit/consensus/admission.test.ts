@@ -22,7 +22,7 @@ const ALONE = { wanted: 1_000, lot: 0.5, cost: 0, count: 1, shed: 0, total: 0, c
 describe("admission (section 8)", () => {
   it("what may wait is what is served in a bounded time at the pace of late", () => {
     expect(new Admission().capacity, "nothing known yet").toBe(QUEUE_COST_START);
-    expect(paced(1_000_000, 50_000).capacity).toBeCloseTo(20 * QUEUE_US_MIN, -3);
+    expect(paced(1_000_000, 25_000).capacity).toBeCloseTo(40 * QUEUE_US_MIN, -3);
     expect(paced(10, 50_000).capacity, "however slow").toBe(QUEUE_COST_MIN);
     expect(paced(40_000_000, 2_000_000).capacity, "a long way between replicas").toBeCloseTo(20 * QUEUE_US_MAX, -3);
     expect(paced(10_000_000, 200_000).capacity, "two instances' worth").toBeCloseTo(50 * 400_000, -5);

@@ -78,6 +78,8 @@ class Client implements ClientConnection {
     return true;
   }
 
+  turnedAway(): void {}
+
   close(_code: number, reason: string): void {
     this.closed = reason;
   }

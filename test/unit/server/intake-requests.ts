@@ -96,6 +96,8 @@ export class TestConnection implements ClientConnection {
   readonly session = 1;
   readonly frames: Uint8Array[] = [];
   closed: string | null = null;
+  /** Bytes of requests for which there was no room. */
+  away = 0;
 
   constructor(client: Digest) {
     this.client = client;
@@ -104,6 +106,10 @@ export class TestConnection implements ClientConnection {
   send(frame: Uint8Array): boolean {
     this.frames.push(Uint8Array.from(frame));
     return true;
+  }
+
+  turnedAway(bytes: number): void {
+    this.away += bytes;
   }
 
   close(_code: number, reason: string): void {
