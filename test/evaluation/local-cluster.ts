@@ -202,9 +202,10 @@ export class LocalCluster {
 
   /** The log of all processes that ran this replica, line by line. */
   log(id: number): Record<string, unknown>[] {
+    // What follows the last line end is a line that is being written.
     const lines = readFileSync(join(this.home(id), "server.log"), "utf8")
-      .trimEnd()
-      .split("\n");
+      .split("\n")
+      .slice(0, -1);
     return lines.filter((line) => line.startsWith("{")).map((line) => JSON.parse(line) as Record<string, unknown>);
   }
 

@@ -6,7 +6,7 @@
  *   chunk     the right checkpoint, and chunks that are not those of its manifest
  *   manifest  the right checkpoint, and a manifest that is not that of its header
  *   history   the right chunks as the state at an instance that has another history
- *   root      roots signed for states that nobody had
+ *   root      roots signed for states that nobody had, where it has right ones and where it stands
  *   offer     a certificate and roots whose signatures are false
  */
 import { copyOf, type Digest, latin1 } from "../../protocol/bytes.ts";
@@ -22,7 +22,13 @@ import {
   rootStatement,
 } from "../../protocol/image.ts";
 import { OFFERED_ROOTS_MAX } from "../../protocol/limits.ts";
-import { decodeMessage, encodeMessage, type Message, type MessageOf } from "../../protocol/messages.ts";
+import {
+  decodeMessage,
+  encodeMessage,
+  type Message,
+  type MessageOf,
+  type SignedRoot,
+} from "../../protocol/messages.ts";
 import type { ServerConfig } from "../../server/config.ts";
 import type { Links } from "../../server/network/contract.ts";
 import { openTcpLinks, type TcpLinksOptions } from "../../server/network/tcp-links.ts";
@@ -137,7 +143,7 @@ class LyingDonorLinks extends WrappedLinks {
           roots: offer.roots.map((root) => ({ ...root, signature: flipped(root.signature) })),
         };
       case "root":
-        return { ...offer, roots: offer.roots.map(({ instance }) => this.#falseRoot(instance)) };
+        return { ...offer, roots: this.#falseRoots(offer) };
       case "history":
         return newest ? { ...offer, checkpoints: [this.#elsewhere(newest)] } : offer;
       case "state": {
@@ -243,6 +249,11 @@ class LyingDonorLinks extends WrappedLinks {
 
   #rootOf(header: ImageHeader): Digest {
     return rootOf(nodeCrypto, this.#config.cluster.view, header);
+  }
+
+  #falseRoots({ decided, roots }: MessageOf<"OFFER">): SignedRoot[] {
+    const instances = new Set([decided, ...roots.map(({ instance }) => instance)].filter((instance) => instance > 0));
+    return [...instances].slice(0, OFFERED_ROOTS_MAX).map((instance) => this.#falseRoot(instance));
   }
 
   /** Always the same one for an instance: two of them would be noticed at once. */
