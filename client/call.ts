@@ -74,9 +74,6 @@ export interface InFlight {
   replier: number;
   readonly everybody: boolean;
   attempts: number;
-  /** Positions of those asked so far; null: everybody, which `widened` says of one that fewer were asked at first. */
-  asked: ReadonlySet<number> | null;
-  widened: boolean;
   resendAt: number;
   timeoutAt: number;
   open: number;

@@ -25,7 +25,6 @@ import { endedWith, interrupted, lostSession, refusedBy, resultGone, timedOut, u
 import { LaneQueue } from "./lane-queue.ts";
 import { Outcomes } from "./outcomes.ts";
 import type { Clock, Scheduled, Transport } from "./ports.ts";
-import { PreferredQuorum } from "./preferred-quorum.ts";
 import { heardIn } from "./replica-reply.ts";
 import { Replicas } from "./replicas.ts";
 import { RequestTable } from "./request-table.ts";
@@ -62,7 +61,6 @@ export class Engine {
   readonly #replicas: Replicas;
   readonly #retry: RetryPolicy;
   readonly #sender: Sender;
-  readonly #preferred: PreferredQuorum;
   readonly #calls: Calls;
   readonly #table = new RequestTable();
   readonly #outcomes = new Outcomes();
@@ -103,13 +101,6 @@ export class Engine {
     this.#retry = retry;
     this.#replicas = replicas;
     this.#sender = new Sender({ cluster, crypto, credentials, replicas, retry, signed });
-    this.#preferred = new PreferredQuorum({
-      clock,
-      replicas,
-      quorum: () => this.#views.view.quorum,
-      reads: () => this.#table.unordered.values(),
-      transmit: (entry, to) => this.#sender.transmitAlso(entry, to),
-    });
     this.#calls = options.calls;
     this.#number = numbers.next(clock);
     replicas.open(this.#number);
@@ -168,7 +159,6 @@ export class Engine {
     this.#closed = Promise.all([this.#replicas.close(), this.#views.saved]);
     this.#timer?.cancel();
     this.#timer = null;
-    this.#preferred.close();
     const fail = (call: Call) => this.#calls.reject(call, interrupted(call, "CLOSED", undefined));
     for (const { calls, waiters } of this.#table.reset()) for (const call of [...calls, ...waiters]) fail(call);
     for (const queue of Object.values(this.#queues)) for (const call of queue.drain()) fail(call);
@@ -280,8 +270,7 @@ export class Engine {
     const numbers = isUnordered(lane) ? this.#table.nextUnordered() : this.#table.nextOrdered();
     const entry = this.#sender.build({ lane, calls, session: this.#number, ...numbers, now });
     this.#table.add(entry);
-    if (lane === "local") this.#sender.transmitAlso(entry, new Set([entry.replier]));
-    else this.#sender.transmit(entry, lane === "query" ? this.#preferred.choose(entry) : null);
+    this.#sender.transmit(entry, lane === "local" ? entry.replier : undefined);
     return true;
   }
 
@@ -304,7 +293,7 @@ export class Engine {
   /** A replica came (back): it gets what is in flight, and what waited for a quorum may leave. */
   #onReady(position: number): void {
     for (const entry of this.#table.all()) {
-      if (!entry.abandoned && entry.lane !== "local") this.#sender.transmitAlso(entry, new Set([position]));
+      if (!entry.abandoned && entry.lane !== "local") this.#sender.transmit(entry, position);
     }
     this.#scheduleFlush();
   }
@@ -327,7 +316,6 @@ export class Engine {
     entry.votes.add(position, reply);
     const verdict = this.#judge(entry, reply);
     if (verdict.type !== "wait") this.#actOn(entry, verdict);
-    else if (entry.lane === "query") this.#preferred.answered(entry);
   }
 
   #judge(entry: InFlight, reply: Reply): Verdict {
@@ -403,13 +391,8 @@ export class Engine {
       for (const call of calls) this.#calls.settle(call, result);
       return;
     }
-    if (lane === "query") {
-      this.#preferred.agreed(entry, now - entry.sentAt);
-      this.#retry.answered(null);
-    } else if (lane !== "local") {
-      this.#sender.keysKnown = true;
-      this.#retry.answered(entry.attempts === 1 ? now - entry.sentAt : null);
-    }
+    if (!isUnordered(lane)) this.#sender.keysKnown = true;
+    this.#retry.answered(isUnordered(lane) || entry.attempts > 1 ? null : now - entry.sentAt);
     const results = decoded(() => decodeResults(result));
     if (isRejection(results) || results.length !== calls.length) {
       const what = isRejection(results) ? results.code : "RESULT_COUNT";

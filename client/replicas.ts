@@ -163,18 +163,12 @@ export class Replicas {
     return fallback;
   }
 
-  /** Connected, and no reason to pass it over. */
-  trusted(position: number): boolean {
-    const until = this.#suspectUntil[position];
-    return until !== undefined && until <= this.#clock.monotonicMs() && this.connections[position]?.ready === true;
-  }
-
   /** How many connected replicas have not voted yet. */
   unanswered(votes: Votes): number {
     return this.#connections.filter((connection, at) => connection.ready && !votes.has(at)).length;
   }
 
-  /** It was asked, and did not answer, or not as a quorum did. */
+  /** It was asked for a full result and did not send it. */
   suspect(position: number): void {
     this.#suspectUntil[position] = this.#clock.monotonicMs() + SUSPECT_MS;
   }

@@ -91,8 +91,6 @@ export class Sender {
       replier: this.#replicas.nextReplier(),
       everybody: calls[0]?.everybody ?? false,
       attempts: 1,
-      asked: null,
-      widened: false,
       resendAt: now + this.#patienceMs(lane),
       timeoutAt: Number.POSITIVE_INFINITY,
       open: calls.length,
@@ -119,27 +117,19 @@ export class Sender {
     entry.resendAt = now + LOCAL_MS_MAX;
     entry.votes.forget(ADVICE);
     entry.replier = this.#replicas.nextReplier();
-    this.transmitAlso(entry, new Set([entry.replier]));
+    this.transmit(entry, entry.replier);
   }
 
-  /** To every connected replica, or at first only to those at `first`. */
-  transmit(entry: InFlight, first: ReadonlySet<number> | null = null): void {
-    this.#transmit(entry, { to: first, again: entry.attempts > 1 });
-  }
-
-  /** To one or some, after others. */
-  transmitAlso(entry: InFlight, to: ReadonlySet<number>): void {
-    this.#transmit(entry, { to, again: true });
-  }
-
-  #transmit(entry: InFlight, { to, again }: { to: ReadonlySet<number> | null; again: boolean }): void {
-    const keys = again || !this.keysKnown ? this.#credentials.publicKeys : null;
-    const options = { view: this.#cluster.view, keys, everybody: again || entry.everybody };
+  /** To every connected replica, or again to the one at `only`. */
+  transmit(entry: InFlight, only?: number): void {
+    const retry = entry.attempts > 1 || only !== undefined;
+    const keys = retry || !this.keysKnown ? this.#credentials.publicKeys : null;
+    const options = { view: this.#cluster.view, keys, everybody: retry || entry.everybody };
     const shared = sharedFrame(entry, options);
     const { connections } = this.#replicas;
     for (let position = 0; position < connections.length; position++) {
       const connection = connections[position];
-      if (!connection?.ready || (to !== null && !to.has(position))) continue;
+      if (!connection?.ready || (only !== undefined && only !== position)) continue;
       connection.send(shared ?? signedFrame(entry, options, position));
     }
   }

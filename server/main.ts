@@ -1,4 +1,4 @@
-#!/usr/bin/env node
+#!/usr/bin/env -S MALLOC_ARENA_MAX=2 MALLOC_MMAP_THRESHOLD_=262144 MALLOC_TRIM_THRESHOLD_=1048576 node
 /**
  * `kv-server`: one replica in the foreground. JSON logs on stderr (pretty on a terminal), one ready line on stdout.
  * Exit codes: 0 after SIGTERM or SIGINT, 2 for anything the operator must mend before a start can succeed, 1 when the

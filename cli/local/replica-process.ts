@@ -10,6 +10,16 @@ import { fileURLToPath } from "node:url";
 
 export const STOP_GRACE_MS = 10_000;
 
+/**
+ * For glibc's allocator, which would keep what a fetched state took for a while (about 100 MB of 200 MB of state). It reads them
+ * when a process starts: the first line of server/main.ts and docs/quorate.service say the same.
+ */
+export const ALLOCATOR_SETTINGS = {
+  MALLOC_ARENA_MAX: "2",
+  MALLOC_MMAP_THRESHOLD_: "262144",
+  MALLOC_TRIM_THRESHOLD_: "1048576",
+} as const;
+
 /** Command line of a program of this package, whether it runs compiled or from its TypeScript sources. */
 export function programCommand(program: URL): readonly [file: string, ...args: string[]] {
   const path = fileURLToPath(program);
@@ -52,7 +62,7 @@ export function startReplica(options: {
   try {
     child = spawn(file, [...args, "--config", options.config, ...(options.args ?? [])], {
       stdio: ["pipe", "pipe", log],
-      env: { ...process.env, QUORATE_STOP_ON_STDIN_END: "1" },
+      env: { ...ALLOCATOR_SETTINGS, ...process.env, QUORATE_STOP_ON_STDIN_END: "1" },
       // A Ctrl-C in the terminal reaches only this process, which then stops the replicas in its own way.
       detached: true,
     });

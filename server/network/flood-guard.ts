@@ -10,15 +10,15 @@
 import type { Digest } from "../../protocol/bytes.ts";
 import { BYTES_PER_COST, REQUEST_COST } from "../../protocol/limits.ts";
 
-const WINDOW_MS = 500;
+const WINDOW_MS = 250;
 /** Windows in a row in which a client was a flood before it is cut off. */
 const STRIKES = 4;
 /** A flood brings so many times its share of what was served. */
 const SHARES = 8;
 /** And so much is turned away of it in a window: less disturbs nobody. */
-const AWAY_COST_MIN = 1_000 * REQUEST_COST;
+const AWAY_COST_MIN = 500 * REQUEST_COST;
 /** Cut off for so long at first, twice as long each time, until it has behaved for `FORGIVEN_MS`. */
-const BARRED_MS_MIN = 5_000;
+const BARRED_MS_MIN = 10_000;
 const BARRED_MS_MAX = 60_000;
 const FORGIVEN_MS = 120_000;
 const OFFENDERS_MAX = 1_024;

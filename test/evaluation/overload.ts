@@ -30,6 +30,7 @@ const LOOPS = [16, 32, 64, 128, 256];
 const KNEE = 0.95;
 const WARMUP_MS = 2_000;
 const KEYS = 10_000;
+const FAIRNESS_ROUNDS = 3;
 const LARGE_BYTES = 256 * 1024;
 const LARGE_PER_SECOND = 200;
 
@@ -180,7 +181,7 @@ class MemoryWatch {
   }
 }
 
-/** Ten clients of the SDK, alone and beside a flood, twice each in turn. */
+/** Ten clients of the SDK, alone and beside a flood, three times each in turn. */
 async function fairness(
   cluster: LocalCluster,
   { seconds, valueBytes, loops, say }: OverloadOptions,
@@ -196,7 +197,7 @@ async function fairness(
     const alone: PoliteResult[] = [];
     const beside: PoliteResult[] = [];
     const floods: WireResult[] = [];
-    for (let round = 0; round < 2; round++) {
+    for (let round = 0; round < FAIRNESS_ROUNDS; round++) {
       alone.push(await polite());
       const flooding = wireLoad({
         file: cluster.file,

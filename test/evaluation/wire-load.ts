@@ -171,7 +171,7 @@ export class WireLoad {
   #issue(dueMs: number): void {
     const { keys, load } = this.#options;
     const lane = this.#lanes[this.#issued++ % this.#lanes.length] as Lane;
-    if (lane.session.unsentBytes > UNSENT_BYTES_MAX) {
+    if (lane.session.cutOff || lane.session.unsentBytes > UNSENT_BYTES_MAX) {
       this.#unanswered.push(dueMs);
       return;
     }

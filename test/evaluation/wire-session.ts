@@ -97,6 +97,11 @@ export class WireSession {
     for (const position of this.#open) this.#sockets[position]?.write(bytes);
   }
 
+  /** No replica lets it send anything now. */
+  get cutOff(): boolean {
+    return this.#open.size === 0;
+  }
+
   /** Bytes that the slowest replica has not taken. */
   get unsentBytes(): number {
     return Math.max(0, ...this.#sockets.map((socket) => socket.writableLength));
