@@ -7,7 +7,7 @@ import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 
 /** Bytes of messages between two collections. */
-const BYTES = 16 * 1024 * 1024;
+const BYTES = 64 * 1024 * 1024;
 
 export class Garbage {
   readonly #collect: () => void;

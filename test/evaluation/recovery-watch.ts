@@ -5,7 +5,7 @@
 import { readFileSync } from "node:fs";
 import type { LocalCluster } from "./local-cluster.ts";
 
-const LOOK_MS = 50;
+const LOOK_MS = 200;
 
 interface Phase {
   readonly name: string;

@@ -47,7 +47,7 @@ interface Run {
 
 async function main(): Promise<void> {
   const usual = { records: 200_000, "value-bytes": 1_024, "load-share": 0.5, clients: 200, connections: 2 };
-  const options = numbersFrom({ ...usual, "checkpoint-period": 1_000 });
+  const options = numbersFrom({ ...usual, "checkpoint-period": 200 });
   const say = (text: string): void => void process.stderr.write(text);
   const { server } = programsIn("dist");
   if (!existsSync(server)) throw new Error("the compiled programs are missing; run: npm run build");

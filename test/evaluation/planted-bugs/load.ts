@@ -6,9 +6,11 @@ const QUEUE = "server/consensus/request-queue.ts";
 const SESSIONS = "server/network/client-session.ts";
 const INTAKE = "server/intake.ts";
 const STAGE = "server/intake-stage/in-thread.ts";
+const FLOODS = "server/network/flood-guard.ts";
 const QUEUE_TESTS = ["test/unit/consensus/request-queue.test.ts", "test/unit/consensus/admission.test.ts"];
 const MODEL_TESTS = ["test/unit/consensus/overload.test.ts"];
 const GATEWAY_TESTS = ["test/unit/network/gateway.test.ts"];
+const FLOOD_TESTS = ["test/unit/network/flood-guard.test.ts"];
 const INTAKE_TESTS = ["test/unit/server/intake-load.test.ts"];
 
 export const LOAD_BUGS: readonly Mutation[] = [
@@ -37,6 +39,53 @@ export const LOAD_BUGS: readonly Mutation[] = [
     ],
     suite: "unit",
     tests: [...MODEL_TESTS, ...QUEUE_TESTS],
+  },
+  {
+    name: "queue-at-the-best-pace",
+    rule: "8: what waits is bounded by the pace of late, not by the best there was",
+    changes: [
+      {
+        file: ADMISSION,
+        find: "return this.#us === 0 ? 0 : this.#cost / this.#us;",
+        replace: "return this.#us === 0 ? 0 : Math.max(this.#fastest, this.#cost / this.#us);",
+      },
+    ],
+    suite: "unit",
+    tests: QUEUE_TESTS,
+  },
+  {
+    name: "flood-never-cut-off",
+    rule: "8: a client that goes on while it is turned away is cut off",
+    changes: [{ file: FLOODS, find: "else this.#bar(client, nowMs);", replace: "" }],
+    suite: "unit",
+    tests: FLOOD_TESTS,
+  },
+  {
+    name: "flood-back-at-once",
+    rule: "8: who was cut off for flooding stays away for a while",
+    changes: [
+      {
+        file: FLOODS,
+        find: "return nowMs < (this.#offences.get(client)?.untilMs ?? Number.NEGATIVE_INFINITY);",
+        replace: "return nowMs < 0 && this.#offences.has(client);",
+      },
+    ],
+    suite: "unit",
+    tests: FLOOD_TESTS,
+  },
+  {
+    name: "burst-taken-for-a-flood",
+    rule: "8: who pauses when it is turned away is never cut off",
+    changes: [{ file: FLOODS, find: "const STRIKES = 4;", replace: "const STRIKES = 1;" }],
+    suite: "unit",
+    tests: FLOOD_TESTS,
+  },
+  {
+    name: "only-client-taken-for-a-flood",
+    rule: "8: nobody is cut off who disturbs nobody",
+    changes: [{ file: FLOODS, find: "if (traffic.size < 2) return;", replace: "" }],
+    suite: "unit",
+    tests: FLOOD_TESTS,
   },
   {
     name: "shed-without-lot",
