@@ -490,9 +490,12 @@ export class Engine {
   readonly #tick = (): void => {
     this.#timer = null;
     const now = this.#options.clock.monotonicMs();
+    let repeats = Math.ceil(this.#retry.window);
     for (const entry of this.#table.ordered.values()) {
       this.#expire(entry, now);
-      if (!entry.abandoned && entry.open > 0 && now >= entry.resendAt) this.#repeat(entry, now);
+      if (entry.abandoned || entry.open === 0 || now < entry.resendAt) continue;
+      if (repeats-- > 0) this.#repeat(entry, now);
+      else entry.resendAt = now + this.#retry.resendDelayMs(1);
     }
     for (const entry of this.#table.unordered.values()) {
       this.#expire(entry, now);

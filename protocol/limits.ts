@@ -69,8 +69,8 @@ export const INTAKE_BYTES_PER_CLIENT_MAX = 16 * MIB;
  * of its bytes as one unit. Shares of clients are measured in it, so that neither many small requests nor few large ones win.
  */
 export const REQUEST_COST = 1_024;
-export const COMMAND_COST = 32;
-export const BYTES_PER_COST = 8;
+export const COMMAND_COST = 256;
+export const BYTES_PER_COST = 4;
 /** What a client may be served in one round, beside the others. */
 export const ROUND_COST = 2 * REQUEST_COST;
 /** And in a batch, at least; or as much as half of the others want. */

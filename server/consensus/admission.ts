@@ -31,7 +31,7 @@ const SHED_MAX = 0.98;
 const SHED_ABOVE = 0.25;
 /** The fastest pace of late is forgotten in about this many instances. */
 const FASTEST_KEPT = 512;
-/** What one client wants beyond others may make an instance longer by its share of what it takes, or this part of it. */
+/** What one client wants beyond others may make an instance longer by its share of a short one, or this part of it. */
 const LONGER_BY_MIN = 1 / 8;
 
 export function requestCost(bytes: number, commands: number): number {
@@ -87,7 +87,9 @@ export class Admission {
   /** Cost that one of so many clients may put into a batch if others want less: they wait for all of it. */
   extra(clients: number): number {
     const longerBy = Math.max(LONGER_BY_MIN, 1 / clients);
-    return Math.max(BATCH_COST_EACH_MIN, (longerBy * this.#fastest * this.#us) / Math.max(1, this.#instances));
+    // Not of the mean: what one client makes longer would make room for more of it.
+    const us = Number.isFinite(this.#shortestUs) ? this.#shortestUs : 0;
+    return Math.max(BATCH_COST_EACH_MIN, longerBy * this.#fastest * us);
   }
 
   /** An instance of this cost was decided; is anything left waiting? */

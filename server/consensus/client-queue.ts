@@ -101,10 +101,10 @@ export class ClientQueue implements Fifo, Standing {
     this.cost += sign * cost;
   }
 
-  /** What waits here, from the first one on, for another batch, to which this client may add so much. */
-  lane(costMax: number): ClientLane {
-    this.#budget = Math.min(this.#budget, this.cost) + costMax;
-    return new ClientLane(this);
+  /** What waits here, from the first one on, for another batch, to which this client may add so much; null: as much as fits. */
+  lane(costMax: number | null): ClientLane {
+    if (costMax !== null) this.#budget = Math.min(this.#budget, this.cost) + costMax;
+    return new ClientLane(this, costMax !== null);
   }
 
   /** May a request of this cost go into the batch? What one is too large for is kept for the next. */
@@ -120,10 +120,12 @@ export class ClientQueue implements Fifo, Standing {
 /** A client's queue while a batch is put together. */
 export class ClientLane implements Lane<PendingRequest> {
   readonly queue: ClientQueue;
+  readonly #bounded: boolean;
   #at: number;
 
-  constructor(queue: ClientQueue) {
+  constructor(queue: ClientQueue, bounded: boolean) {
     this.queue = queue;
+    this.#bounded = bounded;
     this.#at = queue.head;
   }
 
@@ -139,11 +141,12 @@ export class ClientLane implements Lane<PendingRequest> {
     const { entries } = this.queue;
     while (this.#at < entries.length && entries[this.#at]?.state !== "waiting") this.#at++;
     const entry = entries[this.#at];
-    return entry && this.queue.affords(entry.cost) ? entry : undefined;
+    return entry && (!this.#bounded || this.queue.affords(entry.cost)) ? entry : undefined;
   }
 
   advance(): void {
-    this.queue.pay(this.queue.entries[this.#at++]?.cost ?? 0);
+    const cost = this.queue.entries[this.#at++]?.cost ?? 0;
+    if (this.#bounded) this.queue.pay(cost);
   }
 }
 

@@ -269,8 +269,8 @@ export class RequestQueue {
     const alone = this.#alone;
     this.#alone = null;
     const taken = alone?.state === "waiting" ? [alone] : this.#takeInTurns(limits, this.#costMaxEach);
-    // What is too large for a turn waits for the next, unless there is nothing else.
-    if (taken.length === 0 && this.#waiting > 0) taken.push(...this.#takeInTurns(limits, Number.POSITIVE_INFINITY));
+    // What is too large for a turn waits for the next, unless there is nothing else: then one goes, as others are about to come.
+    if (taken.length === 0 && this.#waiting > 0) taken.push(...this.#takeInTurns({ ...limits, requestsMax: 1 }, null));
     for (const entry of taken) entry.state = "proposed";
     this.#waiting -= taken.length;
     return taken;
@@ -278,7 +278,7 @@ export class RequestQueue {
 
   #takeInTurns(
     { requestsMax, bytesMax, overheadBytes }: { requestsMax: number; bytesMax: number; overheadBytes: number },
-    costMaxEach: number,
+    costMaxEach: number | null,
   ): PendingRequest[] {
     const taken: PendingRequest[] = [];
     let bytes = 0;
@@ -310,13 +310,13 @@ export class RequestQueue {
    * A client with more than others gets no more into a batch than half of the others want, and a little: all others wait
    * until the whole batch is served. Who was in the last batches counts, too: it is about to come back.
    */
-  get #costMaxEach(): number {
+  get #costMaxEach(): number | null {
     const wants = new Map<Digest, number>();
     for (const costs of [this.#costsBefore, this.#lastCosts]) {
       for (const [client, cost] of costs) wants.set(client, Math.max(cost, wants.get(client) ?? 0));
     }
     for (const [client, { cost }] of this.#clients) wants.set(client, Math.max(cost, wants.get(client) ?? 0));
-    if (wants.size < 2) return Number.POSITIVE_INFINITY;
+    if (wants.size < 2) return null;
     const sorted = [...wants.values()].sort((a, b) => a - b);
     const median = sorted[Math.floor((sorted.length - 1) / 2)] ?? 0;
     return Math.max(median, this.#admission.extra(sorted.length));

@@ -181,7 +181,7 @@ describe("checkpoints", () => {
     world.checkpoints.start();
     await world.to(645);
     expect(world.checkpoints.offers()).toEqual([]);
-    await world.clock.run(3 * SECOND_US);
+    await world.clock.run(5 * SECOND_US);
     expect(world.checkpoints.offers().map(({ instance }) => instance)).toEqual([645]);
     // 640 was a common root only, and what a start takes counts as little as what others ask for.
     expect(world.journal.base.instance).toBe(579);
