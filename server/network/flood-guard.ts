@@ -3,8 +3,8 @@
  * while it is turned away. To turn away a frame costs little, and many frames a second cost all others what they need; a carrier
  * cannot stop reading from one connection. Decided from what came in and what was turned away, window by window.
  *
- * Invariants: 1. nobody is cut off who is the only client, or who was turned away for less than `STRIKES` windows in a row. 2. who
- * pauses when told BUSY is never cut off, however many commands it has to send. 3. what is kept is bounded by the clients that sent
+ * Invariants: 1. nobody is cut off who is the only client, who brings no more than half of the others do, or who was turned away for
+ * less than `STRIKES` windows in a row. 2. who pauses when told BUSY is never cut off, however many commands it has to send. 3. what is kept is bounded by the clients that sent
  * something in this window, and by `OFFENDERS_MAX`.
  */
 import type { Digest } from "../../protocol/bytes.ts";
@@ -13,7 +13,7 @@ import { BYTES_PER_COST, REQUEST_COST } from "../../protocol/limits.ts";
 const WINDOW_MS = 250;
 /** Windows in a row in which a client was a flood before it is cut off. */
 const STRIKES = 4;
-/** A flood brings so many times its share of what was served. */
+/** A flood brings so many times its share of what was served, and of what half of all clients bring. */
 const SHARES = 8;
 /** And so much is turned away of it in a window: less disturbs nobody. */
 const AWAY_COST_MIN = 500 * REQUEST_COST;
@@ -82,7 +82,8 @@ export class FloodGuard {
     if (traffic.size < 2) return;
     let served = 0;
     for (const { came, away } of traffic.values()) served += came - away;
-    const most = (SHARES * served) / traffic.size;
+    // Where all want more than there is, or this replica serves nobody for a moment, nobody is a flood.
+    const most = SHARES * Math.max(served / traffic.size, medianOf([...traffic.values()].map(({ came }) => came)));
     for (const [client, { came, away }] of traffic) {
       if (came <= most || away < AWAY_COST_MIN) continue;
       const count = (strikes.get(client) ?? 0) + 1;
@@ -101,6 +102,11 @@ export class FloodGuard {
     if (this.#offences.size > OFFENDERS_MAX && oldest !== undefined) this.#offences.delete(oldest);
     this.#cutOff(client);
   }
+}
+
+/** The lower one of an even number. */
+function medianOf(values: readonly number[]): number {
+  return [...values].sort((a, b) => a - b)[(values.length - 1) >> 1] ?? 0;
 }
 
 function costOf(bytes: number): number {

@@ -81,6 +81,19 @@ export const LOAD_BUGS: readonly Mutation[] = [
     tests: FLOOD_TESTS,
   },
   {
+    name: "all-taken-for-floods",
+    rule: "8: where all want more than there is nobody is cut off, however little is served",
+    changes: [
+      {
+        file: FLOODS,
+        find: "Math.max(served / traffic.size, medianOf([...traffic.values()].map(({ came }) => came)))",
+        replace: "Math.min(served / traffic.size, medianOf([...traffic.values()].map(({ came }) => came)))",
+      },
+    ],
+    suite: "unit",
+    tests: FLOOD_TESTS,
+  },
+  {
     name: "only-client-taken-for-a-flood",
     rule: "8: nobody is cut off who disturbs nobody",
     changes: [{ file: FLOODS, find: "if (traffic.size < 2) return;", replace: "" }],

@@ -91,6 +91,12 @@ describe("the flood guard", () => {
     expect(cut).toEqual([]);
   });
 
+  test("nobody of many alike, where this replica serves nobody for a while", () => {
+    const starved = Array.from({ length: 8 }, (_, at) => ({ name: `starved ${at}`, frames: 40, bytes: 100, room: 0 }));
+    run(starved, 60_000);
+    expect(cut).toEqual([]);
+  });
+
   test("nobody for a burst, however large, that pauses when it is turned away", () => {
     const burst: Sender = { name: "burst", frames: 5_000, bytes: 1_000, room: 100 };
     for (let round = 0; round < 20; round++) {
