@@ -378,7 +378,7 @@ export class StateTransfer {
   }
 
   #judgeRoots(attempt: Attempt): void {
-    const { witnesses, executed, header } = attempt;
+    const { witnesses, header } = attempt;
     witnesses.judge();
     if (witnesses.refuted) {
       this.#lied("CHECKPOINT_ROOT");
@@ -387,10 +387,13 @@ export class StateTransfer {
     // Without witnesses (f = 0, or cft) it is the proven history that speaks for the checkpoint, where there is any.
     const grounded =
       this.#options.view.rootWitnesses > 0 || this.#log.baseDigest !== null || header.instance >= this.#offers.target;
-    if (!witnesses.believed || !grounded) return;
+    if (witnesses.believed && grounded) this.#believe(attempt);
+  }
+
+  #believe(attempt: Attempt): void {
     attempt.believed = true;
-    this.#effects.push({ type: "believed", instance: executed.instance });
-    for (const member of witnesses.contradicting) this.#port.blame(member, "ROOT_CONTRADICTS", false);
+    this.#effects.push({ type: "believed", instance: attempt.executed.instance });
+    for (const member of attempt.witnesses.contradicting) this.#port.blame(member, "ROOT_CONTRADICTS", false);
   }
 
   // ---- one instance beyond what is proven (docs/decisions/021)
@@ -488,6 +491,8 @@ export class StateTransfer {
     // Roots take their time; but there is no use in waiting for some where others are there already.
     if (!forLog && !other?.witnessed && stalledUs < ROOT_STALL_US) return;
     if (other) this.#drop(forLog ? "LOG_MISSING" : "ROOTS_MISSING");
+    // Who had the log above it is gone. Without witnesses nobody lies, and others may wait for this replica to go on.
+    else if (this.#options.view.rootWitnesses === 0) this.#believe(attempt);
     else attempt.progressUs = this.#nowUs;
   }
 

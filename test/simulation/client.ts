@@ -148,7 +148,11 @@ export class SimulatedClient {
 
   /** One more write, however long it takes. */
   write(): void {
-    this.#guard(this.#patiently("put"));
+    this.finished = false;
+    const written = this.#patiently("put").then(() => {
+      this.finished = true;
+    });
+    this.#guard(written);
   }
 
   async close(): Promise<void> {

@@ -7,7 +7,7 @@ import type { Cluster } from "../../protocol/cluster.ts";
 import type { Crypto } from "../../protocol/crypto/contract.ts";
 import { isRejection, QuorateError } from "../../protocol/errors.ts";
 import type { Identity } from "../../protocol/identity.ts";
-import { decodeMessage, encodeMessage, type Message } from "../../protocol/messages.ts";
+import { decodeMessage, encodeMessage, type Message, type MessageOf } from "../../protocol/messages.ts";
 import { memberOf, type ReplicaId, type View } from "../../protocol/view.ts";
 import type { ConsensusOptions, Effect, SignatureCheck } from "../../server/consensus/contract.ts";
 import type { Driver } from "../../server/driver.ts";
@@ -33,6 +33,8 @@ export interface MachineWatcher {
   effects(machine: Machine, effects: readonly Effect[]): void;
   executed(machine: Machine, event: Parameters<Executor["execute"]>[0], digest: string, root: string): void;
   voted(machine: Machine, message: Message): void;
+  /** What another replica promised reached one that may use it. */
+  promised(to: Machine, from: ReplicaId, message: MessageOf<"STOPDATA">): void;
   regency(machine: Machine, installed: { regency: number; leader: ReplicaId }): void;
   started(machine: Machine, at: { newestInstance: number; executedInstance: number }): void;
   /** A write of its disk was completed, or is about to be. */
@@ -474,6 +476,9 @@ export class Machine {
     watcher.started(this, { newestInstance: replica.newestAtStart, executedInstance });
     const step = core.step.bind(core);
     core.step = (input) => {
+      if (input.type === "message" && input.message.type === "STOPDATA") {
+        watcher.promised(this, input.from, input.message);
+      }
       const effects = step(input);
       watcher.effects(this, effects);
       return effects;

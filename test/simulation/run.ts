@@ -173,6 +173,7 @@ async function phases(world: World, plan: Plan): Promise<number> {
 async function settle(world: World, live: () => readonly Machine[], untilUs: number): Promise<void> {
   const settled = (): boolean =>
     world.converged(live()) &&
+    world.clients.every((client) => client.finished) &&
     live().every(({ replica, storage }) => {
       if (!replica || replica.core.state.forgotten || !replica.core.state.heard) return false;
       return storage?.state.applied.instance === replica.core.lastDecided;
@@ -184,7 +185,8 @@ async function settle(world: World, live: () => readonly Machine[], untilUs: num
       return;
     }
     const leader = live()[0]?.replica?.core.state.leader;
-    if (!live().some(({ self }) => self === leader)) world.clients[0]?.write();
+    const [client] = world.clients;
+    if (client?.finished && !live().some(({ self }) => self === leader)) client.write();
   }
   throw stall(world, live());
 }

@@ -300,6 +300,8 @@ export class World {
         this.#told((observer) => observer.executed?.({ replica: machine.self, instance, digest, root }));
       },
       voted: (machine, message) => this.#told((observer) => observer.voted?.({ replica: machine.self, message })),
+      promised: (_, from, { view, regency }) =>
+        this.#told((observer) => observer.promised?.({ replica: from, view, regency })),
       wrote: (machine) => this.onWrote(machine),
       started: (machine, at) => {
         const { newestInstance } = at;

@@ -17,6 +17,19 @@ const VOTING = "server/consensus/voting.ts";
 
 export const CRASH_MODE_BUGS: readonly Mutation[] = [
   {
+    name: "crash-mode-waits-for-a-dead-log",
+    rule: "6, crash mode: a checkpoint with log above it that nobody has any more is taken all the same",
+    changes: [
+      {
+        file: TRANSFER,
+        find: "else if (this.#options.view.rootWitnesses === 0) this.#believe(attempt);",
+        replace: "",
+      },
+    ],
+    suite: "unit",
+    tests: ["test/unit/simulation/run.test.ts"],
+  },
+  {
     name: "crash-mode-quorum-one-less",
     rule: "1: in cft mode Q = floor(n/2)+1",
     changes: [{ file: VIEW, find: "Math.floor(sizes.n / 2) + 1;", replace: "Math.max(1, Math.floor(sizes.n / 2));" }],

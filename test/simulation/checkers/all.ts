@@ -86,6 +86,10 @@ export class Checkers implements RunObserver {
     for (const checker of this.#all) checker.voted?.(event);
   }
 
+  promised(event: { readonly replica: ReplicaId; readonly view: number; readonly regency: number }): void {
+    for (const checker of this.#all) checker.promised?.(event);
+  }
+
   memory(event: { readonly replica: ReplicaId; readonly counts: Readonly<Record<string, number>> }): void {
     for (const checker of this.#all) checker.memory?.(event);
   }

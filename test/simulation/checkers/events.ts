@@ -36,6 +36,8 @@ export interface RunObserver extends SimulationObserver {
   }): void;
   /** The disk of a correct replica is gone, damaged, or as it was some time ago: it holds nothing for certain. */
   lost?(event: { readonly replica: ReplicaId }): void;
+  /** This replica's STOPDATA has reached one that may use it. */
+  promised?(event: { readonly replica: ReplicaId; readonly view: number; readonly regency: number }): void;
   /** An older disk was put back, nobody could show the replica so, and by now nothing it had said matters any more. */
   unnoticed?(event: { readonly replica: ReplicaId }): void;
   /** Reported before anything else happens in the run: what a client knows, the replicas have done already. */

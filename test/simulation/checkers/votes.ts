@@ -7,7 +7,7 @@
  *
  * What was sent once may be sent again: the network could have delayed it as well. Envelopes of a proposal lie outside its
  * digest and may differ, and so may the STOPDATAs that prove a SYNC. A lost disk changes nothing: whoever forgot what it
- * said is silent until that cannot matter.
+ * said is silent until that cannot matter. A STOPDATA that nobody took, and its sender has forgotten, cannot.
  */
 import { type Digest, hex } from "../../../protocol/bytes.ts";
 import type { Crypto } from "../../../protocol/crypto/contract.ts";
@@ -30,8 +30,9 @@ interface Said {
   readonly statements: Map<string, Digest>;
   /** The newest ACCEPT of each regency. */
   readonly accepted: Map<number, Accepted>;
-  /** The highest regency of a STOPDATA, or -1. */
+  /** The highest regency of a STOPDATA that left, and of one that anybody has taken, or -1. */
   stopped: number;
+  promised: number;
 }
 
 interface Place {
@@ -58,6 +59,8 @@ function newer(a: Place, b: Place): boolean {
 export class VotesChecker implements RunObserver {
   readonly #crypto: Crypto;
   readonly #said = new Map<string, Said>();
+  /** Whose disk was lost some time: what they said and nobody took is gone with it. */
+  readonly #lost = new Set<ReplicaId>();
 
   constructor(crypto: Crypto) {
     this.#crypto = crypto;
@@ -99,6 +102,23 @@ export class VotesChecker implements RunObserver {
     }
   }
 
+  lost({ replica }: { readonly replica: ReplicaId }): void {
+    this.#lost.add(replica);
+  }
+
+  promised({
+    replica,
+    view,
+    regency,
+  }: {
+    readonly replica: ReplicaId;
+    readonly view: number;
+    readonly regency: number;
+  }) {
+    const said = this.#of(replica, view);
+    said.promised = Math.max(said.promised, regency);
+  }
+
   unnoticed({ replica }: { readonly replica: ReplicaId }): void {
     for (const [name, { accepted }] of this.#said) if (name.startsWith(`${replica} `)) accepted.clear();
   }
@@ -107,7 +127,7 @@ export class VotesChecker implements RunObserver {
     const name = `${replica} ${view}`;
     let said = this.#said.get(name);
     if (!said) {
-      said = { statements: new Map(), accepted: new Map(), stopped: -1 };
+      said = { statements: new Map(), accepted: new Map(), stopped: -1, promised: -1 };
       this.#said.set(name, said);
     }
     return said;
@@ -143,7 +163,7 @@ export class VotesChecker implements RunObserver {
         `says ${kind} in regency ${regency}, instance ${instance}, for ${short(known)} and for ${short(digest)}`,
       );
     }
-    if (regency < said.stopped) {
+    if (regency < (this.#lost.has(replica) ? said.promised : said.stopped)) {
       throw violation(
         replica,
         `says ${kind} in regency ${regency}, instance ${instance}, after its STOPDATA for regency ${said.stopped}`,
