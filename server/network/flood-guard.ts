@@ -79,7 +79,6 @@ export class FloodGuard {
     this.#traffic = new Map();
     this.#strikes = new Map();
     this.#windowMs = nowMs;
-    if (traffic.size < 2) return;
     let served = 0;
     for (const { came, away } of traffic.values()) served += came - away;
     // Where all want more than there is, or this replica serves nobody for a moment, nobody is a flood.

@@ -94,13 +94,6 @@ export const LOAD_BUGS: readonly Mutation[] = [
     tests: FLOOD_TESTS,
   },
   {
-    name: "only-client-taken-for-a-flood",
-    rule: "8: nobody is cut off who disturbs nobody",
-    changes: [{ file: FLOODS, find: "if (traffic.size < 2) return;", replace: "" }],
-    suite: "unit",
-    tests: FLOOD_TESTS,
-  },
-  {
     name: "shed-without-lot",
     rule: "8: replicas turn away the same requests",
     changes: [{ file: ADMISSION, find: "if (lot < shed) return false;", replace: "" }],

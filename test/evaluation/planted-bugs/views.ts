@@ -6,7 +6,6 @@ const CORE = "server/core.ts";
 const HOST = "server/host.ts";
 const RECOLLECTION = "server/consensus/recollection.ts";
 const RESTART = "server/consensus/restart.ts";
-const VIEW_CHANGE = "server/view-change.ts";
 const NEXT_VIEW = "protocol/next-view.ts";
 const VIEW_CHAIN = "protocol/view-chain.ts";
 const CONNECTION = "client/connection.ts";
@@ -26,19 +25,6 @@ const TESTS = {
 } as const;
 
 export const VIEW_BUGS: readonly Mutation[] = [
-  {
-    name: "one-view-behind-for-ever",
-    rule: "7: a replica that is one view behind does not wait for ever for the log of former members",
-    changes: [
-      {
-        file: VIEW_CHANGE,
-        find: "    this.#cancelBehind ??=",
-        replace: "    if (this.#views.chain.newest.id > this.#view.id + 1)\n    this.#cancelBehind ??=",
-      },
-    ],
-    suite: "unit",
-    tests: TESTS.keptSeeds,
-  },
   {
     name: "vote-shown-to-no-member",
     rule: "4: a replica that is no member has no vote that a peer could show it",

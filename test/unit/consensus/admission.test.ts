@@ -36,6 +36,15 @@ describe("admission (section 8)", () => {
     expect(admission.capacity).toBe(QUEUE_COST_START);
   });
 
+  it("what may wait follows the pace of late, not the best there was", () => {
+    const admission = paced(1_000_000, 10_000, 20);
+    const before = admission.capacity;
+    for (let instance = 1; instance < 60; instance++) {
+      admission.decided({ cost: 1_000_000, backlog: true, nowUs: 200_000 + instance * 100_000 });
+    }
+    expect(admission.capacity).toBeLessThan(before / 5);
+  });
+
   it("a pace that was too good to last is corrected, by a long instance too", () => {
     const admission = paced(10_000_000, 10_000, 1);
     const before = admission.capacity;
