@@ -4,11 +4,12 @@
  * cannot stop reading from one connection. Decided from what came in and what was turned away, window by window.
  *
  * Invariants: 1. nobody is cut off who is the only client, who brings no more than half of the others do, or who was turned away for
- * less than `STRIKES` windows in a row. 2. who pauses when told BUSY is never cut off, however many commands it has to send. 3. what is kept is bounded by the clients that sent
- * something in this window, and by `OFFENDERS_MAX`.
+ * less than `STRIKES` windows in a row. 2. who pauses when told BUSY is never cut off, however many commands it has to send. 3. what is
+ * kept is bounded by the clients that sent something in this window, and by `OFFENDERS_MAX`.
  */
 import type { Digest } from "../../protocol/bytes.ts";
-import { BYTES_PER_COST, REQUEST_COST } from "../../protocol/limits.ts";
+import { REQUEST_COST } from "../../protocol/limits.ts";
+import { requestCost } from "../consensus/admission.ts";
 
 const WINDOW_MS = 250;
 /** Windows in a row in which a client was a flood before it is cut off. */
@@ -49,12 +50,12 @@ export class FloodGuard {
   /** A frame of so many bytes came. */
   came(client: Digest, bytes: number, nowMs: number): void {
     if (nowMs >= this.#windowMs + WINDOW_MS) this.#judge(nowMs);
-    this.#of(client).came += costOf(bytes);
+    this.#of(client).came += requestCost(bytes, 0);
   }
 
   /** It was turned away, whether told so or not: there was no room for it. */
   turnedAway(client: Digest, bytes: number): void {
-    this.#of(client).away += costOf(bytes);
+    this.#of(client).away += requestCost(bytes, 0);
   }
 
   /** Must it stay away for now? */
@@ -106,8 +107,4 @@ export class FloodGuard {
 /** The lower one of an even number. */
 function medianOf(values: readonly number[]): number {
   return [...values].sort((a, b) => a - b)[(values.length - 1) >> 1] ?? 0;
-}
-
-function costOf(bytes: number): number {
-  return REQUEST_COST + Math.ceil(bytes / BYTES_PER_COST);
 }

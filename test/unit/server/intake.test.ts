@@ -192,6 +192,7 @@ describe("the intake", () => {
     intake.receive(connection, envelope, request);
     expect(answers(client, connection)).toEqual(["1 BUSY"]);
     expect(intake.counts.busy).toBe(1);
+    expect(connection.away, "the gateway hears of it").toBe(request.length);
     const other = client.send({ fields: { session: 9 } });
     intake.receive(connection, other.envelope, other.request);
     expect(connection.closed).toBe("REQUEST_OWNER");
