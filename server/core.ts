@@ -82,7 +82,7 @@ export class Core {
     const { requestTimeoutMs } = context.options;
     const { f, rotation, faultModel } = context.view;
     const record = faultModel === "malicious" ? new LeaderRecord({ f, rotation, requestTimeoutMs }) : null;
-    this.#suspicion = new Suspicion(requestTimeoutMs, record);
+    this.#suspicion = new Suspicion({ ...context.options, self: context.self }, record);
     this.#regency = new Regency(start);
     this.#ordering = new Ordering(context, this.queue, this.#regency, start, {
       recollection: () => this.#recollection,
@@ -256,7 +256,9 @@ export class Core {
     if (this.#serves(from, message)) return null;
     if (!memberOf(this.#context.view, from)) return reject("ignore", "NOT_A_MEMBER");
     // History proves itself, whichever view its sender is in.
-    if (message.view !== this.#context.view.id && message.type !== "HISTORY" && message.type !== "BATCH") return null;
+    const ours = message.view === this.#context.view.id;
+    if (!ours && message.type !== "HISTORY" && message.type !== "BATCH") return null;
+    if (ours) this.#suspicion.heard(from, this.#context.nowUs);
     switch (message.type) {
       case "WRITE":
       case "ACCEPT":
@@ -464,7 +466,7 @@ export class Core {
     this.#recollection.tick();
     this.#catchUp.tick();
     this.#ordering.tick();
-    this.#forwarding.tick(this.#suspicion.timeoutUs, this.#suspicion.forwardAfterUs);
+    this.#forwarding.tick(this.#suspicion.timeoutUs, this.#suspicion.forwardAfterUs(this.#ordering.acting, nowUs));
     this.#judgeLeader();
     this.#synchronization.tick(this.#suspicion.timeoutUs);
   }

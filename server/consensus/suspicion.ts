@@ -6,7 +6,7 @@
 import type { ReplicaId } from "../../protocol/view.ts";
 import { LeaderMonitor } from "./leader-monitor.ts";
 import { type LeaderRecord, type LedInstance, PROBATION_PATIENCE } from "./leader-record.ts";
-import { Patience } from "./patience.ts";
+import { Patience, type PatienceOptions } from "./patience.ts";
 
 /** Whoever serves others so often while a client waits neglects that client. */
 const SERVED_OTHERS = 8;
@@ -46,9 +46,9 @@ export class Suspicion {
   /** When this leader's last instances with requests were decided. */
   #servedUs: number[] = [];
 
-  constructor(requestTimeoutMs: number, record: LeaderRecord | null) {
-    this.#patience = new Patience(requestTimeoutMs);
-    this.#monitor = new LeaderMonitor(requestTimeoutMs);
+  constructor(options: PatienceOptions, record: LeaderRecord | null) {
+    this.#patience = new Patience(options);
+    this.#monitor = new LeaderMonitor(options.requestTimeoutMs);
     this.#record = record;
   }
 
@@ -56,9 +56,14 @@ export class Suspicion {
     return this.#patience.timeoutUs;
   }
 
-  /** When a waiting request is forwarded to all. */
-  get forwardAfterUs(): number {
-    return this.timeoutUs * (this.#record ? FORWARD_SHARE : 1);
+  /** After how long a waiting request is forwarded to all, when it is this replica's turn to act. */
+  forwardAfterUs(acting: ReplicaId, nowUs: number): number {
+    return this.#patience.timeoutOfUs(acting, nowUs) * (this.#record ? FORWARD_SHARE : 1);
+  }
+
+  /** A member gives a sign of life in this view. */
+  heard(replica: ReplicaId, nowUs: number): void {
+    this.#patience.heard(replica, nowUs);
   }
 
   get onProbation(): readonly ReplicaId[] {
@@ -105,18 +110,19 @@ export class Suspicion {
     const regencySinceUs = this.#regencySinceUs;
     const sinceUs = Math.max(regencySinceUs, this.#leaderSinceUs);
     const probation = this.isOnProbation(waiting.acting);
-    const timeoutUs = this.timeoutUs * (probation ? PROBATION_PATIENCE : 1);
+    const fullUs = this.#patience.timeoutOfUs(waiting.acting, nowUs);
+    const timeoutUs = fullUs * (probation ? PROBATION_PATIENCE : 1);
     const older = (startUs: number | null, ageUs: number): boolean =>
       startUs !== null && nowUs - Math.max(startUs, sinceUs) >= ageUs;
     if (!waiting.synced) {
-      const patienceUs = this.timeoutUs * (probation ? PROBATION_SYNC_SHARE : 1);
+      const patienceUs = fullUs * (probation ? PROBATION_SYNC_SHARE : 1);
       return nowUs - regencySinceUs >= patienceUs ? "NO_SYNC" : null;
     }
     const progressUs = waiting.behind ? this.#decidedUs : 0;
     const dueUs = waiting.oldestDueUs === null ? null : Math.max(waiting.oldestDueUs, progressUs);
     if (older(dueUs, 2 * timeoutUs)) return "REQUEST_OVERDUE";
     if (older(waiting.proposedSinceUs, 2 * timeoutUs)) return "PROPOSAL_OVERDUE";
-    if (waiting.abstaining && older(this.#decidedUs, 2 * this.timeoutUs)) return "ABSTENTION_OVERDUE";
+    if (waiting.abstaining && older(this.#decidedUs, 2 * fullUs)) return "ABSTENTION_OVERDUE";
     if (!this.#record) return this.#monitor.slow && !waiting.leading ? "SLOW_LEADER" : null;
     if (waiting.leading || waiting.behind) return null;
     if (this.#neglects(waiting, older)) return "CLIENT_NEGLECTED";

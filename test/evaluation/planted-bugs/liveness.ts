@@ -24,6 +24,22 @@ export const LIVENESS_BUGS: readonly Mutation[] = [
     suite: "core",
   },
   {
+    name: "silent-leader-waited-for",
+    rule: "5, timer: T that has doubled is not for a leader that is gone",
+    changes: [
+      { file: PATIENCE, find: "return silent ? this.#baseUs : this.timeoutUs;", replace: "return this.timeoutUs;" },
+    ],
+    suite: "unit",
+    tests: ["test/unit/simulation/run.test.ts"],
+  },
+  {
+    name: "own-silence-counts",
+    rule: "5, timer: a leader, which nobody tells of itself, has T as it is now in its own eyes",
+    changes: [{ file: PATIENCE, find: "replica !== this.#self && ", replace: "" }],
+    suite: "unit",
+    tests: ["test/unit/consensus/patience.test.ts"],
+  },
+  {
     name: "installed-batch-not-fetched",
     rule: "5: a synchronizer whose state came with a checkpoint fetches the batch it never had",
     changes: [{ file: CORE, find: "if (this.#ordering.chain.onHistory(message)) this", replace: "if (false) this" }],

@@ -3,7 +3,7 @@ import { Patience } from "../../../server/consensus/patience.ts";
 
 /** "i": another regency is installed; "d": a decision. What T is after each, in units of the first. */
 function timeouts(events: string): number[] {
-  const patience = new Patience(300);
+  const patience = new Patience({ self: 0, requestTimeoutMs: 300, statusIntervalMs: 100 });
   return [...events].map((event) => {
     if (event === "i") patience.installed();
     else patience.decided();
@@ -13,7 +13,7 @@ function timeouts(events: string): number[] {
 
 describe("section 5, timer: T doubles with every regency that ends without a decision, and falls back after progress", () => {
   it("T is the configured time at first, in microseconds", () => {
-    expect(new Patience(300).timeoutUs).toBe(300_000);
+    expect(new Patience({ self: 0, requestTimeoutMs: 300, statusIntervalMs: 100 }).timeoutUs).toBe(300_000);
   });
 
   const ROWS: readonly (readonly [string, string, readonly number[]])[] = [
@@ -31,4 +31,26 @@ describe("section 5, timer: T doubles with every regency that ends without a dec
       expect(timeouts(events)).toEqual(expected);
     });
   }
+
+  it("who is silent has T as at first, until it is heard again; nobody is silent to itself", () => {
+    const patience = new Patience({ self: 0, requestTimeoutMs: 300, statusIntervalMs: 100 });
+    for (let count = 0; count < 3; count++) patience.installed();
+    expect(patience.timeoutOfUs(1, 1_000_000)).toBe(1_200_000);
+    patience.heard(2, 1_500_000);
+    expect(patience.timeoutOfUs(1, 2_199_999)).toBe(1_200_000);
+    expect(patience.timeoutOfUs(1, 2_200_000)).toBe(300_000);
+    expect(patience.timeoutOfUs(2, 2_200_000)).toBe(1_200_000);
+    expect(patience.timeoutOfUs(2, 2_700_000)).toBe(300_000);
+    expect(patience.timeoutOfUs(0, 2_700_000)).toBe(1_200_000);
+    patience.heard(1, 2_700_000);
+    expect(patience.timeoutOfUs(1, 2_700_000)).toBe(1_200_000);
+  });
+
+  it("heartbeats that are rarer than T leave nobody silent", () => {
+    const patience = new Patience({ self: 0, requestTimeoutMs: 50, statusIntervalMs: 250 });
+    for (let count = 0; count < 3; count++) patience.installed();
+    patience.heard(1, 0);
+    expect(patience.timeoutOfUs(1, 1_999_999)).toBe(200_000);
+    expect(patience.timeoutOfUs(1, 2_000_000)).toBe(50_000);
+  });
 });

@@ -4,6 +4,7 @@ import { Suspicion, type Waiting } from "../../../server/consensus/suspicion.ts"
 
 const T_US = 1_000_000;
 const START_US = 5_000_000;
+const TIMES = { self: 3, requestTimeoutMs: T_US / 1000, statusIntervalMs: 250 };
 
 const IDLE: Omit<Waiting, "nowUs"> = {
   synced: true,
@@ -22,7 +23,7 @@ function verdictAfter(
   waiting: Partial<Waiting>,
   before?: (suspicion: Suspicion) => void,
 ): string | null {
-  const suspicion = new Suspicion(T_US / 1000, null);
+  const suspicion = new Suspicion(TIMES, null);
   suspicion.regencyInstalled(START_US, null);
   before?.(suspicion);
   return suspicion.verdict({ ...IDLE, nowUs: START_US + ageUs, ...waiting });
@@ -56,7 +57,7 @@ describe("section 5, timer: when a leader has had its time", () => {
   });
 
   it("after a start ages count from the first look, not from time zero", () => {
-    const suspicion = new Suspicion(T_US / 1000, null);
+    const suspicion = new Suspicion(TIMES, null);
     const waiting = { ...IDLE, oldestDueUs: 0 };
     expect(suspicion.verdict({ ...waiting, nowUs: START_US })).toBeNull();
     expect(suspicion.verdict({ ...waiting, nowUs: START_US + 2 * T_US - 1 })).toBeNull();
@@ -79,7 +80,7 @@ describe("section 5, timer: when a leader has had its time", () => {
   });
 
   it("T grows with regencies that decide nothing and falls back with decisions", () => {
-    const suspicion = new Suspicion(T_US / 1000, null);
+    const suspicion = new Suspicion(TIMES, null);
     suspicion.regencyInstalled(START_US, null);
     suspicion.regencyInstalled(START_US, null);
     expect(suspicion.timeoutUs).toBe(2 * T_US);
@@ -88,6 +89,45 @@ describe("section 5, timer: when a leader has had its time", () => {
     expect(suspicion.verdict({ ...waiting, nowUs: START_US + 4 * T_US })).toBe("REQUEST_OVERDUE");
     suspicion.decided(0, null);
     expect(suspicion.timeoutUs).toBe(T_US);
+  });
+
+  describe("a leader that was not heard of for 4 T, when T has doubled twice", () => {
+    /** The leader was heard at `START_US` last, the regency is installed 4 T later. */
+    function silentLeader(): Suspicion {
+      const suspicion = new Suspicion(TIMES, null);
+      suspicion.regencyInstalled(START_US, null);
+      suspicion.heard(0, START_US);
+      suspicion.regencyInstalled(START_US, null);
+      suspicion.regencyInstalled(START_US + 4 * T_US, null);
+      expect(suspicion.timeoutUs).toBe(4 * T_US);
+      return suspicion;
+    }
+
+    const CASES: readonly (readonly [Partial<Waiting>, number, string])[] = [
+      [{ oldestDueUs: START_US }, 6 * T_US, "REQUEST_OVERDUE"],
+      [{ proposedSinceUs: START_US }, 6 * T_US, "PROPOSAL_OVERDUE"],
+      [{ synced: false }, 5 * T_US, "NO_SYNC"],
+      [{ abstaining: true }, 6 * T_US, "ABSTENTION_OVERDUE"],
+    ];
+    it.each(CASES)("%j is waited for as at first: %i us, %s", (waiting, ageUs, verdict) => {
+      const judged = (suspicion: Suspicion, atUs: number): string | null =>
+        suspicion.verdict({ ...IDLE, ...waiting, nowUs: START_US + atUs });
+      expect(judged(silentLeader(), ageUs - 1)).toBeNull();
+      expect(judged(silentLeader(), ageUs)).toBe(verdict);
+      const heard = silentLeader();
+      heard.heard(0, START_US + ageUs);
+      expect(judged(heard, ageUs)).toBeNull();
+      const other = { ...waiting, acting: 1 };
+      const notTheOther = silentLeader();
+      notTheOther.heard(1, START_US + 4 * T_US);
+      expect(notTheOther.verdict({ ...IDLE, ...other, nowUs: START_US + ageUs })).toBeNull();
+    });
+
+    it("requests are forwarded as at first, so that it can be blamed", () => {
+      const suspicion = silentLeader();
+      expect(suspicion.forwardAfterUs(0, START_US + 4 * T_US - 1)).toBe(4 * T_US);
+      expect(suspicion.forwardAfterUs(0, START_US + 4 * T_US)).toBe(T_US);
+    });
   });
 
   it("a leader that lets requests wait is slow, but does not suspect itself; another leader starts anew", () => {
@@ -110,7 +150,7 @@ describe("section 5, leaders in turn: each answers for its own turn", () => {
 
   function inTurn(rotation = 10): Suspicion {
     const record = new LeaderRecord({ f: 1, rotation, requestTimeoutMs: T_US / 1000 });
-    const suspicion = new Suspicion(T_US / 1000, record);
+    const suspicion = new Suspicion(TIMES, record);
     suspicion.regencyInstalled(START_US, null);
     return suspicion;
   }
@@ -195,7 +235,7 @@ describe("section 5, leaders in turn: each answers for its own turn", () => {
   });
 
   it("requests are forwarded after T/4, so that 2f+1 have them before a client counts as neglected; else after T", () => {
-    expect(inTurn().forwardAfterUs).toBe(T_US / 4);
-    expect(new Suspicion(T_US / 1000, null).forwardAfterUs).toBe(T_US);
+    expect(inTurn().forwardAfterUs(0, START_US)).toBe(T_US / 4);
+    expect(new Suspicion(TIMES, null).forwardAfterUs(0, START_US)).toBe(T_US);
   });
 });
