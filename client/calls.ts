@@ -3,8 +3,8 @@ import type { Call, InFlight, Lane } from "./call.ts";
 import type { Clock } from "./ports.ts";
 import type { ReplicaReply } from "./replica-reply.ts";
 
+/** What of a call its caller chooses. */
 export interface CallOptions {
-  readonly command: Uint8Array;
   readonly lane: Lane;
   readonly timeoutMs: number;
   readonly deadlineMs?: number | undefined;
@@ -13,6 +13,10 @@ export interface CallOptions {
   readonly crowdedOut?: ((result: Uint8Array) => boolean) | undefined;
   readonly everybody?: boolean | undefined;
   readonly onReply?: ((reply: ReplicaReply) => void) | undefined;
+}
+
+/** The caller's promise. */
+export interface Caller {
   readonly settle: (result: Uint8Array) => void;
   readonly reject: (error: unknown) => void;
 }
@@ -32,8 +36,8 @@ export class Calls {
     return this.#pending;
   }
 
-  create(options: CallOptions): Call {
-    const { command, lane, settle, reject, signal = null } = options;
+  create(command: Uint8Array, options: CallOptions, { settle, reject }: Caller): Call {
+    const { lane, signal = null } = options;
     const call: Call = {
       command,
       lane,

@@ -186,11 +186,8 @@ export class Engine {
   #resolveUnasked(entry: InFlight): void {
     if (entry.resolver) return;
     const { session, sequence } = entry;
-    entry.resolver = this.#calls.create({
-      command: encodeResolve({ session, sequence }),
-      lane: "resolve",
-      timeoutMs: Number.POSITIVE_INFINITY,
-      target: entry,
+    const asked = { lane: "resolve", timeoutMs: Number.POSITIVE_INFINITY, target: entry } as const;
+    entry.resolver = this.#calls.create(encodeResolve({ session, sequence }), asked, {
       settle: (result) => {
         const resolution = decoded(() => decodeResolution(result));
         this.#conclude(entry, isRejection(resolution) ? { type: "unknown" } : resolution);

@@ -131,9 +131,10 @@ export class Kv<T> implements AsyncDisposable {
       (result, command) => {
         if (result.type === "absent") return null;
         if (result.type !== "found") throw refusal(result);
-        const keyBytes = new Uint8Array(command.key);
-        const name = typeof key === "string" ? key : textOfKey(keyBytes);
-        return { ...revisions(result), key: name, keyBytes, value: this.#codec.decode(result.value) };
+        const text = typeof key === "string";
+        const keyBytes = text ? command.key : new Uint8Array(command.key);
+        const name = text ? key : textOfKey(keyBytes);
+        return { key: name, keyBytes, value: this.#codec.decode(result.value), ...revisions(result) };
       },
     );
   }
@@ -289,10 +290,10 @@ export class Kv<T> implements AsyncDisposable {
 
   #entry(entry: WireEntry, keysOnly: boolean): KeyEntry | Entry<T> {
     const keyBytes = new Uint8Array(entry.key);
-    const named = { ...revisions(entry), key: textOfKey(keyBytes), keyBytes };
-    if (keysOnly) return named;
+    const key = textOfKey(keyBytes);
+    if (keysOnly) return { key, keyBytes, ...revisions(entry) };
     if (entry.value === null) throw unexpected("an entry without its value");
-    return { ...named, value: this.#codec.decode(entry.value) };
+    return { key, keyBytes, value: this.#codec.decode(entry.value), ...revisions(entry) };
   }
 }
 

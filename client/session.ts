@@ -11,7 +11,7 @@ import type { Identity } from "../protocol/identity.ts";
 import { encodeResolve, type ResolveTarget } from "../protocol/request.ts";
 import type { ViewChain } from "../protocol/view-chain.ts";
 import type { Call } from "./call.ts";
-import { type CallOptions, Calls } from "./calls.ts";
+import { type Caller, type CallOptions, Calls } from "./calls.ts";
 import { Engine } from "./engine.ts";
 import { interrupted } from "./failures.ts";
 import { COMMAND_BYTES_MAX } from "./lane-queue.ts";
@@ -101,7 +101,7 @@ export class Session {
         }
       };
       const { lane } = options;
-      const call = this.#newCall({ ...options, command, settle, reject });
+      const call = this.#newCall(command, options, { settle, reject });
       if (call === null) return;
       if (command.length > COMMAND_BYTES_MAX) {
         const message = `the command has ${command.length} bytes; at most ${COMMAND_BYTES_MAX} are possible`;
@@ -134,14 +134,8 @@ export class Session {
         else resolve(resolution);
       };
       const { timeoutMs, signal } = options;
-      const call = this.#newCall({
-        command: encodeResolve(target),
-        lane: "resolve",
-        timeoutMs,
-        signal,
-        settle,
-        reject,
-      });
+      const asked = { lane: "resolve", timeoutMs, signal } as const;
+      const call = this.#newCall(encodeResolve(target), asked, { settle, reject });
       if (call === null) return;
       this.#engine.enqueueResolve(target, call);
     });
@@ -150,7 +144,7 @@ export class Session {
   /** Brings a signed statement of administrators: the bytes of its result, from a quorum. */
   administer(command: Uint8Array, options: WaitOptions): Promise<Uint8Array> {
     return new Promise((settle, reject) => {
-      const call = this.#newCall({ ...options, command, lane: "administer", settle, reject });
+      const call = this.#newCall(command, { lane: "administer", ...options }, { settle, reject });
       if (call !== null) this.#engine.enqueue(call);
     });
   }
@@ -162,9 +156,9 @@ export class Session {
   }
 
   /** Null, and rejected, when it cannot be sent any more. */
-  #newCall(options: CallOptions): Call | null {
+  #newCall(command: Uint8Array, options: CallOptions, caller: Caller): Call | null {
     const { signal } = options;
-    const call = this.#calls.create(options);
+    const call = this.#calls.create(command, options, caller);
     if (!this.#closed && !signal?.aborted) return call;
     this.#calls.reject(call, interrupted(call, this.#closed ? "CLOSED" : "ABORTED", signal?.reason));
     return null;

@@ -13,8 +13,14 @@ const node = (globalThis as { Buffer?: typeof Buffer }).Buffer;
 
 export const EMPTY = new Uint8Array(0);
 
+/** Texts up to this length are encoded into the same memory and copied: several times faster than memory of their own. */
+const SHORT_CHARACTERS = 256;
+/** UTF-8 takes at most three bytes for a UTF-16 code unit. */
+const encoded = new Uint8Array(3 * SHORT_CHARACTERS);
+
 export function utf8(text: string): Uint8Array {
-  return encoder.encode(text);
+  if (text.length > SHORT_CHARACTERS) return encoder.encode(text);
+  return encoded.slice(0, encoder.encodeInto(text, encoded).written);
 }
 
 /** The text of valid UTF-8 bytes, or `null`: decoding never replaces a byte. */

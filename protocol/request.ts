@@ -84,8 +84,15 @@ export function decodeRequest(crypto: Crypto, bytes: Uint8Array, known: Digest |
 const NAME_AT = 4 + 32 + 32;
 const KIND_AT = NAME_AT + 3 * 8;
 
-/** What a request seems to be, without decoding it: enough to turn it away. Null when it is too short. */
-export function glance(bytes: Uint8Array): { readonly kind: RequestKind; readonly name: Uint8Array } | null {
+/** What a request seems to be. */
+export interface Glance {
+  readonly kind: RequestKind;
+  /** Session and sequence. */
+  readonly name: Uint8Array;
+}
+
+/** Without decoding it: enough to turn it away. Null when it is too short. */
+export function glance(bytes: Uint8Array): Glance | null {
   const kind = REQUEST_KINDS[bytes[KIND_AT] ?? REQUEST_KINDS.length];
   return kind === undefined ? null : { kind, name: bytes.subarray(NAME_AT, NAME_AT + 16) };
 }

@@ -11,7 +11,7 @@ import type { Cluster } from "../protocol/cluster.ts";
 import type { Crypto } from "../protocol/crypto/contract.ts";
 import { assertNever, decoded, isRejection, type Rejection, reject } from "../protocol/errors.ts";
 import { LARGE_RESULT_BYTES, READS_TURN_COST } from "../protocol/limits.ts";
-import { decodeRequest, type Envelope, EVERYBODY, glance, type Request } from "../protocol/request.ts";
+import { decodeRequest, type Envelope, EVERYBODY, type Glance, glance, type Request } from "../protocol/request.ts";
 import type { ReplicaId } from "../protocol/view.ts";
 import type { Authenticity } from "./authenticity.ts";
 import { BusyAllowance } from "./busy-allowance.ts";
@@ -78,6 +78,12 @@ interface Received {
   readonly request: Request;
   readonly envelope: Envelope;
   readonly envelopeBytes: Uint8Array;
+}
+
+/** What a request takes up. */
+interface Size {
+  readonly bytes: number;
+  readonly cost: number;
 }
 
 /** Who is turned away is drawn anew this often: what is sent again gets another chance. */
@@ -152,7 +158,7 @@ export class Intake {
       return;
     }
     const size = { bytes: bytes.length, cost: requestCost(bytes.length, 1) };
-    const room = seen === null || this.#room(client, { ...seen, ...size });
+    const room = seen === null || this.#room(client, seen, size);
     if (room && this.#stage.submit(connection, envelope, bytes)) return;
     connection.turnedAway(bytes.length);
     if (!this.#allowance.takes(client, this.#port.clock.nowUs())) {
@@ -211,8 +217,7 @@ export class Intake {
     }
   }
 
-  #room(client: Digest, wanted: { kind: Request["kind"]; name: Uint8Array; bytes: number; cost: number }): boolean {
-    const { kind, name, bytes, cost } = wanted;
+  #room(client: Digest, { kind, name }: Glance, { bytes, cost }: Size): boolean {
     if (kind === "unordered") return this.#reads.room(client, bytes);
     const lot = lotOf(name, Math.floor(this.#port.clock.wallMs() / LOTS_MS));
     return this.#port.queue.room({ client, bytes, cost, lot }, sourceOf(kind));
@@ -249,7 +254,7 @@ export class Intake {
       return;
     }
     const seen = glance(request.bytes);
-    if (seen && !this.#room(request.client, { ...seen, ...sizeOf(request) })) {
+    if (seen && !this.#room(request.client, seen, sizeOf(request))) {
       this.#busy(connection, request);
       return;
     }
@@ -367,7 +372,7 @@ export class Intake {
   ): void {
     const keys = this.#authenticity.keysOf(request.client, null);
     if (!keys) return;
-    const { result, replier, ...outcome } = answer;
+    const { status, position, resultDigest, result, replier } = answer;
     const frame = encodeReply(
       this.#crypto,
       keys.outgoing,
@@ -379,7 +384,9 @@ export class Intake {
         sequence: request.sequence,
         kind: request.kind,
         requestDigest: request.digest,
-        ...outcome,
+        status,
+        position,
+        resultDigest,
         body: this.#bodyOf(result, replier),
         result: result ?? EMPTY,
       },
@@ -394,6 +401,6 @@ export class Intake {
   }
 }
 
-function sizeOf(request: Request): { readonly cost: number; readonly bytes: number } {
+function sizeOf(request: Request): Size {
   return { cost: costOf(request), bytes: request.bytes.length };
 }
