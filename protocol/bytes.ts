@@ -50,6 +50,11 @@ export function copyOf(bytes: Uint8Array): Uint8Array {
   return copy;
 }
 
+/** Bytes to be kept for long: a copy, unless they are at least half of the memory that they would hold anyway. */
+export function keepable(bytes: Uint8Array): Uint8Array {
+  return 2 * bytes.length >= bytes.buffer.byteLength ? bytes : copyOf(bytes);
+}
+
 /** The same bytes as a Buffer where there is one: no copy. */
 export function bufferOver(bytes: Uint8Array): ByteBuffer {
   return !node || bytes instanceof node ? bytes : node.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);

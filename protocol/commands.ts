@@ -59,9 +59,11 @@ export const encodeResult = (result: Result): Uint8Array => encode(resultSchema,
 /** @throws Malformed */
 export const decodeResult = (input: Uint8Array): Result => decode(resultSchema, input);
 
+const writer = new Writer(4096);
+
 /** A request's result: u32 count, then u32 length and bytes per command, in the commands' order. */
 export function encodeResults(results: readonly Uint8Array[]): Uint8Array {
-  const writer = new Writer(64).u32(results.length);
+  writer.reset().u32(results.length);
   for (const result of results) writer.bytes(result);
   return writer.finish();
 }

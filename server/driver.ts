@@ -6,7 +6,7 @@
  * instance is on its way before the last one executes. A batch executes only once it is in the own journal as decided:
  * replies would have to wait for that anyway, and so the state store never gets ahead of the journal.
  */
-import { copyOf, type Digest } from "../protocol/bytes.ts";
+import { type Digest, keepable } from "../protocol/bytes.ts";
 import type { Signer } from "../protocol/crypto/contract.ts";
 import { assertNever, isRejection } from "../protocol/errors.ts";
 import { decodeMessage, encodeMessage, type Message } from "../protocol/messages.ts";
@@ -262,9 +262,9 @@ export class Driver {
 
   // ---- inputs
 
-  /** One message of an authenticated peer. The bytes are copied: messages are kept longer than the frame. */
+  /** One message of an authenticated peer. */
   onMessage(from: ReplicaId, payload: Uint8Array): void {
-    const message = decodeMessage(copyOf(payload));
+    const message = decodeMessage(keepable(payload));
     if (isRejection(message)) {
       this.#parts.observer.fault("message", from, message.code);
       this.#links?.punish(from, message.code);

@@ -2,7 +2,7 @@
  * A wait for links (docs/protocol.md section 7). Where a state was rebuilt from the journal, the links went with it: the members
  * of its view have them. Nothing is said in a view before that of which the journal knows.
  */
-import { copyOf } from "../protocol/bytes.ts";
+import { keepable } from "../protocol/bytes.ts";
 import { isRejection } from "../protocol/errors.ts";
 import { decodeMessage, encodeMessage } from "../protocol/messages.ts";
 import type { View } from "../protocol/view.ts";
@@ -30,7 +30,7 @@ export async function fetchLinks(options: {
   const links = await openLinks(
     {
       onMessage: (from, payload) => {
-        const message = decodeMessage(copyOf(payload));
+        const message = decodeMessage(keepable(payload));
         if (!isRejection(message)) views.receive(from, message, view.id);
         if (views.chain.newest.id >= upTo) arrived(true);
       },

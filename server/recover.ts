@@ -45,7 +45,9 @@ export async function recover(options: {
     applied,
     service,
   });
-  for await (const [key, value] of state.entries({ from: "", to: "\u00ff" })) executor.load(key, value);
+  for await (const chunk of state.chunks({ from: "", to: "\u00ff" })) {
+    for (const [key, value] of chunk) executor.load(key, value);
+  }
   const newest = summary.last > 0 ? await journal.read(summary.last) : null;
   const decided = decidedInstance({ applied: applied.instance, newest });
   await replay(crypto, storage, executor, decided);

@@ -2,7 +2,7 @@
  * The stage in which a replica fetches a state from the members of the newest view that it knows (docs/protocol.md section 6). It
  * says nothing but what the others need to start without it: what it remembers of their votes, and the links of the chain.
  */
-import { copyOf } from "../protocol/bytes.ts";
+import { keepable } from "../protocol/bytes.ts";
 import type { Cluster } from "../protocol/cluster.ts";
 import { isRejection } from "../protocol/errors.ts";
 import { decodeMessage, encodeMessage, type Message } from "../protocol/messages.ts";
@@ -70,7 +70,7 @@ export async function transferStage(options: TransferStageOptions): Promise<Endi
     {
       onMessage: (from, payload) => {
         garbage?.passed(payload.length);
-        const message = decodeMessage(copyOf(payload));
+        const message = decodeMessage(keepable(payload));
         if (!isRejection(message)) {
           received(from, message);
           return;

@@ -34,8 +34,9 @@ export interface ByteStore {
   chunks(range: KeyRange & { entriesMax: number }): AsyncIterable<readonly Entry[]>;
   snapshot(): ByteSnapshot;
   /**
-   * One atomic batch, on disk when the promise resolves. The bytes must not change until then: a long batch is put
-   * together in slices, so that the event loop goes on. At most one write may be outstanding.
+   * One atomic batch, on disk when the promise resolves. The bytes of a change must not change until the next one is asked
+   * for: they are copied then. A long batch is put together in slices, so that the event loop goes on. At most one write may
+   * be outstanding.
    * @throws QuorateError STORAGE_FULL, STORAGE_FAILED
    */
   write(changes: Iterable<Change>): Promise<void>;

@@ -125,8 +125,8 @@ export interface StateStore {
    * @throws QuorateError STORAGE_DAMAGED
    */
   get(key: string): Uint8Array | undefined;
-  /** Entries with from <= key < to, in order. */
-  entries(options: { from: string; to: string }): AsyncIterable<readonly [key: string, value: Uint8Array]>;
+  /** Entries with from <= key < to in order, in chunks of bounded size. @throws QuorateError STORAGE_DAMAGED */
+  chunks(options: { from: string; to: string }): AsyncIterable<readonly (readonly [key: string, value: Uint8Array])[]>;
   /**
    * One atomic synced batch: all changes (null deletes) of whole instances and where the state then stands. Calls are
    * written in order, each alone; only for instances whose journal records are on disk. Fails like `append`.

@@ -310,12 +310,20 @@ class LevelStore implements ByteStore {
       highWaterMarkBytes: bytes,
       ...(snapshot ? { snapshot } : {}),
     });
+    const read = (): Promise<Entry[]> => {
+      const chunk = iterator.nextv(entries).catch((cause: unknown) => {
+        throw accessError(this.#name, "could not be read", cause);
+      });
+      // Whoever stops early does not hear of it.
+      chunk.catch(() => undefined);
+      return chunk;
+    };
     try {
-      for (;;) {
-        const chunk = await iterator.nextv(entries).catch((cause: unknown) => {
-          throw accessError(this.#name, "could not be read", cause);
-        });
+      // The next chunk is read while this one is used.
+      for (let next = read(); ; ) {
+        const chunk = await next;
         if (chunk.length === 0) return;
+        next = read();
         yield chunk;
       }
     } finally {

@@ -14,7 +14,7 @@ import { ChunkBuilder } from "../protocol/image.ts";
 import type { ByteStore, Change } from "./byte-store.ts";
 import type { Applied, StagedChunk, StagedState } from "./contract.ts";
 import { StoredState, standing } from "./state.ts";
-import { entryKey, nameIn, orDamagedState, RANGE, readInstallNote, seal, unseal } from "./state-records.ts";
+import { entryKey, nameIn, orDamagedState, RANGE, readInstallNote, sealed, unseal } from "./state-records.ts";
 import { WriteQueue } from "./write-queue.ts";
 
 /** What is dropped is deleted in batches of about this many changes, whole chunks each. */
@@ -148,7 +148,7 @@ export class StoredStaging implements StagedState {
     for (const chunk of chunks) {
       for (const [name, value] of chunk.entries) {
         const key = entryKey(name);
-        yield [key, seal(this.#crypto, key, value)];
+        yield [key, sealed(this.#crypto, key, value)];
       }
     }
   }

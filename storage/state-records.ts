@@ -56,10 +56,22 @@ export function nameIn(key: Uint8Array): string {
   return latin1(key.subarray(1));
 }
 
-/** [digest][value] with digest = SHA-256(u32 key length, key, value), first 8 bytes; one allocation, one copy. */
+/** Where records are put together to be hashed, one after another: memory of their own would be garbage at once. */
+const scratch = Buffer.allocUnsafeSlow(64 * 1024);
+
+function scratchOf(length: number): Buffer {
+  return length <= scratch.length ? scratch.subarray(0, length) : Buffer.allocUnsafe(length);
+}
+
+/** [digest][value] with digest = SHA-256(u32 key length, key, value), first 8 bytes. */
 export function seal(crypto: Crypto, key: Uint8Array, value: Uint8Array): Uint8Array {
+  return Uint8Array.from(sealed(crypto, key, value));
+}
+
+/** The same, valid until the next record is sealed or unsealed. */
+export function sealed(crypto: Crypto, key: Uint8Array, value: Uint8Array): Uint8Array {
   const valueAt = DIGEST_BYTES + 4 + key.length;
-  const bytes = Buffer.allocUnsafe(valueAt + value.length);
+  const bytes = scratchOf(valueAt + value.length);
   bytes.writeUInt32BE(key.length, DIGEST_BYTES);
   bytes.set(key, DIGEST_BYTES + 4);
   bytes.set(value, valueAt);
@@ -72,7 +84,7 @@ export function seal(crypto: Crypto, key: Uint8Array, value: Uint8Array): Uint8A
 export function unseal(crypto: Crypto, key: Uint8Array, stored: Uint8Array): Uint8Array {
   if (stored.length < DIGEST_BYTES) throw new Malformed("TRUNCATED");
   const value = stored.subarray(DIGEST_BYTES);
-  const bytes = Buffer.allocUnsafe(4 + key.length + value.length);
+  const bytes = scratchOf(4 + key.length + value.length);
   bytes.writeUInt32BE(key.length, 0);
   bytes.set(key, 4);
   bytes.set(value, 4 + key.length);

@@ -27,6 +27,7 @@ import {
   readInstallNote,
   readNamed,
   seal,
+  sealed,
   unseal,
 } from "./state-records.ts";
 import { WriteQueue } from "./write-queue.ts";
@@ -152,9 +153,9 @@ export class StoredState implements StateStore {
     return stored && this.#open(bytes, stored);
   }
 
-  async *entries(options: { from: string; to: string }): AsyncIterable<readonly [string, Uint8Array]> {
-    const range = { from: entryKey(options.from), to: entryKey(options.to), entriesMax: Number.POSITIVE_INFINITY };
-    for await (const chunk of this.#store.chunks(range)) yield* this.#opened(chunk);
+  async *chunks({ from, to }: { from: string; to: string }): AsyncIterable<(readonly [string, Uint8Array])[]> {
+    const range = { from: entryKey(from), to: entryKey(to), entriesMax: Number.POSITIVE_INFINITY };
+    for await (const chunk of this.#store.chunks(range)) yield this.#opened(chunk);
   }
 
   write(group: Group): Promise<void> {
@@ -245,7 +246,7 @@ export class StoredState implements StateStore {
   *#batch({ changes, applied }: Group): Iterable<Change> {
     for (const [name, value] of changes) {
       const key = entryKey(name);
-      yield [key, value && seal(this.#crypto, key, value)];
+      yield [key, value && sealed(this.#crypto, key, value)];
     }
     const next = groupKey(this.#group + 1);
     yield [next, seal(this.#crypto, next, encodeApplied(applied))];

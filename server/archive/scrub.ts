@@ -169,9 +169,11 @@ export class Scrub {
 
   async #statePiece(from: string): Promise<Next<string>> {
     let bytes = 0;
-    for await (const [key, value] of this.#state.entries({ from, to: KEYS_END })) {
-      bytes += key.length + value.length;
-      if (bytes >= this.#pace.pieceBytes) return { next: `${key}\0` };
+    for await (const chunk of this.#state.chunks({ from, to: KEYS_END })) {
+      for (const [key, value] of chunk) {
+        bytes += key.length + value.length;
+        if (bytes >= this.#pace.pieceBytes) return { next: `${key}\0` };
+      }
     }
     return { next: null };
   }

@@ -64,7 +64,8 @@ export class FrameSplitter {
 
   /**
    * Passes every whole body to `take`, in order, and stops at the first fault, its own (LINK_LENGTH) or the one that
-   * `take` returns. A body is valid only during the call. After a fault the stream is out of step: close it.
+   * `take` returns. Nothing writes to a body later, but keeping it may keep the whole chunk. After a fault the stream is out
+   * of step: close it.
    */
   push(chunk: Uint8Array, take: (body: Uint8Array) => LinkFaultCode | null): LinkFaultCode | null {
     let at = 0;

@@ -111,9 +111,9 @@ export class Staging {
     // The state holds the view in force, unless it is the first one.
     const founding = foundingOf({ ...cluster, view: views.chain.genesis });
     const executor = new Executor({ crypto, ...founding, stored: state, applied, service });
-    for await (const [key, value] of state.entries({ from: "", to: "\u00ff" })) {
+    for await (const chunk of state.chunks({ from: "", to: "\u00ff" })) {
       try {
-        executor.load(key, value);
+        for (const [key, value] of chunk) executor.load(key, value);
       } catch (error) {
         return { type: "unusable", error };
       }

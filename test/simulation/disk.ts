@@ -332,7 +332,7 @@ export class SimulatedDisk {
         // A crashed replica hears nothing any more, not even an error.
         if (generation !== this.#generation) return new Promise(() => {});
         assertAlive();
-        const all = [...changes];
+        const all = Array.from(changes, ([key, value]) => [Buffer.from(key), value && Buffer.from(value)] as const);
         return this.#write(store, () => medium.apply(all), { needsRoom: true });
       },
       compact: async () => {},

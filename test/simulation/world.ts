@@ -247,8 +247,11 @@ export class World {
       // What is damaged there cannot be compared, and was not met yet.
       if (!storage || !disk.sound) continue;
       const parts: Uint8Array[] = [];
-      for await (const [key, value] of storage.state.entries({ from: "", to: "\u00ff" }))
-        parts.push(utf8(`${key.length} ${value.length} `), Buffer.from(key, "latin1"), value);
+      for await (const chunk of storage.state.chunks({ from: "", to: "\u00ff" })) {
+        for (const [key, value] of chunk) {
+          parts.push(utf8(`${key.length} ${value.length} `), Buffer.from(key, "latin1"), value);
+        }
+      }
       const { instance } = storage.state.applied;
       const found = { name: machine.name, instance, digest: hex(this.crypto.sha256(concat(parts))) };
       expected ??= found;

@@ -121,9 +121,9 @@ export class MemoryState implements StateStore {
     return this.values.get(key);
   }
 
-  async *entries({ from, to }: { from: string; to: string }) {
+  async *chunks({ from, to }: { from: string; to: string }) {
     const sorted = [...this.values].sort(([a], [b]) => (a < b ? -1 : 1));
-    for (const entry of sorted) if (from <= entry[0] && entry[0] < to) yield entry;
+    for (const entry of sorted) if (from <= entry[0] && entry[0] < to) yield [entry];
   }
 
   async write(group: { changes: ReadonlyMap<string, Uint8Array | null>; applied: Applied }): Promise<void> {

@@ -28,8 +28,8 @@ class World {
       this.#piece("journal");
       return range.call(this.journal, { ...options, maxRecords: Math.min(options.maxRecords, 10) });
     };
-    const { entries: read } = this.state;
-    this.state.entries = (options) => {
+    const { chunks: read } = this.state;
+    this.state.chunks = (options) => {
       this.#piece("state");
       return read.call(this.state, options);
     };
@@ -111,7 +111,7 @@ describe("the scrub", () => {
   it("passes on what reading the state finds, with the name of the store; other errors apart", async () => {
     for (const error of [new QuorateError("STORAGE_DAMAGED", "damaged"), new Error("closed")]) {
       const world = new World(20, 10);
-      world.state.entries = async function* () {
+      world.state.chunks = async function* () {
         yield await Promise.reject(error);
       };
       world.scrub.start();

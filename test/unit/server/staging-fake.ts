@@ -27,8 +27,8 @@ class FakeState implements StateStore {
     return this.entriesByKey.get(key);
   }
 
-  async *entries(): AsyncIterable<Entry> {
-    for (const [key, value] of sorted(this.entriesByKey)) yield [key, Buffer.from(value)];
+  async *chunks(): AsyncIterable<Entry[]> {
+    for (const [key, value] of sorted(this.entriesByKey)) yield [[key, Buffer.from(value)]];
   }
 
   async write(group: { changes: ReadonlyMap<string, Uint8Array | null>; applied: Applied }): Promise<void> {

@@ -16,8 +16,8 @@ export interface StorageHarness {
 
 async function entriesOf(storage: Storage, from = "", to = "\xff"): Promise<[string, string][]> {
   const entries: [string, string][] = [];
-  for await (const [key, value] of storage.state.entries({ from, to })) {
-    entries.push([key, Buffer.from(value).toString("latin1")]);
+  for await (const chunk of storage.state.chunks({ from, to })) {
+    for (const [key, value] of chunk) entries.push([key, Buffer.from(value).toString("latin1")]);
   }
   return entries;
 }

@@ -71,9 +71,11 @@ export async function expectPrefix(storage: Storage, records: readonly InstanceR
     expect(regency.regency).toBe(end - (end % 5));
   }
   const state = new Map<string, string>();
-  for await (const [key, value] of storage.state.entries({ from: "", to: "\xff" })) {
-    state.set(key, Buffer.from(value).toString("latin1"));
-    expect(Buffer.from(storage.state.get(key) ?? "missing").toString("latin1")).toBe(state.get(key));
+  for await (const chunk of storage.state.chunks({ from: "", to: "\xff" })) {
+    for (const [key, value] of chunk) {
+      state.set(key, Buffer.from(value).toString("latin1"));
+      expect(Buffer.from(storage.state.get(key) ?? "missing").toString("latin1")).toBe(state.get(key));
+    }
   }
   expect(state).toEqual(stateAt(storage.state.applied.instance));
 }

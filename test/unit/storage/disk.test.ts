@@ -207,7 +207,9 @@ describe("damage", () => {
     const storage = await disk.open({ founding: FOUNDING });
     const stores: string[] = storage.repairs.map((repair) => repair.store);
     try {
-      for await (const [key] of storage.state.entries({ from: "", to: "\xff" })) storage.state.get(key);
+      for await (const chunk of storage.state.chunks({ from: "", to: "\xff" })) {
+        for (const [key] of chunk) storage.state.get(key);
+      }
     } catch (error) {
       const { code, detail } = error as QuorateError;
       expect(code).toBe("STORAGE_DAMAGED");

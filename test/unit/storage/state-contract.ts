@@ -9,7 +9,9 @@ import { appendAll, asAppend, at, codeOf, FOUNDING, historyOf } from "./history.
 
 export async function stateOf(state: StateStore): Promise<Record<string, string>> {
   const found: Record<string, string> = {};
-  for await (const [key, value] of state.entries({ from: "", to: "\xff" })) found[key] = Buffer.from(value).toString();
+  for await (const chunk of state.chunks({ from: "", to: "\xff" })) {
+    for (const [key, value] of chunk) found[key] = Buffer.from(value).toString();
+  }
   return found;
 }
 
