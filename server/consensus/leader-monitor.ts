@@ -4,6 +4,8 @@
  * when the median of its last proposals took longer than a quarter of T and four times what earlier leaders sustained:
  * the median of the last few, so that neither one slow leader nor a client that tells the leader last counts for long.
  */
+import { lowerMedian } from "./median.ts";
+
 const WINDOW = 8;
 const SHARE_OF_TIMEOUT = 1 / 4;
 const TIMES_SUSTAINED = 4;
@@ -43,8 +45,4 @@ export class LeaderMonitor {
   get #median(): number | null {
     return this.#delays.length < WINDOW ? null : lowerMedian(this.#delays);
   }
-}
-
-function lowerMedian(values: readonly number[]): number | null {
-  return [...values].sort((a, b) => a - b)[Math.floor((values.length - 1) / 2)] ?? null;
 }

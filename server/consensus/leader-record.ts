@@ -9,6 +9,7 @@
  *  3. On probation are at most f members, the last that failed: of those who can be correct, enough have all patience.
  */
 import type { ReplicaId } from "../../protocol/view.ts";
+import { lowerMedian } from "./median.ts";
 
 /** Instances of a leader that its pace is the median of. */
 const WINDOW = 8;
@@ -95,14 +96,9 @@ export class LeaderRecord {
 
   /** Per instance: a few times what the others take, but no less than any machine may. */
   #allowedUs(leader: ReplicaId): number {
-    const paces = [...this.#times]
-      .filter(([other, times]) => other !== leader && times.length >= WINDOW)
-      .map(([, times]) => lowerMedian(times));
-    if (paces.length === 0) return this.#baseUs * SHARE_UNCOMPARED;
-    return Math.max(this.#baseUs * SHARE_ALWAYS_ALLOWED, TIMES_SUSTAINED * lowerMedian(paces));
+    const compared = [...this.#times].filter(([other, times]) => other !== leader && times.length >= WINDOW);
+    const paceUs = lowerMedian(compared.flatMap(([, times]) => lowerMedian(times) ?? []));
+    if (paceUs === null) return this.#baseUs * SHARE_UNCOMPARED;
+    return Math.max(this.#baseUs * SHARE_ALWAYS_ALLOWED, TIMES_SUSTAINED * paceUs);
   }
-}
-
-function lowerMedian(values: readonly number[]): number {
-  return [...values].sort((a, b) => a - b)[Math.floor((values.length - 1) / 2)] as number;
 }

@@ -36,6 +36,7 @@ import {
   sourceOf,
   trim,
 } from "./client-queue.ts";
+import { lowerMedian } from "./median.ts";
 import { takeInTurns } from "./turns.ts";
 
 export type { PendingRequest };
@@ -317,9 +318,7 @@ export class RequestQueue {
     }
     for (const [client, { cost }] of this.#clients) wants.set(client, Math.max(cost, wants.get(client) ?? 0));
     if (wants.size < 2) return null;
-    const sorted = [...wants.values()].sort((a, b) => a - b);
-    const median = sorted[Math.floor((sorted.length - 1) / 2)] ?? 0;
-    return Math.max(median, this.#admission.extra(sorted.length));
+    return Math.max(lowerMedian([...wants.values()]) ?? 0, this.#admission.extra(wants.size));
   }
 
   #goesLast(queue: ClientQueue): void {

@@ -10,6 +10,7 @@
 import type { Digest } from "../../protocol/bytes.ts";
 import { REQUEST_COST } from "../../protocol/limits.ts";
 import { requestCost } from "../consensus/admission.ts";
+import { lowerMedian } from "../consensus/median.ts";
 
 const WINDOW_MS = 250;
 /** Windows in a row in which a client was a flood before it is cut off. */
@@ -83,7 +84,8 @@ export class FloodGuard {
     let served = 0;
     for (const { came, away } of traffic.values()) served += came - away;
     // Where all want more than there is, or this replica serves nobody for a moment, nobody is a flood.
-    const most = SHARES * Math.max(served / traffic.size, medianOf([...traffic.values()].map(({ came }) => came)));
+    const typical = lowerMedian([...traffic.values()].map(({ came }) => came)) ?? 0;
+    const most = SHARES * Math.max(served / traffic.size, typical);
     for (const [client, { came, away }] of traffic) {
       if (came <= most || away < AWAY_COST_MIN) continue;
       const count = (strikes.get(client) ?? 0) + 1;
@@ -102,9 +104,4 @@ export class FloodGuard {
     if (this.#offences.size > OFFENDERS_MAX && oldest !== undefined) this.#offences.delete(oldest);
     this.#cutOff(client);
   }
-}
-
-/** The lower one of an even number. */
-function medianOf(values: readonly number[]): number {
-  return [...values].sort((a, b) => a - b)[(values.length - 1) >> 1] ?? 0;
 }

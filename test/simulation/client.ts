@@ -15,6 +15,8 @@ import { type Command, decodeResult, encodeCommand, type Result } from "../../pr
 import type { Crypto } from "../../protocol/crypto/contract.ts";
 import { QuorateError } from "../../protocol/errors.ts";
 import { clientIdOf } from "../../protocol/identity.ts";
+import type { ReplicaId } from "../../protocol/view.ts";
+import { encodeChain, type ViewChain } from "../../protocol/view-chain.ts";
 import type { RunObserver } from "./checkers/events.ts";
 import { identityOf } from "./crypto.ts";
 import { fastCrypto } from "./fast-crypto.ts";
@@ -81,6 +83,7 @@ export class SimulatedClient {
   readonly #unresolved: Unresolved[] = [];
   /** A file: what it followed outlives its process. All members that its cluster file names may have been replaced by then. */
   readonly #views: ViewStore;
+  #stored: Uint8Array | null = null;
   #kv: Kv<string> | null = null;
   #left: number;
   #callersBusy = 0;
@@ -93,11 +96,10 @@ export class SimulatedClient {
   constructor(parts: ClientParts) {
     this.#parts = parts;
     this.#left = parts.workload.commands;
-    let stored: Uint8Array | null = null;
     this.#views = {
-      load: () => stored,
-      save(bytes) {
-        stored = bytes;
+      load: () => this.#stored,
+      save: (bytes) => {
+        this.#stored = bytes;
       },
     };
     this.id = clientIdOf(parts.crypto, identityOf(`client ${parts.number}`));
@@ -139,6 +141,18 @@ export class SimulatedClient {
     this.#kv = null;
     this.#guard(kv.close());
     this.#guard(this.#connect());
+  }
+
+  /**
+   * Was away for so long that nobody it knows of is left to tell it who came after them: it is given the views as operators are
+   * told to (docs/operations.md), and starts again.
+   */
+  returns(chain: ViewChain, live: readonly ReplicaId[]): void {
+    const known = this.#kv?.service.view ?? chain.of(0);
+    if (known?.members.some(({ id }) => live.includes(id))) return;
+    this.#parts.trace.count("client: given the views anew");
+    this.#stored = encodeChain(chain);
+    this.restart();
   }
 
   /** After the world healed: settles every write of unknown outcome, then writes and reads once more, however long it takes. */

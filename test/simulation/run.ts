@@ -152,7 +152,11 @@ async function phases(world: World, plan: Plan): Promise<number> {
         .map((machine) => machine.name)
         .join(", ")} live on`,
   );
-  for (const client of world.clients) client.finish();
+  const liveIds = live().map(({ self }) => self);
+  for (const client of world.clients) {
+    client.returns(world.chain, liveIds);
+    client.finish();
+  }
   const healedUs = world.nowUs;
   const untilUs = healedUs + LIVENESS_US;
   const done = (): boolean => world.clients.every((client) => client.finished) && world.converged(live());

@@ -11,6 +11,7 @@ import { isRejection } from "../../protocol/errors.ts";
 import type { Identity } from "../../protocol/identity.ts";
 import { decodeRequest, type Request } from "../../protocol/request.ts";
 import type { Mode, ReplicaId, View } from "../../protocol/view.ts";
+import { ViewChain } from "../../protocol/view-chain.ts";
 import type { ConsensusOptions, Effect } from "../../server/consensus/contract.ts";
 import type { RunObserver } from "./checkers/events.ts";
 import { type CallRecord, SimulatedClient, simulatedClientId, type Workload } from "./client.ts";
@@ -94,6 +95,7 @@ export class World {
   readonly #observers: readonly RunObserver[];
   readonly #issued = new Set<Digest>();
   readonly #views: View[];
+  #chain: ViewChain;
 
   constructor(options: WorldOptions) {
     this.options = options;
@@ -104,6 +106,7 @@ export class World {
     this.file = clusterFile(options);
     this.cluster = clusterOf(this.crypto, this.file);
     this.#views = [this.cluster.view];
+    this.#chain = ViewChain.of(this.cluster.view);
     const { joining = 0 } = options;
     const identities = [...Array.from({ length: n + joining }, (_, id) => id), ...twins];
     const firstClient = identities.length;
@@ -143,9 +146,16 @@ export class World {
   get views(): readonly View[] {
     for (const { host } of this.machines) {
       const chain = host?.views.chain;
+      if (chain && chain.newest.id > this.#chain.newest.id) this.#chain = chain;
       while (chain?.of(this.#views.length)) this.#views.push(chain.of(this.#views.length) as View);
     }
     return this.#views;
+  }
+
+  /** What leads to the newest view. */
+  get chain(): ViewChain {
+    void this.views;
+    return this.#chain;
   }
 
   /** Of the newest view. */

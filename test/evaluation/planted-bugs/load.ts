@@ -86,8 +86,8 @@ export const LOAD_BUGS: readonly Mutation[] = [
     changes: [
       {
         file: FLOODS,
-        find: "Math.max(served / traffic.size, medianOf([...traffic.values()].map(({ came }) => came)))",
-        replace: "Math.min(served / traffic.size, medianOf([...traffic.values()].map(({ came }) => came)))",
+        find: "Math.max(served / traffic.size, typical)",
+        replace: "Math.min(served / traffic.size, typical)",
       },
     ],
     suite: "unit",
@@ -106,7 +106,7 @@ export const LOAD_BUGS: readonly Mutation[] = [
     changes: [
       {
         file: QUEUE,
-        find: "return Math.max(median, this.#admission.extra(sorted.length));",
+        find: "return Math.max(lowerMedian([...wants.values()]) ?? 0, this.#admission.extra(wants.size));",
         replace: "return Number.POSITIVE_INFINITY;",
       },
     ],
