@@ -30,7 +30,7 @@ const LOOPS = [16, 32, 64, 128, 256];
 const KNEE = 0.95;
 const WARMUP_MS = 2_000;
 const KEYS = 10_000;
-const FAIRNESS_ROUNDS = 3;
+const FAIRNESS_ROUNDS = 5;
 const LARGE_BYTES = 256 * 1024;
 const LARGE_PER_SECOND = 200;
 
@@ -88,7 +88,8 @@ async function saturate(cluster: LocalCluster, { seconds, valueBytes, say }: Ove
   const best = Math.max(...tries.map(({ result }) => result.answeredPerSecond));
   const knee = tries.find(({ result }) => result.answeredPerSecond >= KNEE * best)?.loops ?? 0;
   const load = { type: "closed", loops: knee } as const;
-  const saturation = await wireLoad({ ...common, load, measureMs: Math.min(15_000, seconds * 1_000) });
+  // As long as the overload: what happens once in a while happens in both.
+  const saturation = await wireLoad({ ...common, load, measureMs: seconds * 1_000 });
   const rows = tries.map(({ loops, result }) => row(`closed, ${loops} under way`, result));
   say(`${tableText(COLUMNS, [...rows, row(`closed, ${knee}: saturation`, saturation)])}\n`);
   return saturation;
@@ -181,7 +182,7 @@ class MemoryWatch {
   }
 }
 
-/** Ten clients of the SDK, alone and beside a flood, three times each in turn. */
+/** Ten clients of the SDK, alone and beside a flood, several times each; which comes first changes from round to round. */
 async function fairness(
   cluster: LocalCluster,
   { seconds, valueBytes, loops, say }: OverloadOptions,
@@ -197,8 +198,8 @@ async function fairness(
     const alone: PoliteResult[] = [];
     const beside: PoliteResult[] = [];
     const floods: WireResult[] = [];
-    for (let round = 0; round < FAIRNESS_ROUNDS; round++) {
-      alone.push(await polite());
+    const undisturbed = async (): Promise<void> => void alone.push(await polite());
+    const disturbed = async (): Promise<void> => {
       const flooding = wireLoad({
         file: cluster.file,
         identities: 1,
@@ -212,6 +213,11 @@ async function fairness(
       await new Promise((resolve) => setTimeout(resolve, 2_000));
       beside.push(await polite());
       floods.push(await flooding);
+    };
+    for (let round = 0; round < FAIRNESS_ROUNDS; round++) {
+      const [first, second] = round % 2 === 0 ? [undisturbed, disturbed] : [disturbed, undisturbed];
+      await first();
+      await second();
     }
     const kept = sumOf(beside) / sumOf(alone);
     const each = clients.map((_, at) => sumOf(beside, at) / sumOf(alone, at));

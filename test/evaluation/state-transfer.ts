@@ -189,9 +189,10 @@ async function whileIdle(run: Run): Promise<void> {
   const bulk = await bulkLoadRate(records);
   const rate = (recovery.bytes * 1_000) / Math.max(1, recovery.fetchMs);
   findings.note("bulk load of plain LevelDB", `${mb(bulk)}/s`);
-  findings.require("idle: rate of the checkpoint", `>= ${mb(RATE_MIN)}/s`, `${mb(rate)}/s`, rate >= RATE_MIN);
   const share = rate / bulk;
-  findings.require("idle: of the bulk load", `>= ${BULK_SHARE_MIN}`, share.toFixed(2), share >= BULK_SHARE_MIN);
+  const required = `>= ${mb(RATE_MIN)}/s, or ${BULK_SHARE_MIN} of the bulk load`;
+  const seen = `${mb(rate)}/s, ${share.toFixed(2)} of it`;
+  findings.require("idle: rate of the checkpoint", required, seen, rate >= RATE_MIN || share >= BULK_SHARE_MIN);
   await judgeState(run, victim, "idle");
 }
 
