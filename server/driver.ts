@@ -159,6 +159,7 @@ export class Driver {
     return new Archive({
       crypto,
       view: cluster.view,
+      viewAt: (instance) => this.#parts.views.chain.at(instance),
       genesis: this.#parts.views.chain.genesis,
       self,
       signer,

@@ -2,8 +2,9 @@
  * What a replica keeps for the others, and how it checks it (docs/protocol.md section 6): its log and checkpoints, served to
  * whoever lags; the roots of its states, compared with those of the others; and the scrub of what lies on its disk.
  */
+import { certificateChecksAt, type ViewAt } from "../../protocol/certificate.ts";
 import type { Crypto, Signer } from "../../protocol/crypto/contract.ts";
-import type { Message, MessageOf, SignedRoot } from "../../protocol/messages.ts";
+import type { Certificate, Message, MessageOf, SignedRoot } from "../../protocol/messages.ts";
 import type { ReplicaId, View } from "../../protocol/view.ts";
 import type { StateSnapshot, Storage } from "../../storage/contract.ts";
 import type { ImageRequest, OfferFacts } from "../consensus/contract.ts";
@@ -38,6 +39,7 @@ export interface ArchivePort {
 export interface ArchiveParts {
   readonly crypto: Crypto;
   readonly view: View;
+  readonly viewAt: ViewAt;
   /** What roots are bound to. */
   readonly genesis: View;
   readonly self: ReplicaId;
@@ -74,7 +76,7 @@ export class Archive {
     const { journal, state } = storage;
     const busy = (): boolean => clock.nowUs() < this.#busyUntilUs;
     const { place, send, failed } = port;
-    this.log = new LogServer(journal, { place, send, failed });
+    this.log = new LogServer(journal, { place, send, failed, holds: (certificate) => this.#holds(certificate) });
     this.#roots = new Roots({
       view,
       self,
@@ -129,6 +131,13 @@ export class Archive {
     this.#scrub.stop();
     this.#images.close();
     this.#checkpoints.close();
+  }
+
+  #holds(certificate: Certificate): Promise<boolean> {
+    const { viewAt, verifier } = this.#parts;
+    const checks = certificateChecksAt(viewAt, certificate);
+    if (checks === null || checks === "unknown") return Promise.resolve(false);
+    return new Promise((resolve) => verifier(checks, (valid) => resolve(valid.every((ok) => ok))));
   }
 
   get alarms(): readonly Alarm[] {

@@ -4,7 +4,7 @@
  */
 import type { Digest } from "../../protocol/bytes.ts";
 import { HISTORY_BATCHES_MAX, HISTORY_BYTES_MAX } from "../../protocol/limits.ts";
-import type { HistoryProof, Message, MessageOf } from "../../protocol/messages.ts";
+import type { Certificate, HistoryProof, Message, MessageOf } from "../../protocol/messages.ts";
 import type { ReplicaId } from "../../protocol/view.ts";
 import type { InstanceRecord, Journal } from "../../storage/contract.ts";
 
@@ -17,6 +17,8 @@ export interface LogServerPort {
   /** The installed view and regency, for the answer. */
   place(): { readonly view: number; readonly regency: number };
   send(to: ReplicaId, message: Message): void;
+  /** Are its signatures valid? It is journaled while that is found out (4.3), and who serves a bad one would be taken for a liar. */
+  holds(certificate: Certificate): Promise<boolean>;
   /** The journal cannot be read: this replica is damaged. */
   failed(error: unknown): void;
 }
@@ -56,10 +58,13 @@ export class LogServer {
       const beyond = await this.#journal.read(instance);
       if (!beyond) break;
       links.push(beyond.batchDigest);
-      if (beyond.certificate) return { links, certificate: beyond.certificate };
+      const { certificate } = beyond;
+      if (certificate && (await this.#port.holds(certificate))) return { links, certificate };
     }
-    const certificate = records.findLast((record) => record.certificate)?.certificate;
-    return certificate ? { links: [], certificate } : null;
+    for (const { certificate } of records.toReversed()) {
+      if (certificate && (await this.#port.holds(certificate))) return { links: [], certificate };
+    }
+    return null;
   }
 
   batch(to: ReplicaId, instance: number, digest: Digest): void {

@@ -11,6 +11,7 @@ const CORE = "server/core.ts";
 const FETCH = "server/recovery/checkpoint-fetch.ts";
 const JOURNAL = "storage/journal.ts";
 const LOG_FETCH = "server/recovery/log-fetch.ts";
+const LOG_SERVER = "server/archive/log-server.ts";
 const OFFERS = "server/recovery/offers.ts";
 const ORDERING = "server/consensus/ordering.ts";
 const PROBE = "server/recovery/probe.ts";
@@ -327,6 +328,19 @@ const TRIAL_BUGS: readonly Mutation[] = [
     suite: "unit",
     tests: TRANSFER_TESTS,
     redundant: "the root covers h(i), which covers what is below: it differs",
+  },
+  {
+    name: "unverified-proof-served",
+    rule: "4.7: a certificate whose signatures are still being checked proves nothing to others",
+    changes: [
+      {
+        file: LOG_SERVER,
+        find: "certificate && (await this.#port.holds(certificate))) return { links, certificate };",
+        replace: "certificate) return { links, certificate };",
+      },
+    ],
+    suite: "unit",
+    tests: ["test/unit/server/log-server.test.ts"],
   },
   {
     name: "trial-not-undone",
