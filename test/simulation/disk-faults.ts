@@ -120,9 +120,14 @@ export class DiskFaults {
     if (this.#latent.has(machine)) this.#world.tell((observer) => observer.lost?.({ replica: machine.self }));
   }
 
-  /** The replica knows by now that its disk is older than what it said. */
-  noticed(machine: Machine): void {
-    machine.forgetful = false;
+  /** What the replica had forgotten does not matter any more; nor does a rollback of its disk, if it knew of that. */
+  remembered(machine: Machine): void {
+    if (machine.aware) machine.forgetful = false;
+  }
+
+  #rolledBack(machine: Machine): void {
+    machine.forgetful = true;
+    machine.aware = false;
   }
 
   // ---- what happens
@@ -130,7 +135,7 @@ export class DiskFaults {
   #lose(machine: Machine): Machine {
     this.#crash(machine);
     machine.disk.lose();
-    this.noticed(machine);
+    machine.forgetful = false;
     this.#forgets(machine);
     return machine;
   }
@@ -151,7 +156,7 @@ export class DiskFaults {
     if (drop) disk.dropRecord({ store: "journal", record });
     else disk.flipByte({ store: "journal", record, byte: random.below(1_000), mask: 1 << random.below(8) });
     // The newest record alone leaves no trace: that is a disk rolled back by one write.
-    machine.forgetful ||= drop;
+    if (drop) this.#rolledBack(machine);
     this.#forgets(machine);
     return machine;
   }
@@ -186,7 +191,7 @@ export class DiskFaults {
     }
     this.#crash(machine);
     machine.disk.restore(copy);
-    machine.forgetful = true;
+    this.#rolledBack(machine);
     this.#forgets(machine);
     return machine;
   }

@@ -197,7 +197,8 @@ export class Faults {
   }
 
   #onEffects(machine: Machine, effects: readonly Effect[]): void {
-    if (effects.some((effect) => effect.type === "remembered")) this.#disks.noticed(machine);
+    if (effects.some((effect) => effect.type === "forgotten")) machine.aware = true;
+    if (effects.some((effect) => effect.type === "remembered")) this.#disks.remembered(machine);
     if (!this.#ambushed.has(machine) || !effects.some(matters)) return;
     this.#ambushed.delete(machine);
     const { scheduler } = this.#world;

@@ -17,7 +17,7 @@ import type { GatewayListener, LinkListener } from "../../server/host-contract.t
 import type { Gateway, Links } from "../../server/network/contract.ts";
 import { RequestHooks, type RequestToVerify } from "../../server/request-hooks.ts";
 import type { Executor } from "../../server/service/executor.ts";
-import type { Storage } from "../../storage/contract.ts";
+import type { Founding, Storage } from "../../storage/contract.ts";
 import type { Attacker, Outgoing } from "./contract.ts";
 import { identityOf, identityOfMember } from "./crypto.ts";
 import { SimulatedDisk } from "./disk.ts";
@@ -83,6 +83,8 @@ export class Machine {
   trusted = true;
   /** Its disk was rolled back and nobody has shown it so yet: what it says may contradict what it said. */
   forgetful = false;
+  /** Since then it found out; what the copy itself remembers of an earlier loss says nothing of this one. */
+  aware = false;
   /** Its keys are erased: no process starts here any more. */
   retired = false;
   /** Milliseconds its wall clock is ahead. */
@@ -165,7 +167,7 @@ export class Machine {
       self,
       identityOf: (view) => this.#identityIn(view),
       crypto,
-      openStorage: (founding) => this.disk.open({ founding }),
+      openStorage: (founding) => this.#open(founding),
       openLinks: async (listener) => this.#links(process, listener),
       openGateway: async (listener, view) => this.#openGateway(process, listener, view),
       service: (state) => {
@@ -411,10 +413,16 @@ export class Machine {
     };
   }
 
+  async #open(founding: Founding): Promise<Storage> {
+    const storage = await this.disk.open({ founding });
+    if (storage.journal.summary.forgotten?.until === null) this.aware = true;
+    return storage;
+  }
+
   #report(payload: Uint8Array): void {
     const message = decodeMessage(payload);
     if (isRejection(message)) throw new Error(`replica ${this.self} encodes what nobody can decode: ${message.code}`);
-    if (this.forgetful && !this.replica?.core.state.forgotten) return;
+    if (this.forgetful && !this.aware) return;
     this.parts.watcher.voted(this, message);
   }
 

@@ -25,6 +25,10 @@ const KEPT_SEEDS: readonly (readonly [number, string])[] = [
   [25000456, "a STOPDATA that nobody took, of a replica that lost its journal"],
   [25000540, "in crash mode a checkpoint with log above it that only a dead replica had"],
   [28003933, "a client cut off while every member it knew of was replaced, and nobody of them is left to tell it"],
+  [
+    29000140,
+    "a disk rolled back to when an earlier loss was still remembered, and nobody left who saw the votes since",
+  ],
   [26000073, "two leaders in turn that are dead, when T has doubled several times"],
   [25000808, "a write that is needed to settle, still under way when all else has"],
   [21003886, "a vote that the bound of a lost journal covered is shown again when nothing is forgotten any more"],
