@@ -166,10 +166,11 @@ export class Synchronization {
 
   onStop(from: ReplicaId, message: MessageOf<"STOP">): void {
     if (message.regency <= this.#regency.number) return;
-    if (!this.#stops.add(from, { regency: message.regency, named: message.named })) return;
-    // A leader that gives up its own regency need not be voted out.
-    if (this.#ordering.acts(from)) this.leaveRegency();
-    this.#countStops();
+    const news = this.#stops.add(from, { regency: message.regency, named: message.named });
+    // A leader that gives up its own regency need not be voted out; nor one that did so before its turn came, and lets that pass.
+    const idle = this.#ordering.proposedSinceUs === null;
+    if ((news || idle) && this.#ordering.acts(from)) this.leaveRegency();
+    if (news) this.#countStops();
   }
 
   #countStops(): void {

@@ -46,6 +46,7 @@ const ABANDONED: Outcome = { type: "abandoned" };
 export class Staging {
   readonly #options: StagingOptions;
   readonly #slices: Slices;
+  #opening: Promise<StagedState> | null = null;
   #staged: StagedState | null = null;
   #state: StateStore | null = null;
   #executor: Executor | null = null;
@@ -71,7 +72,8 @@ export class Staging {
   }
 
   async open(): Promise<void> {
-    this.#staged = await this.#options.storage.stage();
+    this.#opening = this.#options.storage.stage();
+    this.#staged = await this.#opening;
   }
 
   /** From now on the state is right: what fails in executing on it is our bug. */
@@ -219,6 +221,9 @@ export class Staging {
   async close(): Promise<void> {
     this.#executor = null;
     this.#unwrittenBytes = 0;
+    // Who is stopped at once may be opening it still, and another one must be able to follow.
+    await this.#opening?.catch(() => undefined);
+    this.#opening = null;
     await this.#state?.close();
     this.#state = null;
     await this.#staged?.close();

@@ -105,10 +105,10 @@ export class Transfer {
   async start(): Promise<Transferred | null> {
     this.#running = true;
     await this.#staging.open();
+    if (!this.#running) return null;
     const ended = new Promise<Transferred | null>((resolve, reject) => {
       this.#settle = { resolve, reject };
     });
-    if (!this.#running) this.#end({ result: null });
     this.#reportedUs = this.#parts.clock.nowUs();
     const { journal, state } = this.#parts.storage;
     const { instance } = state.applied;

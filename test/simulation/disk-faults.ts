@@ -163,10 +163,12 @@ export class DiskFaults {
 
   #damageState(): Machine | null {
     const stateless = this.#withoutState();
-    const { options, scheduler, decided } = this.#world;
+    const { machines, options, scheduler, decided } = this.#world;
     const { random } = scheduler;
+    // A liar is a fault as well: who lags beyond all logs needs two correct ones that have a state.
+    const liars = new Set(machines.filter((machine) => !machine.trusted).map(({ self }) => self)).size;
     const candidates = this.#trusted.filter((machine) => {
-      const fits = stateless.size < options.f || stateless.has(machine);
+      const fits = stateless.size + liars < options.f || stateless.has(machine);
       return fits && machine.state !== "starting" && machine.disk.records("state") > 0;
     });
     if (candidates.length === 0) return null;
