@@ -125,6 +125,7 @@ export class Core {
       misbehaved: (replica, code) => context.emit({ type: "misbehaved", replica, code }),
       beyondReach: (reason) => context.emit({ type: "transfer", reason }),
       emptyLagMax: context.options.emptyLagMax,
+      outOfReachUs: (context.options.outOfReachMs ?? 0) * 1_000,
     });
     this.#synchronization = new Synchronization(context, this.#regency, this.#ordering, {
       anchor: (anchor) => this.#catchUp.anchor(anchor),

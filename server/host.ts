@@ -12,6 +12,7 @@ import type { Cluster } from "../protocol/cluster.ts";
 import { assertNever, QuorateError } from "../protocol/errors.ts";
 import { memberOf, type View } from "../protocol/view.ts";
 import type { DiskUse, Repair, Storage } from "../storage/contract.ts";
+import type { ConsensusOptions } from "./consensus/contract.ts";
 import {
   type Forgotten,
   forgottenAfter,
@@ -40,6 +41,9 @@ import { Views } from "./views.ts";
 const REPAIRS_MAX = 4;
 /** A full disk is looked at this often. */
 const SPACE_INTERVAL_US = 1_000_000;
+/** Where no checkpoint was to be had the log is out of reach for so long before one is asked for again; doubling. */
+const OUT_OF_REACH_MS = 5_000;
+const OUT_OF_REACH_MS_MAX = 60_000;
 
 const NO_DISK_USE: DiskUse = { journalBytes: 0, stateBytes: 0, asideBytes: 0, stagingBytes: 0 };
 
@@ -51,8 +55,8 @@ export class Host {
   #stopping = false;
   /** The log of nobody reaches down to the state. */
   #transferDue = false;
-  /** An empty state is not worth a transfer again: there was none to be had. */
-  #logMustDo = false;
+  /** So often no checkpoint was to be had: an empty state is not worth a transfer again, and a log out of reach not at once. */
+  #needless = 0;
   #diskLow = false;
   readonly #views: Views;
   readonly #invitations: Invitations;
@@ -209,7 +213,7 @@ export class Host {
         this.#parts.garbage?.collect();
         return null;
       case "needless":
-        this.#logMustDo = true;
+        this.#needless++;
         await closed(storage);
         return null;
       case "repair":
@@ -361,7 +365,7 @@ export class Host {
     const known = Math.max(view.id, storage.journal.summary.regency.view);
     if (this.#views.chain.newest.id < known && !(await this.#fetchLinks(view, known))) return { type: "stopped" };
     await this.#views.store(storage.state);
-    if (this.#views.chain.newest.id > view.id + 1 && !this.#logMustDo) {
+    if (this.#views.chain.newest.id > view.id + 1 && this.#needless === 0) {
       return { type: "transfer", reason: "the members of this replica's view are not those of the newest one" };
     }
     const cluster: Cluster = { ...this.#parts.cluster, view };
@@ -384,7 +388,7 @@ export class Host {
       executor,
       start,
       settledFrom,
-      options: this.#logMustDo ? { ...options, emptyLagMax: Number.POSITIVE_INFINITY } : options,
+      options: this.#needless > 0 ? withoutCheckpoint(options, this.#needless) : options,
       checkpointPeriod,
       clock,
       verifier,
@@ -443,4 +447,10 @@ async function closed(storage: Storage | null): Promise<void> {
   } catch {
     // The directory is opened anew, or the process ends.
   }
+}
+
+/** To go back and forth between log and transfer would keep members from the synchronization phase that they may need to go on. */
+function withoutCheckpoint(options: ConsensusOptions, times: number): ConsensusOptions {
+  const outOfReachMs = Math.min(OUT_OF_REACH_MS_MAX, OUT_OF_REACH_MS * 2 ** (times - 1));
+  return { ...options, emptyLagMax: Number.POSITIVE_INFINITY, outOfReachMs };
 }

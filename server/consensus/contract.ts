@@ -134,4 +134,6 @@ export interface ConsensusOptions {
   readonly executionLagMax: number;
   /** An empty state that is more instances behind than this is fetched as a checkpoint, not by log. */
   readonly emptyLagMax: number;
+  /** The log is out of reach for so long before a checkpoint is asked for; 0 unless given. */
+  readonly outOfReachMs?: number;
 }

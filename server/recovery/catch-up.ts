@@ -36,6 +36,8 @@ export interface CatchUpPort {
   readonly crypto: Crypto;
   /** An empty state that is further behind is not caught up by log. */
   readonly emptyLagMax: number;
+  /** How long the log is out of reach before that counts: not 0 where no checkpoint was to be had. */
+  readonly outOfReachUs: number;
   nowUs(): number;
   regency(): number;
   /** Our last decided instance and its history digest. */
@@ -90,6 +92,7 @@ export class CatchUp {
   #movedUs = 0;
   #seenInstance = -1;
   #learning = false;
+  #unreachableUs: number | null = null;
   #beyondReach = false;
 
   constructor(port: CatchUpPort) {
@@ -235,7 +238,11 @@ export class CatchUp {
       this.#asked.size > 0 || this.#segments.has(next) || this.#nextSource(next, this.#port.nowUs()) !== null;
     const unreachable = lacking >= view.weakQuorum && !served;
     const empty = instance === 0 && this.#claims.credible > emptyLagMax;
+    if (!unreachable) this.#unreachableUs = null;
     if (!unreachable && !empty) return false;
+    const nowUs = this.#port.nowUs();
+    this.#unreachableUs ??= nowUs;
+    if (!empty && nowUs - this.#unreachableUs < this.#port.outOfReachUs) return false;
     this.#beyondReach = true;
     this.#port.beyondReach(
       empty ? "this replica has no state yet" : `instance ${next} is in the log of no other replica any more`,

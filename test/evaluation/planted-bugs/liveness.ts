@@ -33,6 +33,32 @@ export const LIVENESS_BUGS: readonly Mutation[] = [
     tests: ["test/unit/simulation/run.test.ts"],
   },
   {
+    name: "resigned-leader-stays",
+    rule: "5: a STOP of the leader is joined, also one that it said before its turn came",
+    changes: [
+      {
+        file: SYNCHRONIZATION,
+        find: "if ((news || idle) && this.#ordering.acts(from))",
+        replace: "if (news && this.#ordering.acts(from))",
+      },
+    ],
+    suite: "unit",
+    tests: ["test/unit/simulation/run.test.ts"],
+  },
+  {
+    name: "transfer-again-at-once",
+    rule: "6: where no checkpoint was to be had, the log is out of reach for a while before one is asked for again",
+    changes: [
+      {
+        file: "server/host.ts",
+        find: "? withoutCheckpoint(options, this.#needless) : options",
+        replace: "? { ...options, emptyLagMax: Number.POSITIVE_INFINITY } : options",
+      },
+    ],
+    suite: "unit",
+    tests: ["test/unit/simulation/run.test.ts"],
+  },
+  {
     name: "own-silence-counts",
     rule: "5, timer: a leader, which nobody tells of itself, has T as it is now in its own eyes",
     changes: [{ file: PATIENCE, find: "replica !== this.#self && ", replace: "" }],

@@ -250,6 +250,26 @@ describe("6: a transfer from an empty disk", () => {
     expect(second.peers[0]?.count("FETCH_CHUNK")).toBe(chunks.length - 1);
   });
 
+  it("stopped while its staged state is opening, it leaves none open: the next one can begin", async () => {
+    const storage = new FakeStorage(GENESIS);
+    const { stage } = storage;
+    let opened: () => void = () => undefined;
+    storage.stage = async () => {
+      await new Promise<void>((resolve) => {
+        opened = resolve;
+      });
+      return stage.call(storage);
+    };
+    const first = setUp(usual, storage);
+    const starting = first.transfer.start();
+    const stopping = first.transfer.stop();
+    opened();
+    await stopping;
+    expect(await starting).toBe(null);
+    storage.stage = stage;
+    expect((await outcome(setUp(usual, storage)))?.place.instance).toBe(119);
+  });
+
   it("a disk that fails ends it", async () => {
     const storage = new FakeStorage(GENESIS);
     const failing = new Error("the disk is gone");
