@@ -30,7 +30,7 @@ export const LIVENESS_BUGS: readonly Mutation[] = [
       { file: PATIENCE, find: "return silent ? this.#baseUs : this.timeoutUs;", replace: "return this.timeoutUs;" },
     ],
     suite: "unit",
-    tests: ["test/unit/simulation/run.test.ts"],
+    tests: ["test/unit/consensus/suspicion.test.ts"],
   },
   {
     name: "resigned-leader-stays",
@@ -43,20 +43,20 @@ export const LIVENESS_BUGS: readonly Mutation[] = [
       },
     ],
     suite: "unit",
-    tests: ["test/unit/simulation/run.test.ts"],
+    tests: ["test/unit/consensus/leaders-in-turn.test.ts"],
   },
   {
     name: "transfer-again-at-once",
     rule: "6: where no checkpoint was to be had, the log is out of reach for a while before one is asked for again",
     changes: [
       {
-        file: "server/host.ts",
-        find: "? withoutCheckpoint(options, this.#needless) : options",
-        replace: "? { ...options, emptyLagMax: Number.POSITIVE_INFINITY } : options",
+        file: "server/recovery/catch-up.ts",
+        find: "nowUs - this.#unreachableUs < this.#port.outOfReachUs",
+        replace: "false",
       },
     ],
     suite: "unit",
-    tests: ["test/unit/simulation/run.test.ts"],
+    tests: ["test/unit/recovery/catch-up.test.ts"],
   },
   {
     name: "own-silence-counts",

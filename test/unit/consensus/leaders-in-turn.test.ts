@@ -71,6 +71,24 @@ describe("section 5, leaders in turn", () => {
     expect(Math.max(...waits.slice(12))).toBeLessThan(750_000);
   });
 
+  it("a STOP that a leader said before its turn came is joined when it repeats it and nothing is proposed", () => {
+    const cluster = new CoreCluster({ n: 4, rotation: 1, seed: 1 });
+    const { core } = replica(cluster, 0);
+    const stop: Message = { type: "STOP", view: 0, regency: 1, named: [] };
+    const hear = (from: number): void => cluster.input(replica(cluster, 0), { type: "message", from, message: stop });
+    const resigning = leaderOf(cluster.view, 0, 3);
+    hear(resigning);
+    expect(core.state.wantedRegency, "not its turn, nor the next").toBe(0);
+    while (core.lastDecided < 2) {
+      cluster.request();
+      cluster.settle(20);
+    }
+    expect(core.lastDecided).toBe(2);
+    expect(core.state.wantedRegency).toBe(0);
+    hear(resigning);
+    expect(core.state.wantedRegency).toBe(1);
+  });
+
   it("a request that W forward is taken only with a signature: whoever takes it may have to propose it", () => {
     const cluster = new CoreCluster({ n: 4, rotation: 1, seed: 1, authentic: () => false });
     const { bytes, key } = cluster.request({ to: [] });
