@@ -92,7 +92,7 @@ export class CatchUp {
   #movedUs = 0;
   #seenInstance = -1;
   #learning = false;
-  #unreachableUs: number | null = null;
+  #unreachableSinceUs: number | null = null;
   #beyondReach = false;
 
   constructor(port: CatchUpPort) {
@@ -231,18 +231,16 @@ export class CatchUp {
   #isBeyondReach(instance: number): boolean {
     if (this.#beyondReach) return true;
     const { view, emptyLagMax } = this.#port;
+    const nowUs = this.#port.nowUs();
     const next = instance + 1;
     let lacking = 0;
     for (const since of this.#lacks.values()) if (since >= next) lacking++;
-    const served =
-      this.#asked.size > 0 || this.#segments.has(next) || this.#nextSource(next, this.#port.nowUs()) !== null;
+    const served = this.#asked.size > 0 || this.#segments.has(next) || this.#nextSource(next, nowUs) !== null;
     const unreachable = lacking >= view.weakQuorum && !served;
     const empty = instance === 0 && this.#claims.credible > emptyLagMax;
-    if (!unreachable) this.#unreachableUs = null;
-    if (!unreachable && !empty) return false;
-    const nowUs = this.#port.nowUs();
-    this.#unreachableUs ??= nowUs;
-    if (!empty && nowUs - this.#unreachableUs < this.#port.outOfReachUs) return false;
+    this.#unreachableSinceUs = unreachable ? (this.#unreachableSinceUs ?? nowUs) : null;
+    const givenUp = this.#unreachableSinceUs !== null && nowUs - this.#unreachableSinceUs >= this.#port.outOfReachUs;
+    if (!givenUp && !empty) return false;
     this.#beyondReach = true;
     this.#port.beyondReach(
       empty ? "this replica has no state yet" : `instance ${next} is in the log of no other replica any more`,

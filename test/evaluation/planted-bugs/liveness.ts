@@ -51,8 +51,8 @@ export const LIVENESS_BUGS: readonly Mutation[] = [
     changes: [
       {
         file: "server/recovery/catch-up.ts",
-        find: "nowUs - this.#unreachableUs < this.#port.outOfReachUs",
-        replace: "false",
+        find: " && nowUs - this.#unreachableSinceUs >= this.#port.outOfReachUs",
+        replace: "",
       },
     ],
     suite: "unit",
