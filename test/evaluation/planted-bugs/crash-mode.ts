@@ -27,7 +27,7 @@ export const CRASH_MODE_BUGS: readonly Mutation[] = [
       },
     ],
     suite: "unit",
-    tests: ["test/unit/simulation/run.test.ts"],
+    tests: ["test/unit/recovery/crash-mode.test.ts"],
   },
   {
     name: "crash-mode-quorum-one-less",

@@ -84,7 +84,7 @@ export const LIVENESS_BUGS: readonly Mutation[] = [
     rule: "4, clean stop: the core is stopped once, however many reasons to end there are",
     changes: [{ file: DRIVER, find: "this.#coreStopped ??= new", replace: "this.#coreStopped = new" }],
     suite: "unit",
-    tests: ["test/unit/simulation/run.test.ts"],
+    tests: ["test/unit/simulation/world.test.ts"],
   },
   {
     name: "sync-not-resent",

@@ -402,7 +402,7 @@ const STORE_BUGS: readonly Mutation[] = [
       },
     ],
     suite: "unit",
-    tests: ["test/unit/simulation/run.test.ts"],
+    tests: RECOLLECTION_TEST,
   },
   {
     name: "waits-for-witnesses-in-vain",
@@ -415,7 +415,7 @@ const STORE_BUGS: readonly Mutation[] = [
       },
     ],
     suite: "unit",
-    tests: ["test/unit/simulation/run.test.ts"],
+    tests: TRANSFER_TESTS,
   },
   {
     name: "log-buffer-without-bound",

@@ -21,7 +21,7 @@ const TESTS = {
   gateway: ["test/unit/network/gateway.test.ts"],
   world: ["test/unit/simulation/views.test.ts"],
   start: ["test/unit/consensus/next-view-start.test.ts"],
-  keptSeeds: ["test/unit/simulation/run.test.ts"],
+  recollection: ["test/unit/consensus/recollection.test.ts"],
 } as const;
 
 export const VIEW_BUGS: readonly Mutation[] = [
@@ -36,7 +36,7 @@ export const VIEW_BUGS: readonly Mutation[] = [
       },
     ],
     suite: "unit",
-    tests: TESTS.keptSeeds,
+    tests: TESTS.recollection,
   },
   {
     name: "change-of-another-view-taken",
@@ -468,14 +468,14 @@ export const VIEW_BUGS: readonly Mutation[] = [
       },
     ],
     suite: "unit",
-    tests: TESTS.keptSeeds,
+    tests: TESTS.world,
   },
   {
     name: "own-link-leaves-the-journal-held",
     rule: "7: the last batch of a view is journaled, whatever others remember",
     changes: [{ file: CORE, find: "if (!this.#recollection.heard) this.#viewOver();", replace: "" }],
     suite: "unit",
-    tests: TESTS.keptSeeds,
+    tests: TESTS.world,
   },
   {
     name: "client-waits-for-the-first-quorum",

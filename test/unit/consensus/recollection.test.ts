@@ -3,13 +3,13 @@
  * rolled back to an older copy, and liars about either. Agreement and "nobody votes twice" are checked at every step.
  */
 import { describe, expect, it } from "vitest";
-import type { Message, MessageOf } from "../../../protocol/messages.ts";
+import { type Message, type MessageOf, writeStatement } from "../../../protocol/messages.ts";
 import { type ContextOptions, CoreContext } from "../../../server/consensus/context.ts";
 import { Recollection } from "../../../server/consensus/recollection.ts";
-import { type Start, startOf } from "../../../server/consensus/restart.ts";
+import { type Forgotten, type Start, startOf } from "../../../server/consensus/restart.ts";
 import { Core } from "../../../server/core.ts";
 import { CoreCluster, copyOfDisk, type SimulatedReplica } from "../../simulation/core-cluster.ts";
-import { GENESIS, signerOf } from "../../simulation/core-replica.ts";
+import { CLUSTER, GENESIS, signerOf } from "../../simulation/core-replica.ts";
 import { fastCrypto } from "../../simulation/fast-crypto.ts";
 
 function replica(cluster: CoreCluster, id: number): SimulatedReplica {
@@ -234,6 +234,25 @@ describe("section 4: what a replica may have forgotten", () => {
     expect([silent(5, 3), silent(6, 2), silent(6, 3)]).toEqual([true, true, false]);
   });
 
+  it("a vote that the bound covered is no news once nothing is forgotten", () => {
+    const at = { forgotten: { until: 5, regency: 0 }, certified: 6 };
+    const { context, recollection } = alone(at);
+    recollection.tick();
+    completeWrites(context);
+    expect(recollection.forgotten).toBeNull();
+    expect(shown(alone({ ...at, forgotten: null }), 5), "else it proves that the disk is older").toBe(true);
+    expect(shown({ context, recollection }, 5)).toBe(false);
+    expect(shown({ context, recollection }, 7), "what lies above the bound was never covered").toBe(true);
+  });
+
+  it("who is no member has no vote that anybody could show it", () => {
+    const { context, recollection } = alone({ self: 9, forgotten: null, certified: 6 });
+    recollection.onOffer(0, offered(9, 7));
+    completeChecks(context);
+    expect(recollection.forgotten).toBeNull();
+    expect(context.takeEffects()).toContainEqual({ type: "misbehaved", replica: 0, code: "OFFER_WRITE" });
+  });
+
   it("a vote of this very run proves nothing, whoever shows it and when", () => {
     let write: MessageOf<"WRITE"> | null = null;
     const watch = (from: number, _to: number, message: Message): Message[] => {
@@ -385,13 +404,62 @@ const NOTHING = {
   cleanStop: [],
 };
 
-function optionsOf(): ContextOptions {
+interface Alone {
+  readonly context: CoreContext;
+  readonly recollection: Recollection;
+}
+
+/** What one replica remembers, that waits for nobody and holds a certificate of this instance. */
+function alone(at: { self?: number; forgotten: Forgotten | null; certified: number }): Alone {
+  const { self = 3, forgotten, certified } = at;
+  const context = new CoreContext(optionsOf(self));
+  const start = startOf({ ...NOTHING, forgotten, hear: 0 }, { instance: 0, digest: GENESIS, timestampMs: 0 });
+  const newest = { ...PLACE, instance: certified, digest: GENESIS, votes: [] };
+  const recollection = new Recollection(context, start, {
+    executedUpTo: () => certified,
+    regency: () => 0,
+    newestAccepted: () => newest,
+    changed: () => undefined,
+    wanted: () => undefined,
+  });
+  return { context, recollection };
+}
+
+/** Replica 0 shows `self` its vote, signed with its key. */
+function offered(self: number, instance: number): MessageOf<"OFFER"> {
+  const write = { ...PLACE, instance, digest: GENESIS };
+  const yourWrite = { ...write, signature: signerOf(self)(writeStatement(CLUSTER, write)) };
+  const nothing = { newest: null, logFirst: 0, logBytes: 0, checkpoints: [], roots: [] };
+  return { type: "OFFER", ...PLACE, wanted: 0, decided: 6, ...nothing, yourWrite };
+}
+
+/** Does the replica take its own vote of this instance for one that its disk should know of? */
+function shown({ context, recollection }: Alone, instance: number): boolean {
+  recollection.onOffer(0, offered(3, instance));
+  completeChecks(context);
+  return recollection.forgotten !== null;
+}
+
+function completeChecks(context: CoreContext): void {
+  for (const effect of context.takeEffects()) {
+    if (effect.type === "verify") {
+      const valid = effect.checks.map((check) => fastCrypto.verify(check.publicKey, check.statement, check.signature));
+      context.verified(effect.ticket, valid);
+    } else context.emit(effect);
+  }
+}
+
+function completeWrites(context: CoreContext): void {
+  for (const effect of context.takeEffects()) if (effect.type === "journal") context.journaled(effect.ticket);
+}
+
+function optionsOf(self = 3): ContextOptions {
   const { view } = new CoreCluster({ n: 4, seed: 1 });
   return {
     view,
-    self: 3,
+    self,
     crypto: fastCrypto,
-    signer: signerOf(3),
+    signer: signerOf(self),
     authenticate: () => "authentic",
     settled: () => false,
     firstInstance: 1,

@@ -3,6 +3,7 @@ import { describe, expect, it } from "vitest";
 import { plansOf } from "../../../cli/snapshot/plan.ts";
 import type { MessageOf } from "../../../protocol/messages.ts";
 import { provenBatches } from "../../../server/snapshot/history-proof.ts";
+import { lying } from "./cluster.ts";
 import { crypto, History, signedRoot, viewOfSize } from "./history.ts";
 import { Peer } from "./peer.ts";
 import { Run } from "./run.ts";
@@ -26,6 +27,20 @@ describe("6: a state is fetched in crash mode", () => {
     const history = new History(VIEW, 300);
     const peers = [new Peer({ id: 0, history, checkpoints: [120] }), new Peer({ id: 1, history, down: true })];
     expect(new Run({ history, self: 2, peers }).until(20).right).toBe(true);
+  });
+
+  it("nobody has the log above it any more: the checkpoint is taken all the same, after a while", () => {
+    const history = new History(VIEW, 300);
+    const peers = [
+      new Peer({ id: 0, history, checkpoints: [120], height: 120 }),
+      new Peer({ id: 1, history, checkpoints: [], neverTakes: true, lie: lying("HISTORY", () => null) }),
+    ];
+    const run = new Run({ history, self: 2, peers, withoutStatus: true }).until(40);
+    expect(run.transfer.state.target).toBeGreaterThan(120);
+    expect(run.accepted).toBeNull();
+    run.until(70);
+    expect(run.accepted?.place.instance).toBe(120);
+    expect(run.right).toBe(true);
   });
 
   it("the accept record of another member is not kept as one's own: its batch is not here", () => {

@@ -62,6 +62,18 @@ describe("6: an empty replica fetches a checkpoint and the log", () => {
     expect(run.until(4).of("needless")).toHaveLength(1);
   });
 
+  it("one donor and no root of anybody else: who could go on by log does not wait for others that wait like it", () => {
+    const rootless = { checkpoints: [60], height: 100, neverTakes: true };
+    const setups = [{ checkpoints: [150] }, rootless, rootless];
+    const { run } = cluster(1, setups, { optional: true, position: 100 });
+    expect(run.until(8).of("needless")).toEqual([]);
+    expect(run.until(12).of("needless")).toHaveLength(1);
+    expect(run.donors).toEqual([0]);
+    const empty = cluster(1, setups, { position: 100 }).run.until(40);
+    expect(empty.of("needless"), "who cannot waits on").toEqual([]);
+    expect(empty.accepted).toBeNull();
+  });
+
   it("a certificate proves that the instance below it is decided, and no more", () => {
     const { run } = cluster(1, [{ height: 300 }, { height: 300 }, { height: 300 }]);
     const newest = run.transfer.state.target;

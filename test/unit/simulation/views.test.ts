@@ -7,10 +7,12 @@ import { encodeMessage, type Message, statusStatement, writeStatement } from "..
 import type { Change } from "../../../protocol/reconfiguration.ts";
 import { faultsTolerated, type Mode, memberOf, type ReplicaId, type View } from "../../../protocol/view.ts";
 import { encodeLink, type Link } from "../../../protocol/view-chain.ts";
+import type { Driver } from "../../../server/driver.ts";
 import { Administrator, addressAt } from "../../simulation/administration.ts";
 import { AgreementChecker } from "../../simulation/checkers/agreement.ts";
 import { StateRootsChecker } from "../../simulation/checkers/state-roots.ts";
 import { identityOfMember } from "../../simulation/crypto.ts";
+import type { Machine } from "../../simulation/machine.ts";
 import { drawPlan } from "../../simulation/plan.ts";
 import { World } from "../../simulation/world.ts";
 
@@ -304,6 +306,50 @@ describe("7: views change under load", () => {
     const left = [4, 5, 6].map((id) => world.machines[id]?.replica);
     expect(left.map((replica) => replica?.core.state.view)).toEqual([0, 0, 0]);
     expect(left.map((replica) => replica?.answersReads)).toEqual([false, true, true]);
+  });
+
+  it("who completes the link itself before it was heard journals the last batch all the same", async () => {
+    const at = worldOf();
+    const { world } = at;
+    world.start();
+    await world.run({ untilUs: 3_000_000 });
+    const last = world.machines[3] as Machine;
+    last.crash({ keep: "all", linger: false });
+    last.start();
+    await world.run({ untilUs: world.nowUs + SECOND_US, done: () => last.replica !== null });
+    const { core } = last.replica as Driver;
+    const step = core.step.bind(core);
+    core.step = (input) => {
+      const unheard = input.type === "message" && input.message.type === "OFFER";
+      return unheard || input.type === "link" ? [] : step(input);
+    };
+    await world.run({ untilUs: world.nowUs + SECOND_US / 2 });
+    expect(core.state.heard).toBe(false);
+    expect(last.replica?.executedInstance, "the journal waits, and execution for it").toBeLessThan(core.lastDecided);
+    await changed(at, { type: "setAddress", id: 1, address: addressAt("x") });
+  });
+
+  it("whose state is lost abstains in a view again that it may have voted in", async () => {
+    const at = worldOf({ commands: 3 });
+    const { world } = at;
+    world.start();
+    await world.run({ untilUs: 4_000_000 });
+    await changed(at, { type: "setAddress", id: 1, address: addressAt("x") });
+    const last = world.machines[3] as Machine;
+    const end = world.decided;
+    last.crash({ keep: "all", linger: false });
+    last.disk.loseState();
+    last.start();
+    const views: number[] = [];
+    const there = (): boolean => {
+      const state = last.replica?.core.state;
+      if (state && views.at(-1) !== state.view) views.push(state.view);
+      return state?.view === 1;
+    };
+    await world.run({ untilUs: world.nowUs + 20 * SECOND_US, done: there });
+    expect(there()).toBe(true);
+    expect(views, "it goes through the end of the view before").toEqual([0, 1]);
+    expect(last.replica?.core.state.abstainingUntil).toBe(end + 1);
   });
 
   it("the link alone brings a replica that has decided everything else into the next view", async () => {

@@ -146,6 +146,17 @@ describe("machines", () => {
     expect(Math.min(...seen.map(({ roots }) => roots))).toBeGreaterThanOrEqual(settled);
   });
 
+  it("whose replica ends for a reason of its own while it is stopped are stopped all the same", async () => {
+    const world = worldOf();
+    world.start();
+    await world.run({ untilUs: 3 * SECOND_US });
+    const machine = world.machines[2] as Machine;
+    machine.replica?.retire();
+    machine.stop(0);
+    await world.run({ untilUs: 5 * SECOND_US });
+    expect(machine.state).toBe("down");
+  });
+
   it("that pause do nothing until they go on, and then everything", async () => {
     const world = worldOf();
     world.start();
