@@ -275,7 +275,8 @@ function runningStatus({ replica, executor, gateway }: Running) {
 
 function runningState(replica: Driver): string {
   const { abstainingUntil, catchingUp, synchronized, forgotten, heard } = replica.core.state;
-  if (replica.halted) return "halted";
+  // Between two stages; a host that ends says so itself.
+  if (replica.halted) return "recovering";
   if (replica.draining) return "draining";
   if (!replica.member) return catchingUp ? "catching up" : "following";
   if (catchingUp) return "catching up";
