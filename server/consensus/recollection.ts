@@ -144,9 +144,11 @@ export class Recollection {
 
   /** Null: we have forgotten ourselves, and our silence must not count as memory. */
   factsFor(peer: ReplicaId): Pick<Offer, "newest" | "yourWrite"> | null {
-    const until = this.#forgotten?.until;
-    if (until !== undefined && (until === null || this.#port.executedUpTo() < until)) return null;
     const newest = this.#port.newestAccepted();
+    const until = this.#forgotten?.until;
+    // What it accepted up to there and lost, a certificate that is as new stands for.
+    const known = Math.min(this.#port.executedUpTo(), newest?.instance ?? 0);
+    if (until !== undefined && (until === null || known < until)) return null;
     let yourWrite = this.#votes.get(peer) ?? null;
     const vote = newest?.votes.find(({ replica }) => replica === peer);
     if (newest && vote && isNewer(newest, yourWrite)) {

@@ -35,6 +35,8 @@ export class Offers {
   readonly #checking = new Set<string>();
   /** The newest verified certificate. */
   newest: Certificate | null = null;
+  /** The same of each member, of what it offered. */
+  readonly #certificates = new Map<ReplicaId, Certificate>();
   /** Roots below this help nobody now. */
   #floor = 0;
 
@@ -67,6 +69,16 @@ export class Offers {
   get target(): number {
     const claims = [...this.#offers.values()].map((offer) => offer.decided).sort((a, b) => b - a);
     return Math.max((this.newest?.instance ?? 1) - 1, claims[this.#view.weakQuorum - 1] ?? 0);
+  }
+
+  /**
+   * The certificate to go on with at this place: the newest of its own history, or else the next one above it that a member offered.
+   * Whoever names one without its batch asks others to go on with what may be nobody's any more.
+   */
+  certificateAt(place: number): Certificate | null {
+    const offered = [...this.#certificates.values()].sort((a, b) => a.instance - b.instance);
+    const within = offered.findLast(({ instance }) => instance <= place);
+    return within ?? offered[0] ?? this.newest;
   }
 
   forgetRootsBelow(instance: number): void {
@@ -110,7 +122,7 @@ export class Offers {
   #checkCertificate(from: ReplicaId, certificate: Certificate): void {
     const name = `certificate ${from}`;
     if (this.#noProver.has(from) || this.#checking.has(name)) return;
-    if (certificate.instance <= (this.newest?.instance ?? 0)) return;
+    if (certificate.instance <= (this.#certificates.get(from)?.instance ?? 0)) return;
     const checks = certificateChecksAt(this.#viewAt, certificate);
     if (checks === "unknown") return;
     if (!checks) {
@@ -122,6 +134,7 @@ export class Offers {
     this.#port.verify(checks, (valid) => {
       this.#checking.delete(name);
       if (valid.every((ok) => ok)) {
+        this.#certificates.set(from, certificate);
         this.proven(certificate);
         return;
       }

@@ -210,7 +210,7 @@ export const CRASH_MODE_BUGS: readonly Mutation[] = [
     changes: [
       {
         file: TRANSFER,
-        find: 'this.#options.view.mode === "cft" ? null : this.#offers.newest;',
+        find: 'this.#options.view.mode === "cft" ? null : this.#offers.certificateAt(place.instance);',
         replace: "this.#offers.newest;",
       },
     ],

@@ -142,8 +142,8 @@ const FORGETTING_BUGS: readonly Mutation[] = [
     changes: [
       {
         file: RECOLLECTION,
-        find: "if (until !== undefined && (until === null || this.#port.executedUpTo() < until)) return null;",
-        replace: "void until;",
+        find: "if (until !== undefined && (until === null || known < until)) return null;",
+        replace: "void [until, known];",
       },
     ],
     suite: "unit",
@@ -399,6 +399,32 @@ const STORE_BUGS: readonly Mutation[] = [
         file: RECOLLECTION,
         find: "this.accountFor({ instance: forgotten.until ?? 0, regency: forgotten.regency });",
         replace: "",
+      },
+    ],
+    suite: "unit",
+    tests: RECOLLECTION_TEST,
+  },
+  {
+    name: "certificate-kept-without-its-batch",
+    rule: "5, 6: with a state comes a certificate of its own history, where there is one: STOPDATA names no batch that is lost",
+    changes: [
+      {
+        file: TRANSFER,
+        find: "this.#offers.certificateAt(place.instance)",
+        replace: "this.#offers.newest",
+      },
+    ],
+    suite: "unit",
+    tests: TRANSFER_TESTS,
+  },
+  {
+    name: "forgotten-accept-unsaid",
+    rule: "4, lost journal: who forgot bounds the votes of others only with a certificate that covers what it forgot",
+    changes: [
+      {
+        file: RECOLLECTION,
+        find: "const known = Math.min(this.#port.executedUpTo(), newest?.instance ?? 0);",
+        replace: "const known = this.#port.executedUpTo();",
       },
     ],
     suite: "unit",

@@ -245,6 +245,13 @@ describe("section 4: what a replica may have forgotten", () => {
     expect(shown({ context, recollection }, 7), "what lies above the bound was never covered").toBe(true);
   });
 
+  it("what a replica forgot speaks for others only through a certificate that is as new", () => {
+    const at = { forgotten: { until: 5, regency: 0 }, executed: 9 };
+    expect(alone({ ...at, certified: 4 }).recollection.factsFor(0)).toBeNull();
+    expect(alone({ ...at, certified: 5 }).recollection.factsFor(0)).toMatchObject({ newest: { instance: 5 } });
+    expect(alone({ ...at, forgotten: null, certified: 4 }).recollection.factsFor(0)).not.toBeNull();
+  });
+
   it("who is no member has no vote that anybody could show it", () => {
     const { context, recollection } = alone({ self: 9, forgotten: null, certified: 6 });
     recollection.onOffer(0, offered(9, 7));
@@ -410,13 +417,13 @@ interface Alone {
 }
 
 /** What one replica remembers, that waits for nobody and holds a certificate of this instance. */
-function alone(at: { self?: number; forgotten: Forgotten | null; certified: number }): Alone {
-  const { self = 3, forgotten, certified } = at;
+function alone(at: { self?: number; forgotten: Forgotten | null; certified: number; executed?: number }): Alone {
+  const { self = 3, forgotten, certified, executed = certified } = at;
   const context = new CoreContext(optionsOf(self));
   const start = startOf({ ...NOTHING, forgotten, hear: 0 }, { instance: 0, digest: GENESIS, timestampMs: 0 });
   const newest = { ...PLACE, instance: certified, digest: GENESIS, votes: [] };
   const recollection = new Recollection(context, start, {
-    executedUpTo: () => certified,
+    executedUpTo: () => executed,
     regency: () => 0,
     newestAccepted: () => newest,
     changed: () => undefined,

@@ -86,6 +86,16 @@ describe("6: an empty replica fetches a checkpoint and the log", () => {
     expect(offers.target).toBe((certificate as Certificate).instance - 1);
   });
 
+  it("a certificate is kept of the history that was fetched: of the instance above it there is no batch here", () => {
+    const { run } = cluster(1, [{ height: 390, logFirst: 1_000 }]);
+    expect(run.until(20).accepted).toMatchObject({ place: { instance: 399 }, certificate: { instance: 390 } });
+    const { run: all } = cluster(1, []);
+    const { place, certificate } = all.until(20).accepted ?? {};
+    expect(certificate?.instance, "where nobody offers one, all that answered have its batch").toBe(
+      (place?.instance ?? 0) + 1,
+    );
+  });
+
   it("a standstill: the last instance, which no certificate is above, is reached through roots", () => {
     const { run, history } = cluster(1, [{ checkpoints: [150] }, { checkpoints: [] }, { down: true }], {
       withoutStatus: true,
