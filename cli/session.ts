@@ -1,22 +1,50 @@
 /** One connection to the cluster for the length of one command: opened from the global options, closed whatever happens. */
 import type { Consistency } from "../client/kv-types.ts";
-import { clusterOf } from "../protocol/cluster.ts";
+import { hex } from "../protocol/bytes.ts";
+import { type ClusterFile, clusterOf } from "../protocol/cluster.ts";
 import { nodeCrypto } from "../protocol/crypto/node.ts";
+import { QuorateError } from "../protocol/errors.ts";
 import type { View } from "../protocol/view.ts";
+import type { ViewChain } from "../protocol/view-chain.ts";
 import { type ClusterChoice, chooseCluster, chooseIdentity, DEFAULT_TIMEOUT_MS, type Globals } from "./globals.ts";
 import type { Io } from "./io.ts";
+
+/** How long a replica is looked for that knows newer views. */
+const FOLLOW_MS = 2_000;
 
 /** Where the views are kept that were followed from this cluster file on. */
 export function viewsOf(cluster: ClusterChoice): string {
   return `${cluster.path}.views`;
 }
 
-/** The newest view known without asking anybody. */
-export async function knownView(cluster: ClusterChoice): Promise<View> {
+/** The views known without asking anybody. */
+export async function knownChain(cluster: ClusterChoice): Promise<ViewChain> {
   const { storedChain } = await import("../client/view-follower.ts");
   const { viewFile } = await import("../client/view-file.ts");
   const { view } = clusterOf(nodeCrypto, cluster.file);
-  return (await storedChain(nodeCrypto, view, viewFile(viewsOf(cluster)))).newest;
+  return await storedChain(nodeCrypto, view, viewFile(viewsOf(cluster)));
+}
+
+/** The newest view known without asking anybody. */
+export async function knownView(cluster: ClusterChoice): Promise<View> {
+  return (await knownChain(cluster)).newest;
+}
+
+/** The members of a view that `kv` has followed, instead of the first one's. */
+export function inView(file: ClusterFile, { members, f }: View): ClusterFile {
+  const shown = members.map((member) => ({ ...member, signKey: hex(member.signKey), boxKey: hex(member.boxKey) }));
+  return { ...file, f, members: shown };
+}
+
+/** The views up to the one in force, as far as any replica that answers knows; those known before when none does. */
+export async function followedChain(globals: Globals, io: Io, cluster: ClusterChoice): Promise<ViewChain> {
+  try {
+    await withKv({ ...globals, timeout: FOLLOW_MS }, io, async () => undefined, { consistency: "local" });
+  } catch (error) {
+    if (!(error instanceof QuorateError)) throw error;
+    // Whoever is asked next says what is wrong.
+  }
+  return await knownChain(cluster);
 }
 
 export type BytesKv = Awaited<ReturnType<typeof openKv>>;

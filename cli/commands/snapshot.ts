@@ -10,6 +10,7 @@ import { formatBytes } from "../byte-size.ts";
 import { chooseCluster, chooseIdentity, DEFAULT_TIMEOUT_MS, globalsOf, helpTail, requireFormat } from "../globals.ts";
 import { type Io, writeOut } from "../io.ts";
 import { lineOn } from "../progress.ts";
+import { followedChain } from "../session.ts";
 import type { SavePhase } from "../snapshot/save.ts";
 
 const SAVE_WAIT_MS = 120_000;
@@ -52,6 +53,7 @@ function saveCommand(io: Io): Command {
       const choice = chooseCluster(globals, io);
       const identity = readKeyFile(chooseIdentity(globals, choice), "client");
       const cluster = clusterOf(nodeCrypto, choice.file);
+      const chain = await followedChain(globals, io, choice);
       const { AdminClient } = await import("../snapshot/admin-client.ts");
       const { saveSnapshot } = await import("../snapshot/save.ts");
       const sign = nodeCrypto.signer(identity.signSeed);
@@ -61,7 +63,7 @@ function saveCommand(io: Io): Command {
         const summary = await saveSnapshot({
           crypto: nodeCrypto,
           clusterFile: choice.file,
-          cluster,
+          chain,
           client,
           path,
           fresh: options.stale !== true,

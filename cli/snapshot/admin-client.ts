@@ -10,7 +10,7 @@ import { isRejection } from "../../protocol/errors.ts";
 import type { PublicKeys } from "../../protocol/identity.ts";
 import { FRAME_BYTES_MAX } from "../../protocol/limits.ts";
 import { decodeMessage, type MessageOf } from "../../protocol/messages.ts";
-import { adminUrl, httpGetBytes, type Member } from "../replica-status.ts";
+import { type AdminAddress, adminUrl, httpGetBytes } from "../replica-status.ts";
 
 const BUSY_MS = 250;
 const BUSY_TRIES_MAX = 40;
@@ -40,24 +40,24 @@ export class AdminClient {
   }
 
   /** `rootsFrom` above 0 asks for a root at or after that instance. */
-  offer(member: Member, rootsFrom: number): Promise<Told<MessageOf<"OFFER">>> {
+  offer(member: AdminAddress, rootsFrom: number): Promise<Told<MessageOf<"OFFER">>> {
     return this.#ask(member, rootsFrom > 0 ? `/snapshot/offer?fresh=${rootsFrom}` : "/snapshot/offer", "OFFER");
   }
 
-  manifest(member: Member, { instance, root }: Checkpoint): Promise<Told<MessageOf<"MANIFEST">>> {
+  manifest(member: AdminAddress, { instance, root }: Checkpoint): Promise<Told<MessageOf<"MANIFEST">>> {
     return this.#ask(member, `/snapshot/manifest?instance=${instance}&root=${hex(root)}`, "MANIFEST");
   }
 
-  chunk(member: Member, { instance, root }: Checkpoint, index: number): Promise<Told<MessageOf<"CHUNK">>> {
+  chunk(member: AdminAddress, { instance, root }: Checkpoint, index: number): Promise<Told<MessageOf<"CHUNK">>> {
     return this.#ask(member, `/snapshot/chunk?instance=${instance}&root=${hex(root)}&index=${index}`, "CHUNK");
   }
 
-  history(member: Member, range: { from: number; to: number }): Promise<Told<MessageOf<"HISTORY">>> {
+  history(member: AdminAddress, range: { from: number; to: number }): Promise<Told<MessageOf<"HISTORY">>> {
     return this.#ask(member, `/snapshot/log?from=${range.from}&to=${range.to}`, "HISTORY");
   }
 
   async #ask<T extends "OFFER" | "MANIFEST" | "CHUNK" | "HISTORY">(
-    member: Member,
+    member: AdminAddress,
     path: string,
     type: T,
   ): Promise<Told<MessageOf<T>>> {

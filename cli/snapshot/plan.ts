@@ -3,11 +3,12 @@
  * may fail (somebody lied); then the next one is tried, until one holds more honest roots than there can be liars.
  */
 import type { Digest } from "../../protocol/bytes.ts";
-import { certificateChecks } from "../../protocol/certificate.ts";
+import { certificateChecksAt } from "../../protocol/certificate.ts";
 import type { Crypto } from "../../protocol/crypto/contract.ts";
 import { type ImageHeader, rootOf, rootStatement } from "../../protocol/image.ts";
 import type { MessageOf } from "../../protocol/messages.ts";
 import { memberOf, type View } from "../../protocol/view.ts";
+import type { ViewChain } from "../../protocol/view-chain.ts";
 import type { RootOfMember } from "../../server/snapshot/file.ts";
 
 /** Sizes count only up to this much of the W-th largest claim. */
@@ -35,7 +36,14 @@ export interface Plan {
   readonly roots: readonly RootOfMember[];
 }
 
-export function checkedOffer(crypto: Crypto, view: View, replica: number, offer: MessageOf<"OFFER">): CheckedOffer {
+/** Roots count that members of the newest view signed for it. */
+export function checkedOffer(
+  crypto: Crypto,
+  chain: ViewChain,
+  replica: number,
+  offer: MessageOf<"OFFER">,
+): CheckedOffer {
+  const view = chain.newest;
   const { decided, logFirst, checkpoints, newest } = offer;
   const member = memberOf(view, replica);
   const roots = offer.roots
@@ -44,8 +52,9 @@ export function checkedOffer(crypto: Crypto, view: View, replica: number, offer:
       const statement = rootStatement(view.cluster, { view: view.id, instance, root });
       return member !== undefined && crypto.verify(member.signKey, statement, signature);
     });
-  const checks = newest && certificateChecks(view, newest);
-  const valid = checks?.every((check) => crypto.verify(check.publicKey, check.statement, check.signature)) ?? false;
+  const checks = newest && certificateChecksAt((instance) => chain.at(instance), newest);
+  const known = checks !== null && checks !== "unknown";
+  const valid = known && checks.every((check) => crypto.verify(check.publicKey, check.statement, check.signature));
   return { replica, decided, logFirst, checkpoints, roots, proven: newest && valid ? newest.instance - 1 : 0 };
 }
 
@@ -56,7 +65,8 @@ export function credibleDecided(view: View, offers: readonly CheckedOffer[]): nu
 }
 
 /** What could work, the best first: few roots before many, a late end before an early one, a short log before a long one. */
-export function plansOf(crypto: Crypto, view: View, offers: readonly CheckedOffer[]): Plan[] {
+export function plansOf(crypto: Crypto, chain: ViewChain, offers: readonly CheckedOffer[]): Plan[] {
+  const view = chain.newest;
   const proven = Math.max(0, ...offers.map((offer) => offer.proven));
   const sizes = offers.map(({ checkpoints }) => Math.max(0, ...checkpoints.map(({ bytes }) => bytes)));
   const claimed = sizes.sort((a, b) => b - a)[view.weakQuorum - 1] || Number.POSITIVE_INFINITY;
@@ -64,7 +74,7 @@ export function plansOf(crypto: Crypto, view: View, offers: readonly CheckedOffe
   for (const donor of offers) {
     for (const header of donor.checkpoints) {
       if (header.bytes > SIZE_FACTOR * claimed) continue;
-      const root = rootOf(crypto, view, header);
+      const root = rootOf(crypto, chain.genesis, header);
       const own = donor.roots.some((signed) => signed.instance === header.instance && signed.root === root);
       if (!own) continue;
       // In cft mode the donor's own root is enough (W = 1), and no log above it could be proven by a file.

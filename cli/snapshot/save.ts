@@ -6,16 +6,17 @@ import { rename, rm } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import { hex, utf8 } from "../../protocol/bytes.ts";
-import { type Cluster, type ClusterFile, clusterFileText } from "../../protocol/cluster.ts";
+import { type ClusterFile, clusterFileText } from "../../protocol/cluster.ts";
 import { encode } from "../../protocol/codec.ts";
 import type { Crypto } from "../../protocol/crypto/contract.ts";
 import { decoded, isRejection, QuorateError } from "../../protocol/errors.ts";
 import { type ChunkSummary, decodeManifest } from "../../protocol/image.ts";
 import { encodeMessage, imageHeaderSchema, type MessageOf } from "../../protocol/messages.ts";
+import { type Member, memberOf } from "../../protocol/view.ts";
+import { encodeLink, type ViewChain } from "../../protocol/view-chain.ts";
 import { SnapshotWriter } from "../../server/snapshot/file.ts";
 import { provenBatches, provenPrefix } from "../../server/snapshot/history-proof.ts";
 import { type SnapshotSummary, verifySnapshot } from "../../server/snapshot/verify.ts";
-import type { Member } from "../replica-status.ts";
 import type { AdminClient } from "./admin-client.ts";
 import { type CheckedOffer, checkedOffer, credibleDecided, holdsLog, type Plan, plansOf } from "./plan.ts";
 
@@ -32,7 +33,8 @@ export interface SavePhase {
 export interface SaveOptions {
   readonly crypto: Crypto;
   readonly clusterFile: ClusterFile;
-  readonly cluster: Cluster;
+  /** From the cluster file's view to the one in force. */
+  readonly chain: ViewChain;
   readonly client: AdminClient;
   readonly path: string;
   /** Must it hold what was decided before? Else the first checkpoint that can be proven will do. */
@@ -87,8 +89,8 @@ async function choosePlan(
   options: SaveOptions,
   tried: ReadonlySet<string>,
 ): Promise<{ plan: Plan; offers: CheckedOffer[] }> {
-  const { crypto, cluster, waitMs } = options;
-  const { view } = cluster;
+  const { crypto, chain, waitMs } = options;
+  const view = chain.newest;
   const untilMs = performance.now() + waitMs;
   let least: number | null = null;
   let rootsFrom = 0;
@@ -99,7 +101,7 @@ async function choosePlan(
     const decided = credibleDecided(view, offers);
     if (offers.length >= view.weakQuorum) least ??= decided;
     const fresh = (candidate: Plan): boolean => !options.fresh || (least !== null && candidate.end >= least);
-    const plan = plansOf(crypto, view, offers).find((candidate) => fresh(candidate) && !tried.has(nameOf(candidate)));
+    const plan = plansOf(crypto, chain, offers).find((candidate) => fresh(candidate) && !tried.has(nameOf(candidate)));
     if (plan) return { plan, offers };
     // Nobody decides any more: only roots at the last instance of all can be proven.
     if (rootsFrom === 0 || decided === decidedBefore) rootsFrom = decided;
@@ -115,8 +117,8 @@ function isRefusal(problem: string): boolean {
   return /HTTP 40\d/.test(problem);
 }
 
-function noPlan({ cluster }: SaveOptions, offers: readonly CheckedOffer[], problems: readonly string[]): QuorateError {
-  const { weakQuorum, n } = cluster.view;
+function noPlan({ chain }: SaveOptions, offers: readonly CheckedOffer[], problems: readonly string[]): QuorateError {
+  const { weakQuorum, n } = chain.newest;
   const enough = offers.length >= weakQuorum;
   const why = enough
     ? `no checkpoint of ${offers.length} replicas is vouched for by ${weakQuorum} of them yet; try again, with a longer --timeout`
@@ -129,12 +131,12 @@ async function askAll(
   options: SaveOptions,
   rootsFrom: number,
 ): Promise<{ offers: CheckedOffer[]; problems: string[] }> {
-  const { clusterFile, client, crypto, cluster } = options;
+  const { client, crypto, chain } = options;
   const problems: string[] = [];
   const answers = await Promise.all(
-    clusterFile.members.map(async (member) => {
+    chain.newest.members.map(async (member) => {
       const { value, problem } = await client.offer(member, rootsFrom);
-      if (value) return [checkedOffer(crypto, cluster.view, member.id, value)];
+      if (value) return [checkedOffer(crypto, chain, member.id, value)];
       problems.push(`replica ${member.id}: ${problem}`);
       return [];
     }),
@@ -159,6 +161,7 @@ class Download {
     const writer = await SnapshotWriter.create(path);
     try {
       await writer.add("cluster", utf8(clusterFileText(this.#options.clusterFile)));
+      for (const link of this.#options.chain.linksFrom(0)) await writer.add("link", encodeLink(link));
       await writer.add("header", encode(imageHeaderSchema, this.#plan.header));
       await writer.add("manifest", manifest.bytes);
       await this.#chunks(writer, manifest.chunks);
@@ -172,7 +175,7 @@ class Download {
   }
 
   #member(replica: number): Member {
-    return this.#options.clusterFile.members.find(({ id }) => id === replica) as Member;
+    return memberOf(this.#options.chain.newest, replica) as Member;
   }
 
   async #manifest(): Promise<{ bytes: Uint8Array; chunks: readonly ChunkSummary[] }> {
@@ -230,7 +233,7 @@ class Download {
 
   /** From whoever has it and tells the truth; the donor last, as it has the most to do. */
   async #segment(from: number, previous: string) {
-    const { crypto, cluster, client } = this.#options;
+    const { crypto, chain, client } = this.#options;
     const { donor, end } = this.#plan;
     const sources = this.#offers.filter((offer) => holdsLog(offer, from)).map(({ replica }) => replica);
     let trouble = "nobody has it";
@@ -244,7 +247,7 @@ class Download {
         trouble = `replica ${source} has another history below`;
         continue;
       }
-      const proven = provenBatches(crypto, cluster.view, value);
+      const proven = provenBatches(crypto, chain, value);
       const last = proven[Math.min(proven.length, end - from + 1) - 1];
       if (last) return { source, last, message: this.#provenUpTo(value, last.instance) };
       trouble = `replica ${source} does not prove it`;

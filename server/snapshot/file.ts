@@ -10,6 +10,7 @@ import { QuorateError } from "../../protocol/errors.ts";
 import {
   CHUNK_BYTES_MAX,
   FRAME_BYTES_MAX,
+  LINK_BYTES_MAX,
   MANIFEST_BYTES_MAX,
   REPLICAS_MAX,
   ROOTS_KEPT,
@@ -29,6 +30,7 @@ const ROOTS_MAX = REPLICAS_MAX * 2 * ROOTS_KEPT;
 /** In the order they stand in a file; `many` may be absent or repeated, the others stand once. */
 const RECORDS = [
   { kind: "cluster", code: 1, many: false, bytesMax: 4 * MIB },
+  { kind: "link", code: 8, many: true, bytesMax: LINK_BYTES_MAX },
   { kind: "header", code: 2, many: false, bytesMax: 1024 },
   { kind: "manifest", code: 3, many: false, bytesMax: MANIFEST_BYTES_MAX },
   { kind: "chunk", code: 4, many: true, bytesMax: CHUNK_BYTES_MAX },

@@ -27,6 +27,7 @@ import {
 } from "../../protocol/image.ts";
 import { decodeMessage, imageHeaderSchema } from "../../protocol/messages.ts";
 import { memberOf } from "../../protocol/view.ts";
+import { followed, ViewChain } from "../../protocol/view-chain.ts";
 import { Executor, foundingOf } from "../service/executor.ts";
 import { kvService } from "../service/kv-service.ts";
 import { SERVICE_SPACE } from "../service/state.ts";
@@ -103,6 +104,8 @@ export async function verifySnapshot(options: SnapshotOptions): Promise<Verified
 interface Frame {
   readonly clusterFile: ClusterFile;
   readonly cluster: Cluster;
+  /** From the cluster's first view to the one whose members signed the roots. */
+  readonly chain: ViewChain;
   readonly header: ImageHeader;
   readonly root: Digest;
   readonly manifest: readonly ChunkSummary[];
@@ -120,14 +123,18 @@ function orInvalid<T>(what: string, decode: () => T): T {
 async function readFrame(reader: SnapshotReader, options: SnapshotOptions): Promise<Frame> {
   const { crypto } = options;
   const found = new Map<string, Uint8Array>();
+  const links: Uint8Array[] = [];
   const records = reader.records();
   let next = await records.next();
   for (; !next.done; next = await records.next()) {
     const { kind, bytes } = next.value;
-    if (kind !== "chunk" && kind !== "history") found.set(kind, bytes);
+    if (kind === "link") links.push(bytes);
+    else if (kind !== "chunk" && kind !== "history") found.set(kind, bytes);
   }
   const part = (kind: string): Uint8Array => found.get(kind) as Uint8Array;
   const { clusterFile, cluster } = clusterIn(part("cluster"), options);
+  const chain = followed(crypto, ViewChain.of(cluster.view), links);
+  if (isRejection(chain)) throw snapshotInvalid("its links do not lead from view to view");
   const header = orInvalid("header", () => decode(imageHeaderSchema, part("header")));
   const manifest = orInvalid("manifest", () => decodeManifest(part("manifest")));
   const bytes = manifest.reduce((sum, chunk) => sum + chunk.bytes, 0);
@@ -139,16 +146,17 @@ async function readFrame(reader: SnapshotReader, options: SnapshotOptions): Prom
     throw snapshotInvalid("its manifest is not that of its header");
   }
   const roots = orInvalid("list of roots", () => decode(rootsSchema, part("roots")));
-  const { view } = cluster;
+  const view = chain.newest;
   for (const { replica, instance, root, signature } of roots) {
     const member = memberOf(view, replica);
-    if (!member) throw snapshotInvalid(`it names a root of replica ${replica}, which is no member`);
+    if (!member) throw snapshotInvalid(`it names a root of replica ${replica}, which is no member of view ${view.id}`);
     const statement = rootStatement(cluster.id, { view: view.id, instance, root });
     if (!crypto.verify(member.signKey, statement, signature)) {
       throw snapshotInvalid(`the signature of replica ${replica} on its root at instance ${instance} is wrong`);
     }
   }
-  return { clusterFile, cluster, header, root: rootOf(crypto, view, header), manifest, roots, sha256: next.value };
+  const root = rootOf(crypto, cluster.view, header);
+  return { clusterFile, cluster, chain, header, root, manifest, roots, sha256: next.value };
 }
 
 function clusterIn(bytes: Uint8Array, options: SnapshotOptions): { clusterFile: ClusterFile; cluster: Cluster } {
@@ -254,7 +262,7 @@ class Replay {
     ) {
       throw snapshotInvalid(`its log does not go on at instance ${from}`);
     }
-    const proven = provenBatches(crypto, this.#frame.cluster.view, message);
+    const proven = provenBatches(crypto, this.#frame.chain, message);
     if (proven.length !== message.batches.length || proven.length === 0) {
       throw snapshotInvalid(`its log from instance ${from} on is not certified`);
     }
@@ -292,12 +300,12 @@ class Replay {
   }
 
   async #judged(): Promise<SnapshotSummary> {
-    const { cluster, clusterFile, header, sha256 } = this.#frame;
-    const { view } = cluster;
+    const { cluster, chain, clusterFile, header, sha256 } = this.#frame;
+    const { weakQuorum } = chain.newest;
     const signedBy = holders(this.#signedBy);
     const contradictedBy = holders(this.#contradictedBy);
-    if (signedBy.length < view.weakQuorum) {
-      const why = `its state is vouched for by ${signedBy.length} of the ${view.weakQuorum} members it takes`;
+    if (signedBy.length < weakQuorum) {
+      const why = `its state is vouched for by ${signedBy.length} of the ${weakQuorum} members it takes`;
       const other = contradictedBy.map(({ replica, instance }) => `replica ${replica} signed another at ${instance}`);
       throw snapshotInvalid([why, ...other].join("; "));
     }
@@ -306,7 +314,7 @@ class Replay {
     return {
       clusterFile,
       instance: this.#header.instance,
-      root: rootOf(this.#options.crypto, view, this.#header),
+      root: rootOf(this.#options.crypto, cluster.view, this.#header),
       timestampMs: this.#header.timestampMs,
       revision: this.#executor.revision,
       entries,

@@ -1,10 +1,10 @@
 /** The membership changes while real processes serve clients (docs/protocol.md section 7), through the command line as people do it. */
-import { existsSync } from "node:fs";
+import { existsSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
 import type { TestCluster as Cluster } from "./cluster.ts";
 import { freeBasePort, TestCluster, until } from "./cluster.ts";
-import { compiled, Program } from "./programs.ts";
+import { compiled, Program, run } from "./programs.ts";
 
 /** Prepares and starts a replica that is no member yet; its folder. */
 async function prepared(cluster: Cluster, id: number): Promise<{ folder: string; program: Program }> {
@@ -81,4 +81,25 @@ test("a replica joins under load, the leader is removed and retires, keys change
   for (const key of written) expect((await kv.get(key))?.value).toBe(key.split("/")[1]);
   const show = await cluster.kv(["view", "show", "-o", "json"]);
   expect(JSON.parse(show.stdout)).toMatchObject({ view: 3, n: 4, f: 1 });
+}, 240_000);
+
+test("a snapshot is saved after members changed, though kv has not followed that yet, and proves itself", async () => {
+  const cluster = await TestCluster.start();
+  const file = join(cluster.folder, "later.qsnap");
+  await cluster.kv(["put", "kept", "yes"]);
+  const { folder } = await prepared(cluster, 4);
+  await change(cluster, ["add", join(folder, "join.json")]);
+  await change(cluster, ["remove", "0"]);
+  expect(await cluster.server(0).exited).toMatchObject({ code: 0 });
+  rmSync(`${cluster.clusterPath}.views`);
+  const saved = await cluster.kv(["snapshot", "save", file, "-o", "json"], { timeoutMs: 120_000 });
+  expect(saved, saved.stderr).toMatchObject({ code: 0 });
+  const { signedBy } = JSON.parse(saved.stdout);
+  const signers: number[] = signedBy.map(({ replica }: { replica: number }) => replica);
+  expect(signers.length).toBeGreaterThanOrEqual(2);
+  for (const signer of signers) expect([1, 2, 3, 4]).toContain(signer);
+  expect(await cluster.kv(["snapshot", "verify", file])).toMatchObject({ code: 0 });
+  const founded = join(cluster.folder, "founded");
+  const init = ["init", "--dir", founded, "--from-snapshot", file];
+  expect(await run(compiled("cli/main"), init)).toMatchObject({ code: 0 });
 }, 240_000);

@@ -9,6 +9,7 @@ import { nodeCrypto } from "../../../protocol/crypto/node.ts";
 import { keyFileText, newIdentity } from "../../../protocol/identity.ts";
 import { Reader } from "../../../protocol/layout.ts";
 import { encodeMessage, imageHeaderSchema, type MessageOf } from "../../../protocol/messages.ts";
+import { ViewChain } from "../../../protocol/view-chain.ts";
 import { type Admin, openAdmin } from "../../../server/network/admin.ts";
 import { SnapshotAccess, type SnapshotSource } from "../../../server/snapshot/access.ts";
 import { type RootOfMember, SnapshotWriter } from "../../../server/snapshot/file.ts";
@@ -35,6 +36,7 @@ afterEach(() => folder.remove());
 
 interface Contents {
   clusterFile: ClusterFile;
+  links: Uint8Array[];
   header: Uint8Array;
   manifest: Uint8Array;
   chunks: Uint8Array[];
@@ -46,6 +48,7 @@ function contents(): Contents {
   const { header, manifest, chunks } = truth.checkpoint(A);
   return {
     clusterFile,
+    links: [],
     header: encode(imageHeaderSchema, header),
     manifest,
     chunks: [...chunks],
@@ -59,6 +62,7 @@ async function write(change: (parts: Contents) => void = () => {}): Promise<void
   change(parts);
   const writer = await SnapshotWriter.create(path);
   await writer.add("cluster", utf8(clusterFileText(parts.clusterFile)));
+  for (const link of parts.links) await writer.add("link", link);
   await writer.add("header", parts.header);
   await writer.add("manifest", parts.manifest);
   for (const chunk of parts.chunks) await writer.add("chunk", chunk);
@@ -147,6 +151,7 @@ describe("kv snapshot verify", () => {
       (parts) => parts.chunks.splice(0, 1, parts.chunks[1] as Uint8Array),
       /chunk 1 of \d+ is not the one/,
     ],
+    ["a link that leads nowhere", (parts) => parts.links.push(utf8("a link")), /links do not lead from view to view/],
     ["a chunk less", (parts) => parts.chunks.pop(), /it holds \d+ of \d+ chunks/],
     [
       "another manifest",
@@ -387,7 +392,7 @@ describe("kv snapshot save", () => {
     const summary = await saveSnapshot({
       crypto: nodeCrypto,
       clusterFile,
-      cluster,
+      chain: ViewChain.of(cluster.view),
       client: redirected,
       path,
       fresh: options.fresh ?? false,

@@ -2,6 +2,7 @@
 import { describe, expect, it } from "vitest";
 import { plansOf } from "../../../cli/snapshot/plan.ts";
 import type { MessageOf } from "../../../protocol/messages.ts";
+import { ViewChain } from "../../../protocol/view-chain.ts";
 import { provenBatches } from "../../../server/snapshot/history-proof.ts";
 import { lying } from "./cluster.ts";
 import { crypto, History, signedRoot, viewOfSize } from "./history.ts";
@@ -57,9 +58,9 @@ describe("6: snapshot files in crash mode", () => {
       const peer = new Peer({ id: 0, history: new History(view, 20) });
       return peer.answer({ type: "FETCH_HISTORY", view: 0, regency: 0, from: 1, to: 10 }) as MessageOf<"HISTORY">;
     };
-    expect(provenBatches(crypto, VIEW, answer(VIEW))).toEqual([]);
+    expect(provenBatches(crypto, ViewChain.of(VIEW), answer(VIEW))).toEqual([]);
     const bft = viewOfSize(4, 1);
-    expect(provenBatches(crypto, bft, answer(bft))).toHaveLength(10);
+    expect(provenBatches(crypto, ViewChain.of(bft), answer(bft))).toHaveLength(10);
   });
 
   it("a snapshot is the checkpoint of one donor, whose own signed root speaks for it", () => {
@@ -69,7 +70,7 @@ describe("6: snapshot files in crash mode", () => {
       const roots = [{ replica, ...signedRoot(replica, 20 + replica, root) }];
       return { replica, decided: 40, logFirst: 1, checkpoints: [header], roots, proven: 39 };
     });
-    const plans = plansOf(crypto, VIEW, offers);
+    const plans = plansOf(crypto, ViewChain.of(VIEW), offers);
     expect(plans.map(({ donor, end }) => [donor, end])).toEqual([
       [1, 21],
       [0, 20],
