@@ -89,6 +89,8 @@ export interface ServerConfig {
   readonly listen: ListenAddresses;
   /** Given in node.yaml: where it listens whatever its member's host is. */
   readonly listenHost: string | null;
+  /** The same of its admin port. */
+  readonly listenAdminHost: string | null;
   readonly logLevel: LogLevel;
   readonly workers: number;
   readonly requestTimeoutMs: number;
@@ -132,6 +134,7 @@ export function loadServerConfig(file: string, overrides: ConfigOverrides = {}):
     identity,
     dataDir,
     listenHost: node.listen.host ?? null,
+    listenAdminHost: node.listen.adminHost ?? null,
     listen: { host, adminHost: node.listen.adminHost ?? host, clientPort, peerPort, adminPort },
     logLevel,
     workers: node.workers,

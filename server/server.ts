@@ -2,19 +2,18 @@
  * One replica with all its real parts: its host, links, gateway and admin HTTP, faults counted and logged. `library.ts` is its
  * public face.
  */
-import { existsSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { statfs } from "node:fs/promises";
-import { join } from "node:path";
 import { sameBytes } from "../protocol/bytes.ts";
 import { shortId } from "../protocol/cluster.ts";
 import { nodeCrypto } from "../protocol/crypto/node.ts";
 import { QuorateError } from "../protocol/errors.ts";
 import { BATCH_BYTES_MAX, STATUS_INTERVAL_MS } from "../protocol/limits.ts";
-import { type Member, memberOf, type ReplicaId, type View } from "../protocol/view.ts";
-import type { Storage } from "../storage/contract.ts";
+import type { Member, ReplicaId, View } from "../protocol/view.ts";
 import { openStorage } from "../storage/leveldb.ts";
+import { AdminEndpoint } from "./admin-endpoint.ts";
 import { realClock } from "./clock.ts";
-import type { ServerConfig } from "./config.ts";
+import type { ListenAddresses, ServerConfig } from "./config.ts";
 import type { ConsensusOptions } from "./consensus/contract.ts";
 import { watchDisk } from "./disk-reserve.ts";
 import type { DriverLogger, DriverObserver } from "./driver-contract.ts";
@@ -22,7 +21,7 @@ import { Garbage } from "./garbage.ts";
 import { Host } from "./host.ts";
 import type { GatewayListener, LinkListener } from "./host-contract.ts";
 import { workerStage } from "./intake-stage/worker-stage.ts";
-import { openAdmin } from "./network/admin.ts";
+import { listenAt } from "./listen-at.ts";
 import type { Gateway, Links } from "./network/contract.ts";
 import { FaultLog } from "./network/fault-log.ts";
 import { type GatewayOptions, openGateway } from "./network/gateway.ts";
@@ -33,8 +32,7 @@ import type { RequestHooks } from "./request-hooks.ts";
 import type { ServiceFactory } from "./service/contract.ts";
 import { kvService } from "./service/kv-service.ts";
 import { SnapshotAccess, type SnapshotSource } from "./snapshot/access.ts";
-import { SNAPSHOT_FILE } from "./snapshot/file.ts";
-import { foundFromSnapshot, needsFounding } from "./snapshot/founding.ts";
+import { foundOrigin } from "./snapshot/founding.ts";
 import { Health } from "./status.ts";
 import { threadPoolVerifier } from "./verifier.ts";
 import type { Views } from "./views.ts";
@@ -101,7 +99,7 @@ export async function startServer(
   application: Application,
   parts: Partial<ServerParts> = {},
 ): Promise<RunningServer> {
-  const { cluster, replica: self, listen, dataDir, workers } = config;
+  const { cluster, replica: self, dataDir, workers } = config;
   if (cluster.origin && application.service !== kvService) {
     const why = "only the key-value store can begin with a snapshot; create the cluster without --from-snapshot";
     throw new QuorateError("CONFIG_INVALID", why);
@@ -120,15 +118,23 @@ export async function startServer(
   const retired = new Promise<void>((resolve) => {
     retire = resolve;
   });
+  let admin: AdminEndpoint | null = null;
+  const listenIn = (view: View): ListenAddresses => listenAt(config, host.views.chain, view);
   const host: Host = new Host({
     cluster,
     self,
     identityOf: (view) => keys.of(view),
     crypto: nodeCrypto,
     openStorage: (founding) => openStorage({ directory: dataDir, founding }),
-    openLinks: (listener, peers) => network.openLinks(linksOptions(config, listener, { ...reporting, ...peers, keys })),
-    openGateway: (listener, view) =>
-      network.openGateway(gatewayOptions(config, listener, { faults, view, views: host.views, keys })),
+    openLinks: async (listener, peers) => {
+      const listen = listenIn(peers.view);
+      await admin?.move(adminOf(listen));
+      return await network.openLinks(linksOptions(config, listener, { ...reporting, ...peers, listen, keys }));
+    },
+    openGateway: (listener, view) => {
+      const at = { faults, view, views: host.views, listen: listenIn(view), keys };
+      return network.openGateway(gatewayOptions(config, listener, at));
+    },
     ...application,
     options: consensusOptions(config),
     checkpointPeriod: config.checkpointPeriod,
@@ -141,7 +147,7 @@ export async function startServer(
     observer: observerOf(reporting),
     hasSpace: () => hasRoom(dataDir),
     garbage: new Garbage(),
-    found: (storage) => foundOrigin(config, storage, logger),
+    found: (storage) => foundOrigin({ directory: dataDir, cluster, crypto: nodeCrypto, storage, logger }),
     retired: () => retire(),
     fatal: fail,
   });
@@ -160,13 +166,12 @@ export async function startServer(
       mayRead: (client) => host.mayReadAll(client),
     });
     const health = new Health({ config, host, metrics, version: VERSION, access, keys });
-    const admin = await openAdmin({
-      listen: { host: listen.adminHost, port: listen.adminPort },
-      routes: health,
-      setting: `adminPort of replica ${self}`,
-      onError: (error) => logger.warn({ error: String(error) }, "an admin request failed"),
-    });
-    open.push(() => admin.close());
+    const endpoint = await AdminEndpoint.open(
+      { routes: health, setting: `adminPort of replica ${self}`, logger },
+      adminOf(listenIn(host.views.chain.newest)),
+    );
+    admin = endpoint;
+    open.push(() => endpoint.close());
     const stopWatching = await watchDisk({
       directory: dataDir,
       reserveBytes: config.diskReserveBytes,
@@ -181,10 +186,9 @@ export async function startServer(
       health,
       failed,
       retired,
-      addresses: {
-        clients: `ws://${listen.host}:${listen.clientPort}/`,
-        peers: `${listen.host}:${listen.peerPort}`,
-        http: `http://${listen.adminHost}:${admin.port}/`,
+      get addresses() {
+        const { host: at, clientPort, peerPort } = listenIn(host.views.chain.newest);
+        return { clients: `ws://${at}:${clientPort}/`, peers: `${at}:${peerPort}`, http: endpoint.url };
       },
       stop() {
         stopping ??= host
@@ -199,23 +203,6 @@ export async function startServer(
     await closeAll();
     throw error;
   }
-}
-
-/** A cluster that begins with a snapshot: every founder verifies its own copy. @throws QuorateError SNAPSHOT_INVALID */
-async function foundOrigin(
-  { cluster, dataDir }: ServerConfig,
-  storage: Storage,
-  logger: DriverLogger,
-): Promise<"ready" | "installed" | "gone"> {
-  if (!needsFounding(cluster, storage.state)) return "ready";
-  if (!existsSync(join(dataDir, SNAPSHOT_FILE))) return "gone";
-  logger.info({ snapshot: cluster.origin?.snapshot }, "verifying the snapshot that this cluster begins with");
-  await storage.unstage();
-  const staged = await storage.stage();
-  await foundFromSnapshot({ directory: dataDir, cluster, crypto: nodeCrypto, staged });
-  await storage.install(null);
-  logger.info({}, "the snapshot is verified and is the state of this replica");
-  return "installed";
 }
 
 async function hasRoom(directory: string): Promise<boolean> {
@@ -281,25 +268,23 @@ function consensusOptions(config: ServerConfig): ConsensusOptions {
   };
 }
 
-/** The view that a stage of this replica runs in, and its keys. */
+/** The view that a stage of this replica runs in, where it listens in it, and its keys. */
 interface AtView {
   readonly view: View;
+  readonly listen: ListenAddresses;
   readonly keys: ReplicaKeys;
 }
 
-/** Where this replica listens in a view: its address may have changed. */
-function listenAt(config: ServerConfig, view: View): Pick<Member, "host" | "clientPort" | "peerPort"> {
-  const { host, clientPort, peerPort } = memberOf(view, config.replica) ?? config.member;
-  return { host: config.listenHost ?? host, clientPort, peerPort };
+function adminOf({ adminHost, adminPort }: ListenAddresses): { host: string; port: number } {
+  return { host: adminHost, port: adminPort };
 }
 
 function linksOptions(
   config: ServerConfig,
   listener: LinkListener,
-  { faults, metrics, logger, view, others, keys }: Reporting & AtView & { others: readonly Member[] },
+  { faults, metrics, logger, view, others, listen, keys }: Reporting & AtView & { others: readonly Member[] },
 ): TcpLinksOptions {
   const { cluster, replica: self } = config;
-  const { host, peerPort } = listenAt(config, view);
   const connected = (peer: ReplicaId, up: boolean): void => {
     metrics.setConnected(peer, up);
     logger.info({ peer, up }, up ? "link stands" : "link lost");
@@ -311,7 +296,7 @@ function linksOptions(
     self,
     identity: keys.of(view),
     members: [...view.members, ...others],
-    listen: { host, port: peerPort },
+    listen: { host: listen.host, port: listen.peerPort },
     events: {
       onMessage: (from, payload) => listener.onMessage(from, payload),
       onConnected: (peer) => {
@@ -330,17 +315,16 @@ function linksOptions(
 function gatewayOptions(
   config: ServerConfig,
   listener: GatewayListener,
-  { faults, view, views, keys }: AtView & { faults: FaultLog; views: Views },
+  { faults, view, views, listen, keys }: AtView & { faults: FaultLog; views: Views },
 ): GatewayOptions {
   const { cluster, replica: self } = config;
-  const { host, clientPort } = listenAt(config, view);
   return {
     crypto: nodeCrypto,
     cluster: cluster.id,
     view: view.id,
     replica: self,
     identity: keys.of(view),
-    listen: { host, port: clientPort },
+    listen: { host: listen.host, port: listen.clientPort },
     events: {
       admit: (client) => listener.admits(client),
       administers: (signKey) => cluster.view.administrators.some((key) => sameBytes(key, signKey)),

@@ -8,6 +8,7 @@ import { createInterface } from "node:readline/promises";
 import { setTimeout as pause } from "node:timers/promises";
 import { Command, Option } from "commander";
 import { loadServerConfig, type ServerConfig } from "../../server/config.ts";
+import { listenAt } from "../../server/listen-at.ts";
 import { CommandExit, EXIT, usageError } from "../exit.ts";
 import { chooseCluster, globalsOf, helpTail, requireFormat } from "../globals.ts";
 import { type Io, writeOut } from "../io.ts";
@@ -15,6 +16,7 @@ import { refuseLocked, type SetAside, setStoresAside, storesIn } from "../local/
 import { integerIn } from "../numbers.ts";
 import { lineOn } from "../progress.ts";
 import { type AdminAddress, askReplica, type ReplicaStatus } from "../replica-status.ts";
+import { knownChain } from "../session.ts";
 import { recoveryText } from "../status-text.ts";
 import { printableText } from "../text.ts";
 
@@ -84,15 +86,16 @@ export function recoverCommand(io: Io): Command {
     });
 }
 
-/** Where its admin port listens on this machine. */
-function adminOf({ replica, listen }: ServerConfig): AdminAddress {
-  const host = ANY_HOST[listen.adminHost] ?? listen.adminHost;
-  return { id: replica, host, adminPort: listen.adminPort };
+/** Where its admin port listens on this machine, as far as the views are known that `kv` has followed. */
+async function adminOf(config: ServerConfig): Promise<AdminAddress> {
+  const chain = await knownChain({ path: config.clusterPath, file: config.clusterFile });
+  const { adminHost, adminPort } = listenAt(config, chain, chain.newest);
+  return { id: config.replica, host: ANY_HOST[adminHost] ?? adminHost, adminPort };
 }
 
 /** @throws CommandExit, QuorateError STORAGE_LOCKED */
 async function refuseRunning(config: ServerConfig): Promise<void> {
-  const { status } = await askReplica(adminOf(config), STATUS_TIMEOUT_MS);
+  const { status } = await askReplica(await adminOf(config), STATUS_TIMEOUT_MS);
   if (status) {
     const pid = status.pid === undefined ? "" : ` (pid ${status.pid})`;
     throw usageError(`replica ${config.replica} is running${pid}; stop it first, then run this again`);
@@ -134,7 +137,7 @@ async function untilVoting(io: Io, config: ServerConfig, waitMs: number): Promis
   const line = lineOn(io);
   try {
     for (;;) {
-      const { status, problem } = await askReplica(adminOf(config), STATUS_TIMEOUT_MS);
+      const { status, problem } = await askReplica(await adminOf(config), STATUS_TIMEOUT_MS);
       if (status?.state === VOTING) break;
       const text = status ? progressOf(status) : `waiting for replica ${config.replica}: ${problem}`;
       line.draw(() => text);

@@ -3,6 +3,7 @@
  * every founder verifies the file in full against what cluster.json names; the store's entries are kept as they are, its
  * revision rises by the origin's offset, clients and sessions begin anew; after a crash it starts over.
  */
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { type Digest, fromHex, hex, sameBytes } from "../../protocol/bytes.ts";
 import type { Cluster, ClusterOrigin } from "../../protocol/cluster.ts";
@@ -10,7 +11,7 @@ import type { Crypto } from "../../protocol/crypto/contract.ts";
 import { assert, QuorateError } from "../../protocol/errors.ts";
 import { ChunkBuilder } from "../../protocol/image.ts";
 import { Reader, Writer } from "../../protocol/layout.ts";
-import type { StagedChunk, StagedState, StateStore } from "../../storage/contract.ts";
+import type { StagedChunk, StagedState, StateStore, Storage } from "../../storage/contract.ts";
 import { SNAPSHOT_FILE } from "./file.ts";
 import type { ScratchState } from "./scratch-state.ts";
 import { isEntryKey, isOrigin, REVISION_KEY, verifySnapshot } from "./verify.ts";
@@ -24,6 +25,51 @@ export function needsFounding(cluster: Cluster, state: Pick<StateStore, "applied
   if (!cluster.origin || state.applied.instance > 0) return false;
   const note = state.note(ORIGIN_NOTE);
   return !note || !sameBytes(note, fromHex(cluster.origin.snapshot));
+}
+
+export interface OriginOptions {
+  /** The data directory. */
+  readonly directory: string;
+  readonly cluster: Cluster;
+  readonly crypto: Crypto;
+  readonly storage: Storage;
+  readonly logger: Record<"info" | "warn", (detail: Readonly<Record<string, unknown>>, message: string) => void>;
+}
+
+/**
+ * Founds a replica that needs it. Every founder verifies its own copy, and does not start with a wrong one; a replica that has
+ * lost its state since has it from the others if the copy is gone or damaged by now.
+ * @throws QuorateError SNAPSHOT_INVALID
+ */
+export async function foundOrigin(options: OriginOptions): Promise<"ready" | "installed" | "gone"> {
+  const { directory, cluster, crypto, storage, logger } = options;
+  if (!needsFounding(cluster, storage.state)) return "ready";
+  if (!existsSync(join(directory, SNAPSHOT_FILE))) return "gone";
+  logger.info({ snapshot: cluster.origin?.snapshot }, "verifying the snapshot that this cluster begins with");
+  await storage.unstage();
+  const staged = await storage.stage();
+  try {
+    await foundFromSnapshot({ directory, cluster, crypto, staged });
+  } catch (error) {
+    if (!isInvalid(error) || !hasRun(storage) || cluster.view.n === 1) throw error;
+    logger.warn({ error: String(error) }, "the snapshot is damaged here: the others are asked for the state");
+    await staged.close();
+    await storage.unstage();
+    return "gone";
+  }
+  await storage.install(null);
+  logger.info({}, "the snapshot is verified and is the state of this replica");
+  return "installed";
+}
+
+function isInvalid(error: unknown): boolean {
+  return error instanceof QuorateError && error.code === "SNAPSHOT_INVALID";
+}
+
+/** Has this replica been one before, whatever is left of it? */
+function hasRun({ journal, repairs }: Storage): boolean {
+  const { last, forgotten } = journal.summary;
+  return last > 0 || forgotten !== null || repairs.length > 0;
 }
 
 /**

@@ -103,3 +103,21 @@ test("a snapshot is saved after members changed, though kv has not followed that
   const init = ["init", "--dir", founded, "--from-snapshot", file];
   expect(await run(compiled("cli/main"), init)).toMatchObject({ code: 0 });
 }, 240_000);
+
+test("a member moves: its admin port as well, and it is found there after a restart", async () => {
+  const cluster = await TestCluster.start();
+  const port = await freeBasePort(1);
+  const ports = ["--client-port", `${port}`, "--peer-port", `${port + 1}`, "--admin-port", `${port + 2}`];
+  await change(cluster, ["set-address", "3", ...ports]);
+  const answers = () =>
+    fetch(`http://127.0.0.1:${port + 2}/readyz`).then(
+      ({ ok }) => ok || null,
+      () => null,
+    );
+  await until(answers, { timeoutMs: 30_000, what: "the admin port in its new place" });
+  expect(JSON.parse((await cluster.kv(["status", "-o", "json"])).stdout)).toMatchObject({ reachable: 4 });
+  await cluster.kill(3, "SIGKILL");
+  const ready = await cluster.launch(3).line((line) => line.startsWith("ready replica=3 "), 30_000);
+  expect(ready).toMatch(new RegExp(`:${port}/ peers=[^ ]*:${port + 1} http=[^ ]*:${port + 2}/`));
+  await until(answers, { timeoutMs: 30_000, what: "the admin port after a restart" });
+}, 120_000);

@@ -1,6 +1,6 @@
 /** Snapshot files: what is saved verifies, whatever is changed in it does not, and a cluster can be founded from it. */
 import { createHash } from "node:crypto";
-import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { hex, utf8 } from "../../../protocol/bytes.ts";
 import { type ClusterFile, clusterFileText, clusterOf, parseClusterFile } from "../../../protocol/cluster.ts";
@@ -13,9 +13,9 @@ import { ViewChain } from "../../../protocol/view-chain.ts";
 import { type Admin, openAdmin } from "../../../server/network/admin.ts";
 import { SnapshotAccess, type SnapshotSource } from "../../../server/snapshot/access.ts";
 import { type RootOfMember, SnapshotWriter } from "../../../server/snapshot/file.ts";
-import { foundFromSnapshot, needsFounding } from "../../../server/snapshot/founding.ts";
+import { foundFromSnapshot, foundOrigin, needsFounding } from "../../../server/snapshot/founding.ts";
 import { verifySnapshot } from "../../../server/snapshot/verify.ts";
-import type { Applied, StagedChunk, StagedState, StateStore } from "../../../storage/contract.ts";
+import type { Applied, StagedChunk, StagedState, StateStore, Storage } from "../../../storage/contract.ts";
 import { cluster, clusterFile, digestOf, FakeHistory, LAST } from "./snapshot-fixture.ts";
 import { kv, temporaryFolder } from "./streams.ts";
 
@@ -241,28 +241,27 @@ describe("kv snapshot verify", () => {
   });
 });
 
-describe("founding", () => {
-  class FakeStaged implements StagedState {
-    readonly held = new Map<string, number>();
-    readonly entries = new Map<string, Uint8Array>();
-    readonly notes = new Map<string, Uint8Array | null>();
-    applied: Applied | null = null;
-    async retain(): Promise<void> {
-      this.entries.clear();
-    }
-    async add(chunks: readonly StagedChunk[]): Promise<boolean> {
-      for (const { entries } of chunks)
-        for (const [key, value] of entries) this.entries.set(key, new Uint8Array(value));
-      return true;
-    }
-    async complete(applied: Applied): Promise<StateStore> {
-      this.applied = applied;
-      const writeNote = async (name: string, value: Uint8Array | null) => void this.notes.set(name, value);
-      return { applied, writeNote, note: (name: string) => this.notes.get(name) ?? null } as unknown as StateStore;
-    }
-    async close(): Promise<void> {}
+class FakeStaged implements StagedState {
+  readonly held = new Map<string, number>();
+  readonly entries = new Map<string, Uint8Array>();
+  readonly notes = new Map<string, Uint8Array | null>();
+  applied: Applied | null = null;
+  async retain(): Promise<void> {
+    this.entries.clear();
   }
+  async add(chunks: readonly StagedChunk[]): Promise<boolean> {
+    for (const { entries } of chunks) for (const [key, value] of entries) this.entries.set(key, new Uint8Array(value));
+    return true;
+  }
+  async complete(applied: Applied): Promise<StateStore> {
+    this.applied = applied;
+    const writeNote = async (name: string, value: Uint8Array | null) => void this.notes.set(name, value);
+    return { applied, writeNote, note: (name: string) => this.notes.get(name) ?? null } as unknown as StateStore;
+  }
+  async close(): Promise<void> {}
+}
 
+describe("founding", () => {
   test("kv init --from-snapshot verifies, names the origin, and gives every replica the file", async () => {
     await write();
     const { code, out, err } = await kv(["init", "--dir", folder.in("new"), "--from-snapshot", path, "-o", "json"]);
@@ -317,6 +316,39 @@ describe("founding", () => {
     const moved = { ...founded, origin: founded.origin && { ...founded.origin, snapshot: "00".repeat(32) } };
     const wrong = foundFromSnapshot({ directory, cluster: moved, crypto: nodeCrypto, staged: new FakeStaged() });
     await expect(wrong).rejects.toMatchObject({ code: "SNAPSHOT_INVALID" });
+  });
+});
+
+describe("a founder whose copy of the snapshot is damaged", () => {
+  const logged: string[] = [];
+  const note = (_detail: object, message: string) => void logged.push(message);
+  const logger = { info: note, warn: note };
+
+  /** A replica with nothing in its state, and so many instances in its journal; `lost`: it has no journal any more. */
+  async function found(journal: { last?: number; lost?: boolean }): Promise<string> {
+    await write();
+    await kv(["init", "--dir", folder.in("new"), "--from-snapshot", path]);
+    const founded = clusterOf(nodeCrypto, parseClusterFile(readFileSync(folder.in("new/cluster.json"), "utf8"), ""));
+    const directory = folder.in("new/replica-1/data");
+    truncateSync(`${directory}/snapshot`, 1_000);
+    const { last = 0, lost = false } = journal;
+    const storage = {
+      journal: { summary: { last, forgotten: lost ? { until: null, regency: 0 } : null } },
+      state: { applied: { instance: 0, digest: founded.genesis, timestampMs: 0 }, note: () => null },
+      repairs: [],
+      unstage: async () => {},
+      stage: async () => new FakeStaged(),
+    } as unknown as Storage;
+    return await foundOrigin({ directory, cluster: founded, crypto: nodeCrypto, storage, logger });
+  }
+
+  test("does not start when it has never run: every founder verifies its own", async () => {
+    await expect(found({})).rejects.toMatchObject({ code: "SNAPSHOT_INVALID" });
+  });
+
+  test.each([{ last: 7 }, { lost: true }])("has its state from the others when it has run: %o", async (journal) => {
+    expect(await found(journal)).toBe("gone");
+    expect(logged.at(-1)).toContain("the others are asked");
   });
 });
 
