@@ -72,6 +72,8 @@ export interface ReplicaParts {
   readonly observer: DriverObserver;
   /** Instances between two checkpoints: P. */
   readonly checkpointPeriod: number;
+  /** Its disk is older than a vote of this replica. */
+  rolledBack(): void;
 }
 
 /** Something an operator should look at. */

@@ -383,10 +383,7 @@ export class Driver {
         this.#leave({ type: "transfer", reason: effect.reason });
         return;
       case "forgotten":
-        this.#parts.logger.warn(
-          {},
-          "the data directory is older than a vote of this replica: it votes when it knows how far",
-        );
+        this.#parts.rolledBack();
         return;
       case "remembered":
         this.#parts.logger.info({}, "nothing that this replica had forgotten matters any more");

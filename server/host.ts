@@ -52,6 +52,7 @@ export class Host {
   #stage: Stage = { type: "opening" };
   #repairs = 0;
   #lastRepair: Alarm | null = null;
+  #rollback: Alarm | null = null;
   #stopping = false;
   /** The log of nobody reaches down to the state. */
   #transferDue = false;
@@ -117,7 +118,7 @@ export class Host {
     const alarms: Alarm[] = stage.type === "replica" ? [...stage.replica.alarms] : [];
     if (stage.type === "full")
       alarms.push({ code: "DISK_FULL", detail: "nothing is acknowledged", sinceMs: stage.sinceMs });
-    if (this.#lastRepair) alarms.push(this.#lastRepair);
+    for (const lasting of [this.#lastRepair, this.#rollback]) if (lasting) alarms.push(lasting);
     return alarms;
   }
 
@@ -173,6 +174,12 @@ export class Host {
     const sinceMs = this.#parts.clock.wallMs();
     this.#lastRepair = { code: "REPAIRED", detail: `the ${store} store was begun anew: ${reason}${where}`, sinceMs };
     this.#parts.logger.warn({ store, reason, setAside }, `the ${store} store is begun anew: ${reason}${where}`);
+  }
+
+  #rolledBack(): void {
+    const detail = "the data directory is older than a vote of this replica: an old copy, or lost writes of the disk";
+    this.#rollback = { code: "ROLLED_BACK", detail, sinceMs: this.#parts.clock.wallMs() };
+    this.#parts.logger.warn({}, `${detail}; it votes when it knows how far`);
   }
 
   async #run(first: Storage, stands: () => void): Promise<void> {
@@ -393,6 +400,7 @@ export class Host {
       clock,
       verifier,
       openIntakeStage: this.#parts.openIntakeStage ?? inThreadStage,
+      rolledBack: () => this.#rolledBack(),
       logger,
       observer,
     });

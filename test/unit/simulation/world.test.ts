@@ -146,6 +146,21 @@ describe("machines", () => {
     expect(Math.min(...seen.map(({ roots }) => roots))).toBeGreaterThanOrEqual(settled);
   });
 
+  it("whose disk is an older copy raise an alarm when others show them, and it stays while they recover", async () => {
+    const world = worldOf();
+    world.start();
+    const machine = world.machines[2] as Machine;
+    await world.run({ untilUs: 2 * SECOND_US, done: () => machine.replica?.executedInstance === 3 });
+    const copy = machine.disk.copy();
+    await world.run({ untilUs: 4 * SECOND_US });
+    machine.crash({ keep: "all", linger: false });
+    machine.disk.restore(copy);
+    machine.start();
+    await world.run({ untilUs: 10 * SECOND_US });
+    expect(machine.replica?.core.state).toMatchObject({ forgotten: false, heard: true });
+    expect(machine.host?.alarms.map(({ code }) => code)).toEqual(["ROLLED_BACK"]);
+  });
+
   it("whose replica ends for a reason of its own while it is stopped are stopped all the same", async () => {
     const world = worldOf();
     world.start();
