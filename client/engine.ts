@@ -95,6 +95,7 @@ export class Engine {
         onReady: (position) => this.#onReady(position),
         onReply: (position, reply) => this.#onReply(position, reply),
         onLinks: (links: Links) => this.#views.take(links),
+        onFault: () => this.#scheduleFlush(),
       },
     });
     this.#credentials = credentials;
@@ -234,7 +235,10 @@ export class Engine {
     while (this.#replicas.readyCount > 0 && this.#table.unordered.size < LOCAL_IN_FLIGHT_MAX && !local.empty) {
       this.#dispatch("local", local.take(), now);
     }
-    if (!this.#replicas.quorumReady) return;
+    if (!this.#replicas.quorumReady) {
+      this.#turnedAway();
+      return;
+    }
     for (const call of resolve.drain()) this.#dispatch("resolve", [call], now);
     for (const call of administer.drain()) this.#dispatch("administer", [call], now);
     let sent = true;
@@ -247,6 +251,14 @@ export class Engine {
       }
     }
   };
+
+  /** What waits for replicas that will not have this client fails at once: nothing of it was sent. */
+  #turnedAway(): void {
+    for (const [lane, queue] of Object.entries(this.#queues)) {
+      const error = queue.empty ? null : this.#replicas.turnedAway(lane === "local" ? 1 : undefined);
+      if (error) for (const call of queue.drain()) this.#calls.reject(call, error);
+    }
+  }
 
   get #orderedRoom(): boolean {
     const { live, liveBytes, windowUsed } = this.#table;

@@ -31,6 +31,8 @@ export interface ReplicasEvents {
   onReady(position: number): void;
   onReply(position: number, reply: Reply): void;
   onLinks(links: Links): LinksVerdict;
+  /** A replica cannot be used for now. */
+  onFault(): void;
 }
 
 export class Replicas {
@@ -64,7 +66,10 @@ export class Replicas {
       },
       onReply: (at, reply) => events.onReply(at, reply),
       onLinks: (links) => events.onLinks(links),
-      onFault: () => this.#changed(),
+      onFault: () => {
+        this.#changed();
+        events.onFault();
+      },
     };
     this.#view = view;
     this.#place(options.credentials);
@@ -227,6 +232,12 @@ export class Replicas {
     const definite = this.connections.flatMap(({ fault }) => (fault?.definite ? [fault] : []));
     if (this.#view.n - definite.length >= need) return null;
     return definite.some(({ code }) => code === "CLUSTER_MISMATCH") ? "CLUSTER_MISMATCH" : "REFUSED";
+  }
+
+  /** Why no quorum, or no single replica, will ever be connected as long as this identity is no client; null: it may be. */
+  turnedAway(need: number = this.#view.quorum): QuorateError | null {
+    const left = this.connections.filter(({ fault }) => !(fault?.definite && fault.code === "REFUSED")).length;
+    return left < need ? this.#unavailable("REFUSED", need) : null;
   }
 
   #unavailable(code: ErrorCode, need: number): QuorateError {

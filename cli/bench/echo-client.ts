@@ -45,6 +45,7 @@ export class EchoClient {
       onReady: () => {},
       onReply: (_: number, reply: Reply) => this.#onReply(reply),
       onLinks: () => "nothing" as const,
+      onFault: () => undefined,
     };
     const { view } = cluster;
     this.#replicas = new Replicas({ view, credentials: this.#credentials, transport, clock, events });

@@ -2,6 +2,7 @@
 import { describe, expect, test } from "vitest";
 import { UnknownOutcomeError } from "../../../client/errors.ts";
 import { utf8 } from "../../../protocol/bytes.ts";
+import { CLOSE_CODES } from "../../../protocol/client-frames.ts";
 import { EVERYBODY } from "../../../protocol/request.ts";
 import { behaviours } from "./fake-replicas.ts";
 import { answerOf, connected, errorOf } from "./fixture.ts";
@@ -42,6 +43,24 @@ describe("what ends an ordered request", () => {
     cluster.replica(0).behaviour = (honest) => ({ ...honest, view: 1 });
     cluster.replica(1).behaviour = (honest) => ({ ...honest, requestDigest: "\0".repeat(32) });
     await errorOf(clock, kv.put("a", "1", { timeoutMs: 500 }), 600);
+  });
+
+  test("whom too many replicas turn away is told at once, and goes on when they let it in again", async () => {
+    const { clock, cluster, kv } = await connected();
+    const turnAway = (ids: readonly number[], closeCode: number | null) => {
+      for (const id of ids) {
+        cluster.replica(id).closeCode = closeCode;
+        cluster.disconnect(cluster.replica(id));
+      }
+    };
+    turnAway([1, 2], CLOSE_CODES.NOT_A_CLIENT);
+    const waiting = kv.put("a", "1", { timeoutMs: 60_000 });
+    expect(await errorOf(clock, waiting, 1_000)).toMatchObject({ code: "REFUSED" });
+    expect(await errorOf(clock, kv.get("a", { timeoutMs: 60_000 }))).toMatchObject({ code: "REFUSED" });
+    turnAway([1, 2], null);
+    await clock.advance(10_000);
+    await answerOf(clock, kv.put("a", "2"), 1_000);
+    expect(cluster.executed).toHaveLength(1);
   });
 
   test("one replica repeating itself is one vote", async () => {
