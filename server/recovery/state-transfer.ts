@@ -479,6 +479,7 @@ export class StateTransfer {
     }
     if (attempt.stage === "loading" || attempt.busy || attempt.believed || this.#finished) return;
     const { instance } = attempt.executed;
+    const needsRoots = this.#options.view.rootWitnesses > 0;
     const forLog = attempt.witnesses.next(instance, this.#reachable(attempt)) !== null;
     const stalledUs = this.#nowUs - attempt.progressUs;
     if (stalledUs < LOG_STALL_US) return;
@@ -489,10 +490,10 @@ export class StateTransfer {
       return;
     }
     // Roots take their time; but there is no use in waiting for some where others are there already.
-    if (!forLog && !other?.witnessed && stalledUs < ROOT_STALL_US) return;
+    if (needsRoots && !forLog && !other?.witnessed && stalledUs < ROOT_STALL_US) return;
     if (other) this.#drop(forLog ? "LOG_MISSING" : "ROOTS_MISSING");
     // Who had the log above it is gone. Without witnesses nobody lies, and others may wait for this replica to go on.
-    else if (this.#options.view.rootWitnesses === 0) this.#believe(attempt);
+    else if (!needsRoots) this.#believe(attempt);
     else attempt.progressUs = this.#nowUs;
   }
 

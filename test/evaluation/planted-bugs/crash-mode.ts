@@ -22,7 +22,7 @@ export const CRASH_MODE_BUGS: readonly Mutation[] = [
     changes: [
       {
         file: TRANSFER,
-        find: "else if (this.#options.view.rootWitnesses === 0) this.#believe(attempt);",
+        find: "else if (!needsRoots) this.#believe(attempt);",
         replace: "",
       },
     ],

@@ -36,10 +36,10 @@ describe("6: a state is fetched in crash mode", () => {
       new Peer({ id: 0, history, checkpoints: [120], height: 120 }),
       new Peer({ id: 1, history, checkpoints: [], neverTakes: true, lie: lying("HISTORY", () => null) }),
     ];
-    const run = new Run({ history, self: 2, peers, withoutStatus: true }).until(40);
+    const run = new Run({ history, self: 2, peers, withoutStatus: true }).until(8);
     expect(run.transfer.state.target).toBeGreaterThan(120);
     expect(run.accepted).toBeNull();
-    run.until(70);
+    run.until(12);
     expect(run.accepted?.place.instance).toBe(120);
     expect(run.right).toBe(true);
   });
