@@ -103,7 +103,7 @@ export function initCommand(io: Io): Command {
         notes:
           "Writes DIR/cluster.json (public), DIR/admin.key, DIR/client.key, and per replica DIR/replica-N/node.yaml,\n" +
           "replica.key and data. For several hosts, copy cluster.json and one replica-N directory to each.\n" +
-          "--from-snapshot verifies the file first and puts it into every data directory; each kv-server verifies it again at\n" +
+          "--from-snapshot verifies the file first and copies it into every data directory; each kv-server verifies its copy at\n" +
           "its first start. Keys, values and revisions are kept, the store revision rises by 2^32, clients begin anew.\n" +
           "--join writes DIR/join.json (public), node.yaml, replica.key and data, for the host where it is run: start kv-server\n" +
           "there and give join.json to an administrator. --base-port is its own clients' port then.\n" +
