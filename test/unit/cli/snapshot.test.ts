@@ -236,8 +236,11 @@ describe("kv snapshot verify", () => {
     expect((await verify()).err).toContain("something follows its end");
   });
 
-  test("a file that is not there", async () => {
+  test("a file that is not there, and a directory", async () => {
     expect(await verify()).toMatchObject({ code: 2, err: expect.stringMatching(/does not exist; name a file/) });
+    path = folder.path;
+    const err = `kv: snapshot ${path} is a directory; name a file that kv snapshot save wrote\n`;
+    expect(await verify()).toEqual({ code: 2, out: "", err });
   });
 });
 
