@@ -52,7 +52,7 @@ export const nodeFileSchema = z.strictObject({
   requestTimeoutMs: z.int().min(50).max(600_000).default(1_000),
   /** Free disk below which commands that add to the state are refused with STORAGE_FULL; 0 switches the check off. */
   diskReserveBytes: z.int().min(0).max(Number.MAX_SAFE_INTEGER).default(DISK_RESERVE_BYTES),
-  /** P: instances between two checkpoints of this replica. The same everywhere. */
+  /** P: instances between two checkpoints of this replica, at least 128. The same everywhere. */
   checkpointPeriod: z.int().min(128).max(100_000_000).default(CHECKPOINT_PERIOD),
   batch: z
     .strictObject({

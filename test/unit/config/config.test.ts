@@ -121,6 +121,7 @@ describe("node.yaml", () => {
     [{ workers: -1 }, /workers/],
     [{ workers: 65 }, /workers/],
     [{ requestTimeoutMs: 1 }, /requestTimeoutMs/],
+    [{ checkpointPeriod: 127 }, /checkpointPeriod: .*128/],
     [{ batch: { requestsMax: 0 } }, /batch\.requestsMax/],
   ])("%j is refused by name", (settings, reason) => {
     change(settings);
