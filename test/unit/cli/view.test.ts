@@ -2,7 +2,9 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { membersIn } from "../../../cli/commands/dev.ts";
 import type { Network } from "../../../cli/io.ts";
+import { knownView } from "../../../cli/session.ts";
 import { systemClock } from "../../../client/clock.ts";
 import { decodeSignedStatement } from "../../../protocol/administration.ts";
 import { hex } from "../../../protocol/bytes.ts";
@@ -141,6 +143,20 @@ describe("kv view add, replace, remove, set-f", () => {
     expect(ids()).toEqual([1, 2, 3, 4, 5, 6]);
     const { err } = await kv("view", "remove", "0", "--yes");
     expect(err).toMatch(/NOT_A_MEMBER/);
+  });
+
+  test("kv dev runs the members of the newest view whose folders are there", async () => {
+    expect((await kv("view", "add", await prepared(4), "--yes")).code).toBe(0);
+    expect((await kv("view", "remove", "0", "--yes")).code).toBe(0);
+    for (const id of [0, 1, 3]) {
+      mkdirSync(folder.in(`replica-${id}`));
+      writeFileSync(folder.in(`replica-${id}/node.yaml`), "");
+    }
+    const { here, elsewhere } = membersIn(folder.path, await knownView({ path, file: cluster.file }));
+    expect(here.map(({ id }) => id)).toEqual([1, 3, 4]);
+    expect(elsewhere.map(({ id }) => id)).toEqual([2]);
+    const { code, err } = await kv("dev", "--dir", folder.path, "--replicas", "5");
+    expect({ code, err }).toMatchObject({ code: 2, err: expect.stringContaining("a cluster of 4 replicas, not 5") });
   });
 
   test("one takes the place of another in one step", async () => {
