@@ -16,6 +16,7 @@ import { type Identity, parseKeyFile, type Role } from "../protocol/identity.ts"
 import { BATCH_BYTES_MAX, BATCH_REQUESTS_MAX, CHECKPOINT_PERIOD, DISK_RESERVE_BYTES } from "../protocol/limits.ts";
 import { parseJoinFile } from "../protocol/member-file.ts";
 import { type Member, memberOf, type ReplicaId } from "../protocol/view.ts";
+import { RETIRED_SUFFIX } from "./erase-keys.ts";
 
 export { prepareDirectory as prepareDataDirectory } from "../storage/leveldb.ts";
 
@@ -108,7 +109,7 @@ export interface ConfigOverrides {
 
 /**
  * Reads and checks one replica's configuration; changes nothing on disk.
- * @throws QuorateError CONFIG_MISSING, CONFIG_INVALID, KEY_FILE_UNREADABLE, KEY_FILE_PERMISSIONS, KEY_FILE_INVALID
+ * @throws QuorateError CONFIG_MISSING, CONFIG_INVALID, KEY_FILE_UNREADABLE, KEY_FILE_PERMISSIONS, KEY_FILE_INVALID, REPLICA_RETIRED
  */
 export function loadServerConfig(file: string, overrides: ConfigOverrides = {}): ServerConfig {
   const name = resolve(file);
@@ -216,6 +217,7 @@ export function readKeyFile(file: string, role: Role): Identity {
 export const ROTATED_SUFFIX = ".rotated";
 
 function replicaIdentity(keyPath: string, member: Member, clusterPath: string): Identity {
+  refuseRetired(keyPath, member.id);
   const identity = readKeyFile(keyPath, "replica");
   if (existsSync(`${keyPath}${ROTATED_SUFFIX}`)) return identity;
   if (!sameBytes(identity.signKey, member.signKey) || !sameBytes(identity.boxKey, member.boxKey)) {
@@ -223,6 +225,14 @@ function replicaIdentity(keyPath: string, member: Member, clusterPath: string): 
     throw new QuorateError("KEY_FILE_INVALID", `${keyPath}: ${why}`, { file: keyPath, replica: member.id });
   }
   return identity;
+}
+
+/** @throws QuorateError REPLICA_RETIRED */
+function refuseRetired(keyPath: string, replica: ReplicaId): void {
+  if (existsSync(keyPath) || !existsSync(`${keyPath}${RETIRED_SUFFIX}`)) return;
+  const why = `replica ${replica} was removed from the cluster and its keys ${keyPath} were erased; its id is never used again`;
+  const todo = "make a new replica, with an id of its own: kv init --join";
+  throw new QuorateError("REPLICA_RETIRED", `${why}; ${todo}`, { file: keyPath, replica });
 }
 
 function chooseSettings(
