@@ -206,9 +206,13 @@ export function readKeyFile(file: string, role: Role): Identity {
   }
   const key = parseKeyFile(text, file);
   if (key.role !== role) {
-    throw new QuorateError("KEY_FILE_INVALID", `${file} holds the keys of role ${key.role}; name a ${role} key file`, {
-      file,
-    });
+    throw new QuorateError(
+      "KEY_FILE_INVALID",
+      `${file} holds the keys of role ${key.role}; name a key file of role ${role}`,
+      {
+        file,
+      },
+    );
   }
   return key.identity;
 }
