@@ -27,6 +27,7 @@ import { canonicalPrefixes } from "../protocol/key-ranges.ts";
 import type { ViewChain } from "../protocol/view-chain.ts";
 import { boundOf } from "./arguments.ts";
 import { systemClock } from "./clock.ts";
+import { notAdministrators } from "./failures.ts";
 import type { CallOptions, Key } from "./kv-types.ts";
 import type { Clock, Transport } from "./ports.ts";
 import { unexpected } from "./results.ts";
@@ -212,7 +213,11 @@ export class Administration implements AsyncDisposable {
     const notAfterMs = Math.ceil(this.#clock.wallMs() + timeoutMs + VALID_MS);
     const signers = administrators.map(({ signKey, signSeed }) => ({ signKey, sign: crypto.signer(signSeed) }));
     const signed = signStatement(this.#cluster.id, { type, notAfterMs, ...statement }, signers);
-    const bytes = await this.#session.administer(encodeSignedStatement(signed), { timeoutMs, signal });
+    const bytes = await this.#session
+      .administer(encodeSignedStatement(signed), { timeoutMs, signal })
+      .catch((error: unknown) => {
+        throw this.#withCount(error);
+      });
     const result = decoded(() => decodeAdministrationResult(bytes));
     if (isRejection(result)) throw unexpected(`an unreadable result (${result.code})`);
     switch (result.type) {
@@ -220,7 +225,7 @@ export class Administration implements AsyncDisposable {
       case "listed":
         return result;
       case "refused":
-        throw new QuorateError(result.code as ErrorCode, result.message);
+        throw this.#withCount(new QuorateError(result.code as ErrorCode, result.message));
       case "overtaken": {
         const message = "another statement of an administrator came first; look at kv client list, then repeat it";
         throw new QuorateError("BUSY", message, { outcome: "not-executed" });
@@ -228,6 +233,13 @@ export class Administration implements AsyncDisposable {
       default:
         return assertNever(result);
     }
+  }
+
+  /** Of too few signatures: how many there are and must be, as far as this client knows. */
+  #withCount(error: unknown): unknown {
+    if (!(error instanceof QuorateError && error.code === "NOT_ADMINISTRATOR")) return error;
+    const given = new Set(this.#options.administrators.map(({ signKey }) => latin1(signKey)));
+    return notAdministrators(this.#session.chain.newest, given.size, error);
   }
 }
 

@@ -1,5 +1,6 @@
 /** The errors a call ends with, from what is known about it. Pure. */
 import { type ErrorCode, QuorateError } from "../protocol/errors.ts";
+import type { View } from "../protocol/view.ts";
 import type { Call } from "./call.ts";
 import { type RequestId, UnknownOutcomeError } from "./errors.ts";
 import type { EndStatus } from "./verdict.ts";
@@ -88,11 +89,22 @@ export function refusedBy(call: Call, reason: string): QuorateError {
     return new QuorateError("NOT_PERMITTED", message, detail);
   }
   if (reason === "NOT_ADMINISTRATOR") {
-    const message = "the statement lacks signatures of this cluster's administrators: as many as its threshold says";
-    return new QuorateError("NOT_ADMINISTRATOR", message, detail);
+    const message = "the statement lacks signatures of this cluster's administrators, as many as its threshold says";
+    return new QuorateError("NOT_ADMINISTRATOR", `${message}; sign with more of their keys`, detail);
   }
   if (call.lane === "local") return new QuorateError("REFUSED", `the replica asked refused: ${reason}`, detail);
   return new QuorateError("REFUSED", `a quorum refused the request: ${reason}`, detail);
+}
+
+/** Keys of too few administrators, or of others, for the view that is known. */
+export function notAdministrators(
+  { administratorThreshold: need }: View,
+  given: number,
+  cause?: unknown,
+): QuorateError {
+  const message = `it takes ${need} of the cluster's administrators' keys, and no others; given: ${given}`;
+  const todo = "name their key files with --admin-key";
+  return new QuorateError("NOT_ADMINISTRATOR", `${message}; ${todo}`, { have: given, need }, cause);
 }
 
 export function undecodable(call: Call, what: string): QuorateError {

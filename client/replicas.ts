@@ -132,6 +132,7 @@ export class Replicas {
         ({ member, fault }) =>
           `replica ${member.id} (${member.host}:${member.clientPort}) ${fault?.message ?? "is connecting"}`,
       );
+    if (this.connections.some(refuses)) missing.push("ask an administrator to let this identity in: kv client grant");
     return {
       have: this.readyCount,
       need: this.#view.quorum,
@@ -236,7 +237,7 @@ export class Replicas {
 
   /** Why no quorum, or no single replica, will ever be connected as long as this identity is no client; null: it may be. */
   turnedAway(need: number = this.#view.quorum): QuorateError | null {
-    const left = this.connections.filter(({ fault }) => !(fault?.definite && fault.code === "REFUSED")).length;
+    const left = this.connections.filter((connection) => !refuses(connection)).length;
     return left < need ? this.#unavailable("REFUSED", need) : null;
   }
 
@@ -244,6 +245,11 @@ export class Replicas {
     const { have, missing } = this.reach;
     return new QuorateError(code, `${have} of the ${need} replicas needed are connected${missing}`, { have, need });
   }
+}
+
+/** It will not have this identity as a client. */
+function refuses({ fault }: Connection): boolean {
+  return fault?.definite === true && fault.code === "REFUSED";
 }
 
 /** The same replica with the same keys, at the same place. */

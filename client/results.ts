@@ -18,17 +18,20 @@ const REFUSAL_CODES: ReadonlySet<string> = new Set<ErrorCode>([
 /** @throws QuorateError DECODE_FAILED */
 export function readResult(bytes: Uint8Array): Result {
   const result = decoded(() => decodeResult(bytes));
-  if (isRejection(result)) throw unexpected(`an unreadable result (${result.code})`);
+  if (isRejection(result)) throw unexpected(`an unreadable result (${result.code})`, NOT_THE_STORE);
   return result;
 }
 
-export function unexpected(what: string): QuorateError {
-  return new QuorateError("DECODE_FAILED", `the cluster answered ${what}; are client and servers of one version?`);
+const NOT_THE_STORE = ", or does this cluster run another service than the key-value store";
+
+export function unexpected(what: string, orElse = ""): QuorateError {
+  const doubt = `are client and servers of one version${orElse}?`;
+  return new QuorateError("DECODE_FAILED", `the cluster answered ${what}; ${doubt}`);
 }
 
 /** The error for a result that is not one of those the command can have. */
 export function refusal(result: Result): QuorateError {
-  if (result.type !== "refused") return unexpected(`"${result.type}" to another command`);
+  if (result.type !== "refused") return unexpected(`"${result.type}" to another command`, NOT_THE_STORE);
   const { code, message } = result;
   if (REFUSAL_CODES.has(code)) return new QuorateError(code as ErrorCode, message);
   return new QuorateError("REFUSED", `${message} (${code})`, { reason: code });

@@ -18,6 +18,7 @@ import type { Identity } from "../protocol/identity.ts";
 import { changedView, REFUSALS } from "../protocol/next-view.ts";
 import { type Change, encodeInvitation, encodeReconfiguration } from "../protocol/reconfiguration.ts";
 import type { Member, View } from "../protocol/view.ts";
+import { notAdministrators } from "./failures.ts";
 import type { Clock, Transport } from "./ports.ts";
 import { unexpected } from "./results.ts";
 import { Session } from "./session.ts";
@@ -185,7 +186,6 @@ export class ViewAdministration {
     const known = new Set(administrators.map(latin1));
     const given = new Set(this.#options.administrators.map(({ signKey }) => latin1(signKey)));
     if ([...given].every((key) => known.has(key)) && given.size >= administratorThreshold) return;
-    const message = `it takes ${administratorThreshold} of the cluster's administrators' keys, and no others`;
-    throw new QuorateError("NOT_ADMINISTRATOR", `${message}; name their key files with --admin-key`);
+    throw notAdministrators(this.view, given.size);
   }
 }

@@ -52,6 +52,7 @@ export type ErrorCode =
   | "KEY_FILE_UNREADABLE"
   | "KEY_FILE_PERMISSIONS"
   | "KEY_FILE_INVALID"
+  | "REPLICA_RETIRED"
   | "DIRECTORY_EXISTS"
   | "PORT_IN_USE"
   // storage

@@ -201,7 +201,8 @@ function portsOf({ clientPort, peerPort, adminPort }: Address): readonly number[
   return [clientPort, peerPort, adminPort];
 }
 
-function addressUsed(others: readonly Address[], address: Address): boolean {
+/** Are two of its ports the same, or one of them a port of another member on its host? */
+export function addressUsed(others: readonly Address[], address: Address): boolean {
   const ports = new Set(portsOf(address));
   if (ports.size !== 3) return true;
   return others.some((other) => other.host === address.host && portsOf(other).some((port) => ports.has(port)));

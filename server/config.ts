@@ -16,6 +16,7 @@ import { type Identity, parseKeyFile, type Role } from "../protocol/identity.ts"
 import { BATCH_BYTES_MAX, BATCH_REQUESTS_MAX, CHECKPOINT_PERIOD, DISK_RESERVE_BYTES } from "../protocol/limits.ts";
 import { parseJoinFile } from "../protocol/member-file.ts";
 import { type Member, memberOf, type ReplicaId } from "../protocol/view.ts";
+import { RETIRED_SUFFIX } from "./erase-keys.ts";
 
 export { prepareDirectory as prepareDataDirectory } from "../storage/leveldb.ts";
 
@@ -52,7 +53,7 @@ export const nodeFileSchema = z.strictObject({
   requestTimeoutMs: z.int().min(50).max(600_000).default(1_000),
   /** Free disk below which commands that add to the state are refused with STORAGE_FULL; 0 switches the check off. */
   diskReserveBytes: z.int().min(0).max(Number.MAX_SAFE_INTEGER).default(DISK_RESERVE_BYTES),
-  /** P: instances between two checkpoints of this replica. The same everywhere. */
+  /** P: instances between two checkpoints of this replica, at least 128. The same everywhere. */
   checkpointPeriod: z.int().min(128).max(100_000_000).default(CHECKPOINT_PERIOD),
   batch: z
     .strictObject({
@@ -108,7 +109,7 @@ export interface ConfigOverrides {
 
 /**
  * Reads and checks one replica's configuration; changes nothing on disk.
- * @throws QuorateError CONFIG_MISSING, CONFIG_INVALID, KEY_FILE_UNREADABLE, KEY_FILE_PERMISSIONS, KEY_FILE_INVALID
+ * @throws QuorateError CONFIG_MISSING, CONFIG_INVALID, KEY_FILE_UNREADABLE, KEY_FILE_PERMISSIONS, KEY_FILE_INVALID, REPLICA_RETIRED
  */
 export function loadServerConfig(file: string, overrides: ConfigOverrides = {}): ServerConfig {
   const name = resolve(file);
@@ -205,9 +206,13 @@ export function readKeyFile(file: string, role: Role): Identity {
   }
   const key = parseKeyFile(text, file);
   if (key.role !== role) {
-    throw new QuorateError("KEY_FILE_INVALID", `${file} holds the keys of role ${key.role}; name a ${role} key file`, {
-      file,
-    });
+    throw new QuorateError(
+      "KEY_FILE_INVALID",
+      `${file} holds the keys of role ${key.role}; name a key file of role ${role}`,
+      {
+        file,
+      },
+    );
   }
   return key.identity;
 }
@@ -216,6 +221,7 @@ export function readKeyFile(file: string, role: Role): Identity {
 export const ROTATED_SUFFIX = ".rotated";
 
 function replicaIdentity(keyPath: string, member: Member, clusterPath: string): Identity {
+  refuseRetired(keyPath, member.id);
   const identity = readKeyFile(keyPath, "replica");
   if (existsSync(`${keyPath}${ROTATED_SUFFIX}`)) return identity;
   if (!sameBytes(identity.signKey, member.signKey) || !sameBytes(identity.boxKey, member.boxKey)) {
@@ -223,6 +229,14 @@ function replicaIdentity(keyPath: string, member: Member, clusterPath: string): 
     throw new QuorateError("KEY_FILE_INVALID", `${keyPath}: ${why}`, { file: keyPath, replica: member.id });
   }
   return identity;
+}
+
+/** @throws QuorateError REPLICA_RETIRED */
+function refuseRetired(keyPath: string, replica: ReplicaId): void {
+  if (existsSync(keyPath) || !existsSync(`${keyPath}${RETIRED_SUFFIX}`)) return;
+  const why = `replica ${replica} was removed from the cluster and its keys ${keyPath} were erased; its id is never used again`;
+  const todo = "make a new replica, with an id of its own: kv init --join";
+  throw new QuorateError("REPLICA_RETIRED", `${why}; ${todo}`, { file: keyPath, replica });
 }
 
 function chooseSettings(

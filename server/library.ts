@@ -56,7 +56,7 @@ export class Replica implements AsyncDisposable {
 
   /**
    * Opens the data directory and listens; resolves when that stands. Whether the replica votes yet, `ready` and `status` say.
-   * @throws QuorateError CONFIG_*, KEY_FILE_*, STORAGE_*, CLUSTER_MISMATCH, PORT_IN_USE, SNAPSHOT_INVALID
+   * @throws QuorateError CONFIG_*, KEY_FILE_*, REPLICA_RETIRED, STORAGE_*, CLUSTER_MISMATCH, PORT_IN_USE, SNAPSHOT_INVALID
    */
   static async start(options: ReplicaOptions): Promise<Replica> {
     const { service, verifier, replier } = options;
@@ -100,7 +100,7 @@ export class Replica implements AsyncDisposable {
     return this.#server.retired;
   }
 
-  /** Erases its secret keys from the disk: it can sign for nobody any more. */
+  /** Erases its secret keys from the disk, and leaves a note of that: it can sign for nobody any more. */
   eraseKeys(): void {
     eraseKeys(this.#config.keyPath);
   }

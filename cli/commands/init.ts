@@ -7,6 +7,7 @@ import { type FaultModel, type Mode, quorumOf, ROTATION_DEFAULT, ROTATION_MAX } 
 import { usageError } from "../exit.ts";
 import { chooseCluster, DEFAULT_DIRECTORY, type Globals, globalsOf, helpTail, requireFormat } from "../globals.ts";
 import { type Io, writeOut } from "../io.ts";
+import { placeIn } from "../local/member-place.ts";
 import type { NewOrigin } from "../local/write-cluster.ts";
 import { integerIn } from "../numbers.ts";
 import { knownView } from "../session.ts";
@@ -31,8 +32,20 @@ const REPLICAS_DEFAULT: Readonly<Record<Mode, number>> = { bft: 4, cft: 3 };
 interface InitCommandOptions extends InitOptions {
   readonly join?: true;
   readonly id?: number;
+  readonly replaces?: number;
   readonly rotateKey?: string;
 }
+
+/** Options of a new cluster: what is prepared for one that is there has what that one has. */
+const FOUNDING_OPTIONS = [
+  "mode",
+  "replicas",
+  "faultModel",
+  "rotation",
+  "clients",
+  "signedRequests",
+  "fromSnapshot",
+] as const;
 
 /** The options of a new cluster, shared with `kv dev`. */
 export function addClusterOptions(command: Command): Command {
@@ -93,6 +106,12 @@ export function initCommand(io: Io): Command {
         "with --join: its id (default: the next that was never used, as far as is known here)",
       ).argParser(integerIn({ min: 0, max: 65_535 })),
     )
+    .addOption(
+      new Option(
+        "--replaces <id>",
+        "with --join: the member whose place it is to take with kv view replace; it may have that one's address",
+      ).argParser(integerIn({ min: 0, max: 65_535 })),
+    )
     .option(
       "--rotate-key <node.yaml>",
       "instead: the next keys of this replica, to be changed to with kv view rotate-key",
@@ -103,10 +122,11 @@ export function initCommand(io: Io): Command {
         notes:
           "Writes DIR/cluster.json (public), DIR/admin.key, DIR/client.key, and per replica DIR/replica-N/node.yaml,\n" +
           "replica.key and data. For several hosts, copy cluster.json and one replica-N directory to each.\n" +
-          "--from-snapshot verifies the file first and puts it into every data directory; each kv-server verifies it again at\n" +
+          "--from-snapshot verifies the file first and copies it into every data directory; each kv-server verifies its copy at\n" +
           "its first start. Keys, values and revisions are kept, the store revision rises by 2^32, clients begin anew.\n" +
           "--join writes DIR/join.json (public), node.yaml, replica.key and data, for the host where it is run: start kv-server\n" +
-          "there and give join.json to an administrator. --base-port is its own clients' port then.\n" +
+          "there and give join.json to an administrator. --base-port is its own clients' port then. An id that was given before, and\n" +
+          "ports of a member on the same host, are refused as far as --cluster and the views kept beside it tell.\n" +
           "--rotate-key writes rotate.json (public) and replica.key.next beside that node.yaml.",
         json:
           '{"directory","mode":"bft","replicas":4,"f":1,"quorum":3,"cluster":"DIR/cluster.json"}, with --from-snapshot also ' +
@@ -125,9 +145,7 @@ export function initCommand(io: Io): Command {
     )
     .action(async (options: InitCommandOptions, command: Command) => {
       const format = requireFormat(globalsOf(command), ["simple", "json"]);
-      if (options.join && options.rotateKey !== undefined)
-        throw usageError("--join and --rotate-key exclude each other");
-      if (options.id !== undefined && !options.join) throw usageError("--id belongs to --join");
+      refuseMixed(options, command);
       if (options.join) return await prepareMember(io, { globals: globalsOf(command), options, format });
       if (options.rotateKey !== undefined) return await prepareKeys(io, options.rotateKey, format);
       const file = await createCluster(options, await originOf(io, options.fromSnapshot));
@@ -145,20 +163,39 @@ export function initCommand(io: Io): Command {
     });
 }
 
-/** @throws QuorateError CONFIG_MISSING, CONFIG_INVALID, DIRECTORY_EXISTS, INVALID_ARGUMENT */
+/** Options of different uses together. @throws CommandExit (usage) */
+function refuseMixed({ join, rotateKey, id, replaces }: InitCommandOptions, command: Command): void {
+  if (join && rotateKey !== undefined) throw usageError("--join and --rotate-key exclude each other");
+  if (id !== undefined && !join) throw usageError("--id belongs to --join");
+  if (replaces !== undefined && !join) throw usageError("--replaces belongs to --join");
+  if (!join && rotateKey === undefined) return;
+  const founding = FOUNDING_OPTIONS.find((name) => command.getOptionValueSource(name) === "cli");
+  if (founding === undefined) return;
+  const flag = command.options.find((option) => option.attributeName() === founding)?.long ?? founding;
+  const other = join ? "--join" : "--rotate-key";
+  throw usageError(`${flag} is of a new cluster, and ${other} prepares for one that is there; leave one of them out`);
+}
+
+/** @throws QuorateError CONFIG_MISSING, CONFIG_INVALID, DIRECTORY_EXISTS, INVALID_ARGUMENT; CommandExit (usage) */
 async function prepareMember(
   io: Io,
   { globals, options, format }: { globals: Globals; options: InitCommandOptions; format: "simple" | "json" },
 ): Promise<void> {
   const { writeMember, JOIN_FILE } = await import("../local/write-member.ts");
   const choice = chooseCluster(globals, io);
-  const { dir, host, basePort } = options;
-  const id = options.id ?? (await knownView(choice)).idsBelow;
+  const { dir, host, basePort, replaces } = options;
   const address = { host, clientPort: basePort, peerPort: basePort + 1, adminPort: basePort + 2 };
+  const id = placeIn(await knownView(choice), { id: options.id, address, replaces });
   await writeMember({ directory: dir, clusterFile: choice.file, id, address });
   const file = join(dir, JOIN_FILE);
   if (format === "json") return await writeOut(io, `${JSON.stringify({ directory: dir, replica: id, join: file })}\n`);
-  const steps = [`  kv-server --config ${dir}/node.yaml`, "then, as an administrator:", `  kv view add ${file}`, ""];
+  const change = replaces === undefined ? "add" : `replace ${replaces}`;
+  const steps = [
+    `  kv-server --config ${dir}/node.yaml`,
+    "then, as an administrator:",
+    `  kv view ${change} ${file}`,
+    "",
+  ];
   await writeOut(io, [`created ${dir}: replica ${id} at ${host}:${basePort}`, "start it here:", ...steps].join("\n"));
 }
 

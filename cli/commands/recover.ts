@@ -50,7 +50,7 @@ export function recoverCommand(io: Io): Command {
         notes:
           "Stop the replica first. Its journal, state and staging move to aside/recover-N in its data directory; nothing is\n" +
           "deleted. The next start of kv-server fetches state and log from the others and proves them. Do this to one replica\n" +
-          "at a time: until it votes again it counts among the f. --timeout bounds --wait (exit code 3).",
+          "at a time: until it votes again it counts among the f. --wait waits for ever unless --timeout is given (then exit code 3).",
         json: '{"replica":3,"dataDir","aside":"…/aside/recover-1","moved":["journal","state"]}',
         examples: [
           "kv recover --replica 3",

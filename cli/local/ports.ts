@@ -1,14 +1,18 @@
 /** Which ports of a cluster are taken on this machine, found out before anything is started. */
 import { createServer } from "node:net";
-import type { ClusterFile } from "../../protocol/cluster.ts";
+import type { Member } from "../../protocol/view.ts";
 
 export interface Address {
   readonly host: string;
   readonly port: number;
 }
 
-export function addressesOf(file: ClusterFile): Address[] {
-  return file.members.flatMap(({ host, clientPort, peerPort, adminPort }) =>
+export function addressesOf({
+  members,
+}: {
+  readonly members: readonly Omit<Member, "signKey" | "boxKey">[];
+}): Address[] {
+  return members.flatMap(({ host, clientPort, peerPort, adminPort }) =>
     [clientPort, peerPort, adminPort].map((port) => ({ host, port })),
   );
 }

@@ -44,6 +44,8 @@ export interface ReplicaProcess {
   /** The ready line, or how the process ended before it was ready. */
   readonly ready: Promise<string | ReplicaExit>;
   readonly exited: Promise<ReplicaExit>;
+  /** Whether it said that it is no member any more; known when it has exited. */
+  readonly retired: Promise<boolean>;
   kill(signal: NodeJS.Signals): void;
   /** SIGTERM, then SIGKILL when it is still there after the grace time. */
   stop(): Promise<ReplicaExit>;
@@ -77,10 +79,12 @@ export function startReplica(options: {
   const kill = (signal: NodeJS.Signals): void => {
     if (child.exitCode === null && child.signalCode === null) child.kill(signal);
   };
+  const { ready, retired } = saidBy(child);
   return {
     pid: child.pid ?? 0,
-    ready: Promise.race([readyLine(child), exited]),
+    ready: Promise.race([ready, exited]),
     exited,
+    retired,
     kill,
     async stop() {
       kill("SIGTERM");
@@ -94,13 +98,22 @@ export function startReplica(options: {
   };
 }
 
-function readyLine(child: ChildProcess): Promise<string> {
-  return new Promise((resolve) => {
-    if (!child.stdout) return;
-    createInterface({ input: child.stdout }).on("line", (line) => {
+/** What a replica says on stdout: its ready line, and whether it retired. */
+function saidBy(child: ChildProcess): { ready: Promise<string>; retired: Promise<boolean> } {
+  const lines = child.stdout === null ? null : createInterface({ input: child.stdout });
+  const ready = new Promise<string>((resolve) => {
+    lines?.on("line", (line) => {
       if (line.startsWith("ready ")) resolve(line);
     });
   });
+  const retired = new Promise<boolean>((resolve) => {
+    lines?.on("line", (line) => {
+      if (line.startsWith("retired ")) resolve(true);
+    });
+    if (lines) lines.on("close", () => resolve(false));
+    else resolve(false);
+  });
+  return { ready, retired };
 }
 
 export function isExit(outcome: string | ReplicaExit): outcome is ReplicaExit {

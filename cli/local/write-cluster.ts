@@ -1,21 +1,11 @@
 /**
  * Writes the files of a new cluster: cluster.json (public), admin.key, client.key, and per replica node.yaml,
- * replica.key and a data directory to be founded (docs/protocol.md section 2), with the snapshot to begin with if there is one. Guarantees: key files are 0600 in 0700
- * directories; an existing directory is never touched; everything is written beside it and renamed into place, so that a
- * failure leaves nothing behind.
+ * replica.key and a data directory to be founded (docs/protocol.md section 2), with its own copy of the snapshot to begin with if
+ * there is one. Guarantees: key files are 0600 in 0700 directories; an existing directory is never touched; everything is written
+ * beside it and renamed into place, so that a failure leaves nothing behind.
  */
-import {
-  constants,
-  copyFileSync,
-  existsSync,
-  linkSync,
-  mkdirSync,
-  mkdtempSync,
-  realpathSync,
-  renameSync,
-  rmSync,
-  writeFileSync,
-} from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { chmod, constants, copyFile, open } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { stringify as yamlText } from "yaml";
 import { type Digest, hex, latin1 } from "../../protocol/bytes.ts";
@@ -119,17 +109,25 @@ async function writeFiles(directory: string, options: NewCluster): Promise<Clust
     writeKey(join(home, "replica.key"), "replica", identity);
     const data = join(home, "data");
     await prepareDataDirectory({ directory: data, clusterId: file.clusterId });
-    if (options.origin) placeSnapshot(options.origin.file, join(data, SNAPSHOT_FILE));
+    if (options.origin) await placeSnapshot(options.origin.file, join(data, SNAPSHOT_FILE));
   }
   return file;
 }
 
-/** Costs no room where the file system can link; every founder checks the digest, so it does not matter who else has it. */
-function placeSnapshot(file: string, target: string): void {
+/** A file of its own, so that damage to one reaches nobody else; file systems that can share blocks do. Synced. */
+async function placeSnapshot(file: string, target: string): Promise<void> {
+  await copyFile(file, target, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE);
+  await chmod(target, 0o600);
+  await sync(target);
+  await sync(dirname(target));
+}
+
+async function sync(path: string): Promise<void> {
+  const handle = await open(path, "r");
   try {
-    linkSync(realpathSync(file), target);
-  } catch {
-    copyFileSync(file, target, constants.COPYFILE_EXCL);
+    await handle.sync();
+  } finally {
+    await handle.close();
   }
 }
 

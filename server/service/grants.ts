@@ -99,7 +99,8 @@ export class Grants {
     const id = clientIdOf(this.#crypto, publicKeysFrom(keys));
     if (!this.#isCounted(id) && this.#counted >= this.#maxClients) this.#dropExpired(nowMs);
     if (!this.#isCounted(id) && this.#counted >= this.#maxClients) {
-      const message = `${this.#maxClients} clients are granted, which is maxClients; revoke one first`;
+      const counted = `${this.#maxClients} clients have rights, those that cluster.json lists included`;
+      const message = `${counted}: that is maxClients; revoke one first`;
       return administrationRefused("REFUSED", message);
     }
     this.#set(id, { ...grant, keys });

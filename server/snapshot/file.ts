@@ -132,13 +132,18 @@ export class SnapshotReader {
 
   /** @throws QuorateError SNAPSHOT_INVALID */
   static async open(path: string): Promise<SnapshotReader> {
+    const unreadable = (why: string, cause?: unknown): QuorateError =>
+      snapshotInvalid(`snapshot ${path} ${why}; name a file that kv snapshot save wrote`, cause);
+    let file: FileHandle;
     try {
-      return new SnapshotReader(await open(path, "r"));
+      file = await open(path, "r");
     } catch (cause) {
       const { code } = cause as NodeJS.ErrnoException;
-      const why = code === "ENOENT" ? "does not exist" : `cannot be read (${code})`;
-      throw snapshotInvalid(`snapshot ${path} ${why}; name a file that kv snapshot save wrote`, cause);
+      throw unreadable(code === "ENOENT" ? "does not exist" : `cannot be read (${code})`, cause);
     }
+    if (!(await file.stat()).isDirectory()) return new SnapshotReader(file);
+    await file.close();
+    throw unreadable("is a directory");
   }
 
   /** All records in order, from the start; returns the SHA-256 of the whole file. @throws QuorateError SNAPSHOT_INVALID */

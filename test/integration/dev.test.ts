@@ -1,7 +1,8 @@
 /** `kv dev`: a whole cluster from one command, stopped by Ctrl-C, with its data kept. */
-import { readFileSync } from "node:fs";
+import { readFileSync, renameSync } from "node:fs";
 import { join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
+import { startReplica } from "../../cli/local/replica-process.ts";
 import { freeBasePort, temporaryFolder, until } from "./cluster.ts";
 import { compiled, Program, run } from "./programs.ts";
 
@@ -63,4 +64,33 @@ test("kv dev starts a cluster, Ctrl-C stops every replica, and the next one goes
   await until(() => (second.pids.some(exists) ? null : true), {
     what: "every replica to end with the kv dev that was killed",
   });
+});
+
+test("kv dev follows the membership: who retires has not failed, and the next start runs the members of the newest view", async () => {
+  const dir = join(temporaryFolder(), "dev");
+  const basePort = await freeBasePort(5);
+  const args = ["--dir", dir, "--base-port", String(basePort)];
+  const kv = (...words: string[]) =>
+    run(compiled("cli/main"), [...words, "--cluster", join(dir, "cluster.json"), "--timeout", "30s"]);
+
+  const { dev } = await startDev(args);
+  const home = join(dir, "replica-4");
+  expect(await kv("init", "--join", "--dir", home, "--base-port", `${basePort + 40}`)).toMatchObject({ code: 0 });
+  const config = join(home, "node.yaml");
+  const joining = startReplica({ config, log: join(home, "server.log"), program: compiled("server/main") });
+  onTestFinished(async () => void (await joining.stop()));
+  const added = await kv("view", "add", join(home, "join.json"), "--yes");
+  expect(added, added.stderr).toMatchObject({ code: 0 });
+  expect(await kv("view", "remove", "0", "--yes")).toMatchObject({ code: 0 });
+  await dev.line((line) => /^replica 0 +retired: /.test(line), 60_000);
+  expect(dev.stdout).not.toContain("down");
+  await joining.stop();
+  expect(await dev.kill("SIGINT")).toEqual({ code: 0, signal: null });
+
+  renameSync(join(dir, "replica-3"), join(dir, "elsewhere"));
+  const second = await startDev(args);
+  expect(Object.keys(second.pids)).toEqual(["1", "2", "4"]);
+  expect(second.dev.stdout).toMatch(/^replica 3 +not started: .*replica-3\/node\.yaml does not exist/m);
+  expect(await kv("put", "kept", "by another view")).toMatchObject({ code: 0 });
+  expect(await second.dev.kill("SIGINT")).toEqual({ code: 0, signal: null });
 });

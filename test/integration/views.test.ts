@@ -65,6 +65,8 @@ test("a replica joins under load, the leader is removed and retires, keys change
   await load.more();
   expect(await cluster.server(0).exited).toMatchObject({ code: 0 });
   expect(existsSync(join(cluster.home(0), "replica.key"))).toBe(false);
+  const again = await run(compiled("server/main"), ["--config", join(cluster.home(0), "node.yaml")]);
+  expect(again).toMatchObject({ code: 2, stderr: expect.stringMatching(/^kv-server: .* \[REPLICA_RETIRED\]\n$/) });
   expect(await cluster.kv(["init", "--rotate-key", join(cluster.home(2), "node.yaml")])).toMatchObject({ code: 0 });
   await change(cluster, ["rotate-key", join(cluster.home(2), "rotate.json")]);
   await load.more();

@@ -43,6 +43,10 @@ test("asks on a terminal only, and needs --yes elsewhere", async () => {
   expect(existsSync(data("journal"))).toBe(true);
 });
 
+test("its help says that --wait has no end of its own", async () => {
+  expect((await kv(["recover", "--help"])).out).toContain("--wait waits for ever unless --timeout is given");
+});
+
 test("refuses the configuration of another replica", async () => {
   const { code, err } = await recover("--yes", "--config", folder.in("c/replica-2/node.yaml"));
   expect(code).toBe(2);

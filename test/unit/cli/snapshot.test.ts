@@ -236,8 +236,11 @@ describe("kv snapshot verify", () => {
     expect((await verify()).err).toContain("something follows its end");
   });
 
-  test("a file that is not there", async () => {
+  test("a file that is not there, and a directory", async () => {
     expect(await verify()).toMatchObject({ code: 2, err: expect.stringMatching(/does not exist; name a file/) });
+    path = folder.path;
+    const err = `kv: snapshot ${path} is a directory; name a file that kv snapshot save wrote\n`;
+    expect(await verify()).toEqual({ code: 2, out: "", err });
   });
 });
 
@@ -262,7 +265,7 @@ class FakeStaged implements StagedState {
 }
 
 describe("founding", () => {
-  test("kv init --from-snapshot verifies, names the origin, and gives every replica the file", async () => {
+  test("kv init --from-snapshot verifies, names the origin, and gives every replica a copy of its own", async () => {
     await write();
     const { code, out, err } = await kv(["init", "--dir", folder.in("new"), "--from-snapshot", path, "-o", "json"]);
     expect({ code, err }).toMatchObject({ code: 0, err: expect.stringContaining("valid snapshot of cluster") });
@@ -275,8 +278,11 @@ describe("founding", () => {
       revisionOffset: 2 ** 32,
     });
     expect(JSON.parse(out).origin).toEqual(file.origin);
-    for (let replica = 0; replica < 4; replica++) {
-      expect(statSync(folder.in(`new/replica-${replica}/data/snapshot`)).ino).toBe(statSync(path).ino);
+    const copies = [0, 1, 2, 3].map((replica) => folder.in(`new/replica-${replica}/data/snapshot`));
+    expect(new Set([path, ...copies].map((copy) => statSync(copy).ino)).size).toBe(5);
+    for (const copy of copies) {
+      expect(readFileSync(copy).equals(readFileSync(path))).toBe(true);
+      expect(statSync(copy).mode & 0o777).toBe(0o600);
     }
     const { origin, ...without } = file;
     const genesis = clusterOf(nodeCrypto, file).genesis;

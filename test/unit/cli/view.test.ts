@@ -2,7 +2,9 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { membersIn } from "../../../cli/commands/dev.ts";
 import type { Network } from "../../../cli/io.ts";
+import { knownView } from "../../../cli/session.ts";
 import { systemClock } from "../../../client/clock.ts";
 import { decodeSignedStatement } from "../../../protocol/administration.ts";
 import { hex } from "../../../protocol/bytes.ts";
@@ -141,6 +143,20 @@ describe("kv view add, replace, remove, set-f", () => {
     expect(ids()).toEqual([1, 2, 3, 4, 5, 6]);
     const { err } = await kv("view", "remove", "0", "--yes");
     expect(err).toMatch(/NOT_A_MEMBER/);
+  });
+
+  test("kv dev runs the members of the newest view whose folders are there", async () => {
+    expect((await kv("view", "add", await prepared(4), "--yes")).code).toBe(0);
+    expect((await kv("view", "remove", "0", "--yes")).code).toBe(0);
+    for (const id of [0, 1, 3]) {
+      mkdirSync(folder.in(`replica-${id}`));
+      writeFileSync(folder.in(`replica-${id}/node.yaml`), "");
+    }
+    const { here, elsewhere } = membersIn(folder.path, await knownView({ path, file: cluster.file }));
+    expect(here.map(({ id }) => id)).toEqual([1, 3, 4]);
+    expect(elsewhere.map(({ id }) => id)).toEqual([2]);
+    const { code, err } = await kv("dev", "--dir", folder.path, "--replicas", "5");
+    expect({ code, err }).toMatchObject({ code: 2, err: expect.stringContaining("a cluster of 4 replicas, not 5") });
   });
 
   test("one takes the place of another in one step", async () => {
@@ -325,7 +341,8 @@ describe("kv init --join", () => {
     expect(member.signKey).toEqual(identity.signKey);
     const node = parseNodeFile(readFileSync(join(dir, "node.yaml"), "utf8"), "");
     expect(node).toMatchObject({ replica: 5, cluster: "cluster.json", join: "join.json" });
-    const json = await kv("init", "--join", "--dir", folder.in("json"), "--id", "9", "-o", "json");
+    const other = ["--id", "9", "--base-port", "8010", "-o", "json"];
+    const json = await kv("init", "--join", "--dir", folder.in("json"), ...other);
     expect(JSON.parse(json.out)).toEqual({
       directory: folder.in("json"),
       replica: 9,
@@ -338,6 +355,16 @@ describe("kv init --join", () => {
     [["--id", "4"], /--id belongs to --join/],
     [["--join", "--host", "a b"], /no host name/],
     [["--join", "--id", "70000"], /integer from 0 to 65535/],
+    [["--join", "--id", "3"], /--id 3: ids below 4 were given before and never return; leave --id out/],
+    [["--join"], /replica 0 listens at 127\.0\.0\.1 on 7000, 7001, 7002; choose other ports .* --replaces 0 /],
+    [["--join", "--base-port", "7031"], /replica 3 listens/],
+    [["--join", "--base-port", "7031", "--replaces", "2"], /replica 3 listens/],
+    [["--join", "--replaces", "4"], /--replaces 4: it is no member; members are 0, 1, 2, 3/],
+    [["--replaces", "2"], /--replaces belongs to --join/],
+    [["--join", "--replicas", "4"], /--replicas is of a new cluster, and --join prepares for one that is there/],
+    [["--join", "--from-snapshot", "x"], /--from-snapshot is of a new cluster/],
+    [["--join", "--fault-model", "plain"], /--fault-model is of a new cluster/],
+    [["--rotate-key", "node.yaml", "--signed-requests"], /--signed-requests is of a new cluster, and --rotate-key/],
     [["--rotate-key", "no-such/node.yaml"], /node\.yaml/],
   ])("%j is refused and leaves nothing", async (flags, reason) => {
     const before = readdirSync(folder.path);
@@ -347,9 +374,23 @@ describe("kv init --join", () => {
     expect(readdirSync(folder.path)).toEqual(before);
   });
 
+  test("ids and addresses of the newest view known count; one that replaces a member may have its address", async () => {
+    const join = (name: string, ...flags: string[]) => kv("init", "--join", "--dir", folder.in(name), ...flags);
+    cluster.reconfigure((view) => cluster.world.adding(view, 4));
+    cluster.reconfigure(() => ({ type: "remove", id: 0 }));
+    expect((await kv("view", "show")).code).toBe(0);
+    expect((await join("a", "--base-port", "7040")).err).toMatch(/replica 4 listens/);
+    expect((await join("a", "--id", "0")).err).toMatch(/ids below 5 were given before/);
+    expect(await join("a")).toMatchObject({ code: 0, out: expect.stringContaining("replica 5 at 127.0.0.1:7000") });
+    const replacing = await join("b", "--base-port", "7040", "--replaces", "4");
+    expect(replacing.code).toBe(0);
+    expect(replacing.out).toContain(`  kv view replace 4 ${folder.in("b")}/join.json\n`);
+    expect((await join("c", "--host", "10.0.0.9", "--base-port", "7040")).code).toBe(0);
+  });
+
   test("an existing directory is refused", async () => {
     const taken = dirname(await prepared(4));
-    const { code, err } = await kv("init", "--join", "--dir", taken);
+    const { code, err } = await kv("init", "--join", "--dir", taken, "--base-port", "8000");
     expect([code, err]).toEqual([2, expect.stringContaining("exists already")]);
   });
 });

@@ -179,7 +179,20 @@ describe("the handshake", () => {
     for (const id of [1, 3]) cluster.replica(id).closeCode = CLOSE_CODES.NOT_A_CLIENT;
     const error = await errorOf(clock, opened(cluster, clock));
     expect(error).toMatchObject({ code: "REFUSED" });
-    expect(String(error)).toMatch(/may not be a client/);
+    expect(String(error)).toMatch(/may not be a client.*; ask an administrator .*: kv client grant$/);
+  });
+
+  test("what to do is said also when not enough replicas have turned this identity away yet", async () => {
+    const clock = new FakeClock();
+    const cluster = new FakeCluster({ clock });
+    cluster.replica(1).closeCode = CLOSE_CODES.NOT_A_CLIENT;
+    for (const id of [0, 2]) cluster.replica(id).down = true;
+    const error = await errorOf(clock, opened(cluster, clock, { timeoutMs: 1_000 }), 1_000);
+    expect(error).toMatchObject({ code: "QUORUM_UNAVAILABLE", message: expect.stringMatching(/: kv client grant$/) });
+    cluster.replica(1).closeCode = null;
+    cluster.replica(1).down = true;
+    const down = await errorOf(clock, opened(cluster, clock, { timeoutMs: 1_000 }), 1_000);
+    expect(String(down)).not.toContain("kv client grant");
   });
 
   test("an abort ends connecting and leaves nothing open", async () => {

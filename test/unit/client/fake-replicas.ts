@@ -216,7 +216,14 @@ export class FakeCluster implements Transport {
   readonly #answers = new Map<string, Answer>();
   readonly #keys = new Map<string, MacKey>();
 
-  constructor(options: { n?: number; f?: number; mode?: "bft" | "cft"; clock: Clock }) {
+  constructor(options: {
+    n?: number;
+    f?: number;
+    mode?: "bft" | "cft";
+    administrators?: number;
+    threshold?: number;
+    clock: Clock;
+  }) {
     this.clock = options.clock;
     this.world = new Reconfigured(options);
     const { genesis, administrators } = this.world;
@@ -231,6 +238,7 @@ export class FakeCluster implements Transport {
         boxKey: hex(member.boxKey),
       })),
       administrators: administrators.map(({ signKey }) => hex(signKey)),
+      administratorThreshold: genesis.administratorThreshold,
       clients: "open",
       signedRequests: false,
       maxClients: 100,

@@ -5,7 +5,9 @@ import { bytes, json, utf8 } from "../../../client/codecs.ts";
 import { ConflictError } from "../../../client/errors.ts";
 import type { Entry } from "../../../client/kv-types.ts";
 import { utf8 as utf8Bytes } from "../../../protocol/bytes.ts";
+import { encodeResults } from "../../../protocol/commands.ts";
 import { KEY_BYTES_MAX, VALUE_BYTES_MAX } from "../../../protocol/limits.ts";
+import { behaviours } from "./fake-replicas.ts";
 import { answerOf, connected, errorOf } from "./fixture.ts";
 
 async function collected<T>(entries: AsyncIterable<T>): Promise<T[]> {
@@ -68,6 +70,14 @@ describe("writes", () => {
 });
 
 describe("reads", () => {
+  test("results of another service are said to be that, perhaps", async () => {
+    const { clock, cluster, kv } = await connected();
+    for (const replica of cluster.replicas)
+      replica.behaviour = behaviours.says("OK", encodeResults([Uint8Array.of(1)]));
+    const error = await errorOf(clock, kv.get("k"));
+    expect(error).toMatchObject({ code: "DECODE_FAILED", message: expect.stringContaining("another service than") });
+  });
+
   test("keys and values are bytes, whatever they are", async () => {
     const { clock, kv } = await connected();
     const raw = kv.withCodec(bytes);

@@ -1,5 +1,16 @@
 /** A replica's configuration: what loads, and that everything wrong is one line which says what to do. */
-import { chmodSync, cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
@@ -7,6 +18,7 @@ import { parse as parseYaml, stringify as yamlText } from "yaml";
 import { writeCluster } from "../../../cli/local/write-cluster.ts";
 import { type ErrorCode, QuorateError } from "../../../protocol/errors.ts";
 import { loadServerConfig, parseNodeFile, readClusterFile, readKeyFile } from "../../../server/config.ts";
+import { eraseKeys } from "../../../server/erase-keys.ts";
 
 let pristine: string;
 let folder: string;
@@ -121,6 +133,7 @@ describe("node.yaml", () => {
     [{ workers: -1 }, /workers/],
     [{ workers: 65 }, /workers/],
     [{ requestTimeoutMs: 1 }, /requestTimeoutMs/],
+    [{ checkpointPeriod: 127 }, /checkpointPeriod: .*128/],
     [{ batch: { requestsMax: 0 } }, /batch\.requestsMax/],
   ])("%j is refused by name", (settings, reason) => {
     change(settings);
@@ -200,7 +213,7 @@ describe("key files", () => {
     writeFileSync(key(), "garbage");
     refuses(load, "KEY_FILE_INVALID", /not a key file \(not JSON\)/);
     writeFileSync(key(), text.replace('"replica"', '"client"'));
-    refuses(load, "KEY_FILE_INVALID", /role client; name a replica key file/);
+    refuses(load, "KEY_FILE_INVALID", /role client; name a key file of role replica$/);
     writeFileSync(key(), text.replace(/"signKey": "../, '"signKey": "00'));
     refuses(load, "KEY_FILE_INVALID", /not those of its secrets/);
     rmSync(key());
@@ -209,8 +222,21 @@ describe("key files", () => {
     refuses(load, "KEY_FILE_UNREADABLE", /is not a file/);
   });
 
+  test("erased when the replica was removed: the refusal says so, until other keys are put there", () => {
+    const text = readFileSync(key(), "utf8");
+    eraseKeys(key());
+    expect([existsSync(key()), statSync(`${key()}.retired`).mode & 0o777]).toEqual([false, 0o600]);
+    refuses(load, "REPLICA_RETIRED", /^replica 1 was removed from the cluster .* a new replica.*: kv init --join$/);
+    writeFileSync(key(), text, { mode: 0o600 });
+    expect(load().replica).toBe(1);
+  });
+
   test("administrator and client keys are read by role", () => {
     expect(readKeyFile(join(folder, "admin.key"), "admin").signKey.length).toBe(32);
-    refuses(() => readKeyFile(join(folder, "admin.key"), "client"), "KEY_FILE_INVALID", /role admin/);
+    refuses(
+      () => readKeyFile(join(folder, "admin.key"), "client"),
+      "KEY_FILE_INVALID",
+      /role admin; name a key file of role client$/,
+    );
   });
 });

@@ -306,7 +306,11 @@ describe("maxClients", () => {
   test("bounds the granted together with the founding; revoked and expired ones make room", () => {
     const court = new Court({ maxClients: 3 });
     expect(court.grant(CAROL, { read: ["a"], expiresMs: NOW + 10 })).toBe("executed");
-    expect(court.grant(DAVE, { read: ["a"] })).toBe("REFUSED");
+    const one = encodeGrant({ keys: DAVE.keys, expiresMs: 0, read: canonicalPrefixes(["a"]), write: [] });
+    expect(court.order("grant", one)).toMatchObject({
+      code: "REFUSED",
+      message: expect.stringMatching(/^3 clients have rights, those that cluster\.json lists included: /),
+    });
     // Whoever is in already may get other rights.
     expect(court.grant(CAROL, { read: ["b"], expiresMs: NOW + 10 })).toBe("executed");
     expect(court.revoke(ALICE)).toBe("executed");
