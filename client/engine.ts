@@ -255,7 +255,7 @@ export class Engine {
   /** What waits for replicas that will not have this client fails at once: nothing of it was sent. */
   #turnedAway(): void {
     for (const [lane, queue] of Object.entries(this.#queues)) {
-      const error = queue.empty ? null : this.#replicas.turnedAway(lane === "local" ? 1 : undefined);
+      const error = queue.empty ? null : this.#replicas.refusal(lane === "local" ? 1 : undefined);
       if (error) for (const call of queue.drain()) this.#calls.reject(call, error);
     }
   }

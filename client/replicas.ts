@@ -236,7 +236,7 @@ export class Replicas {
   }
 
   /** Why no quorum, or no single replica, will ever be connected as long as this identity is no client; null: it may be. */
-  turnedAway(need: number = this.#view.quorum): QuorateError | null {
+  refusal(need: number = this.#view.quorum): QuorateError | null {
     const left = this.connections.filter((connection) => !refuses(connection)).length;
     return left < need ? this.#unavailable("REFUSED", need) : null;
   }

@@ -206,13 +206,8 @@ export function readKeyFile(file: string, role: Role): Identity {
   }
   const key = parseKeyFile(text, file);
   if (key.role !== role) {
-    throw new QuorateError(
-      "KEY_FILE_INVALID",
-      `${file} holds the keys of role ${key.role}; name a key file of role ${role}`,
-      {
-        file,
-      },
-    );
+    const why = `${file} holds the keys of role ${key.role}; name a key file of role ${role}`;
+    throw new QuorateError("KEY_FILE_INVALID", why, { file });
   }
   return key.identity;
 }
