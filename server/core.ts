@@ -127,7 +127,7 @@ export class Core {
       emptyLagMax: context.options.emptyLagMax,
       outOfReachUs: (context.options.outOfReachMs ?? 0) * 1_000,
     });
-    this.#synchronization = new Synchronization(context, this.#regency, this.#ordering, {
+    this.#synchronization = new Synchronization(context, this.#regency, this.#ordering, start, {
       anchor: (anchor) => this.#catchUp.anchor(anchor),
       historyAt: (instance, sources) => this.#catchUp.historyAt(instance, sources),
       testifies: () => this.#recollection.testifies && !context.observes,
@@ -426,7 +426,7 @@ export class Core {
     const { number: regency } = this.#regency;
     const decided = Math.min(this.#ordering.chain.lastDecided.instance, this.#ordering.chain.durableUpTo);
     const newest = this.#ordering.newestAccepted;
-    return { view, regency, wanted: this.#synchronization.wanted, decided, newest, yourWrite: null };
+    return { view, regency, wanted: this.#synchronization.askedFor, decided, newest, yourWrite: null };
   }
 
   /** Votes may leave that could not before. */

@@ -514,7 +514,9 @@ export class Driver {
   async stop(drainMs: number): Promise<void> {
     this.#draining = true;
     this.input({ type: "draining" });
-    const { clock } = this.#parts;
+    const { clock, storage } = this.#parts;
+    // A leader's resignation leaves once it is on disk.
+    await storage.journal.append([]).catch((error: unknown) => this.#halt(error));
     const deadlineUs = clock.nowUs() + drainMs * 1000;
     while (!this.#halted && this.#core.queue.pending > 0 && clock.nowUs() < deadlineUs) {
       await new Promise<void>((resolve) => clock.at(clock.nowUs() + 10_000, resolve));

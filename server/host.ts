@@ -17,7 +17,7 @@ import {
   type Forgotten,
   forgottenAfter,
   forgottenFrom,
-  regencyIn,
+  regenciesIn,
   type Start,
   startInView,
 } from "./consensus/restart.ts";
@@ -360,7 +360,7 @@ export class Host {
     const { view, applied } = executor;
     const newest = await storage.journal.read(storage.journal.last);
     const { last, regency } = storage.journal.summary;
-    const returning = applied.instance <= last ? { regency: regencyIn(view.id, regency) } : null;
+    const returning = applied.instance <= last ? regenciesIn(view.id, regency) : null;
     const start = startInView({ lastDecided: applied, newest, hear: view.consulted, forgotten, returning });
     return { executor, start, settledFrom: settledFrom(storage.state), replayed: 0 };
   }

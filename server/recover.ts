@@ -11,7 +11,7 @@ import { HISTORY_BATCHES_MAX } from "../protocol/limits.ts";
 import type { Certificate } from "../protocol/messages.ts";
 import type { View } from "../protocol/view.ts";
 import type { InstanceRecord, Storage } from "../storage/contract.ts";
-import { decidedInstance, type Position, regencyIn, type Start, startOf } from "./consensus/restart.ts";
+import { decidedInstance, type Position, regenciesIn, type Start, startOf } from "./consensus/restart.ts";
 import type { ServiceFactory } from "./service/contract.ts";
 import { Executor, foundingOf } from "./service/executor.ts";
 import { settledFrom } from "./transfer/settled.ts";
@@ -53,13 +53,23 @@ export async function recover(options: {
   await replay(crypto, storage, executor, decided);
   const lastDecided: Position = executor.applied;
   const { view } = executor;
-  const regency = regencyIn(view.id, summary.regency);
+  const regencies = regenciesIn(view.id, summary.regency);
   const { keptCertificate, newestAccepted } = await acceptedIn({ crypto, view, storage });
   const lastRecord = lastDecided.instance > 0 ? await journal.read(lastDecided.instance) : null;
   const { cleanStop, forgotten } = summary;
   const base = summary.base.instance;
   const hear = view.consulted;
-  const durable = { regency, newest, newestAccepted, lastRecord, cleanStop, base, forgotten, keptCertificate, hear };
+  const durable = {
+    ...regencies,
+    newest,
+    newestAccepted,
+    lastRecord,
+    cleanStop,
+    base,
+    forgotten,
+    keptCertificate,
+    hear,
+  };
   const start = startOf(durable, lastDecided);
   return { executor, start, settledFrom: settledFrom(state), replayed: decided - applied.instance };
 }

@@ -43,6 +43,8 @@ export type JournalRecord =
   /** The end of that: synced before the first vote. */
   | { readonly type: "remembered" }
   | { readonly type: "regency"; readonly view: number; readonly regency: number }
+  /** This regency is asked for: synced before the STOP that says so. */
+  | { readonly type: "wanted"; readonly view: number; readonly regency: number }
   /**
    * The messages a clean stop sent beyond its accept records, encoded, to be resent exactly. It counts only while nothing
    * was written after it.
@@ -65,10 +67,16 @@ export interface JournalSummary {
   readonly keptCertificate: Certificate | null;
   /** Set while this replica has forgotten votes: see the record of that name. */
   readonly forgotten: { readonly until: number | null; readonly regency: number } | null;
-  /** The newest journaled regency of the newest journaled view; 0 and 0 at first. */
-  readonly regency: { readonly view: number; readonly regency: number };
+  /** The newest journaled regency of the newest journaled view, and the highest one asked for there; 0 at first. */
+  readonly regency: JournaledRegency;
   /** Messages of the clean-stop record (perhaps none), or null after anything but a clean stop. */
   readonly cleanStop: readonly Uint8Array[] | null;
+}
+
+export interface JournaledRegency {
+  readonly view: number;
+  readonly regency: number;
+  readonly wanted: number;
 }
 
 /** The instance below the first record, and its history digest. */

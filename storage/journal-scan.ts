@@ -158,7 +158,7 @@ class Pass {
     const control = this.#control as ControlRecord;
     const { held, accepted } = instances;
     const write = instances.end();
-    const { view, regency, base, keptCertificate, forgotten } = control;
+    const { view, regency, wanted, base, keptCertificate, forgotten } = control;
     const empty = held.last === base.instance;
     const summary: JournalSummary = {
       founding: this.#founding,
@@ -168,7 +168,7 @@ class Pass {
       newestAccepted: accepted > 0 ? readRecord(store, this.#crypto, accepted) : null,
       keptCertificate,
       forgotten,
-      regency: { view, regency },
+      regency: { view, regency, wanted },
       // Whatever was written after a clean stop may stand for votes it does not list.
       cleanStop: this.#controls.has(write) ? control.cleanStop : null,
     };

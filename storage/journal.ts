@@ -12,7 +12,15 @@ import type { Crypto } from "../protocol/crypto/contract.ts";
 import { assert, assertNever } from "../protocol/errors.ts";
 import type { Certificate } from "../protocol/messages.ts";
 import { type ByteStore, type Change, damaged, WHOLE_STORE } from "./byte-store.ts";
-import type { Founding, InstanceRecord, Journal, JournalBase, JournalRecord, JournalSummary } from "./contract.ts";
+import type {
+  Founding,
+  InstanceRecord,
+  Journal,
+  JournalBase,
+  JournaledRegency,
+  JournalRecord,
+  JournalSummary,
+} from "./contract.ts";
 import { HeldRecords } from "./held-records.ts";
 import { orDamaged, readRecord, type Scan } from "./journal-scan.ts";
 import {
@@ -62,7 +70,16 @@ export async function foundJournal(store: ByteStore, crypto: Crypto, beginning: 
   // A journal nobody wrote to yet stands for no votes, unless it is there in place of another one.
   const cleanStop = forgotten ? null : [];
   const writes = { writesFrom: 0, controlsFrom: 0, superseded: [], bared: [] };
-  const control: ControlRecord = { view: 0, regency: 0, base, ...writes, keptCertificate, forgotten, cleanStop };
+  const control: ControlRecord = {
+    view: 0,
+    regency: 0,
+    wanted: 0,
+    base,
+    ...writes,
+    keptCertificate,
+    forgotten,
+    cleanStop,
+  };
   const key = controlKey(0);
   await store.write([
     [FOUNDING_KEY, encodeFounding(crypto, founding)],
@@ -73,7 +90,7 @@ export async function foundJournal(store: ByteStore, crypto: Crypto, beginning: 
 }
 
 function emptyScan(founding: Founding, control: ControlRecord, write: number): Scan {
-  const { base, keptCertificate, forgotten, view, regency, cleanStop } = control;
+  const { base, keptCertificate, forgotten, view, regency, wanted, cleanStop } = control;
   const summary: JournalSummary = {
     founding,
     base,
@@ -82,7 +99,7 @@ function emptyScan(founding: Founding, control: ControlRecord, write: number): S
     newestAccepted: null,
     keptCertificate,
     forgotten,
-    regency: { view, regency },
+    regency: { view, regency, wanted },
     cleanStop,
   };
   const controls = new Map([[write, control]]);
@@ -330,13 +347,14 @@ export class StoredJournal implements Journal {
         group.control(null);
         this.#control = { ...this.#control, forgotten: null };
         break;
-      case "regency": {
+      case "regency":
         group.control(null);
-        const { view, regency } = record;
-        const newer = view > this.#control.view || (view === this.#control.view && regency > this.#control.regency);
-        if (newer) this.#control = { ...this.#control, view, regency };
+        this.#raise({ ...record, wanted: record.regency });
         break;
-      }
+      case "wanted":
+        group.control(null);
+        this.#raise({ ...record, regency: 0, wanted: record.regency });
+        break;
       case "cleanStop":
         group.control(record.messages);
         break;
@@ -346,6 +364,18 @@ export class StoredJournal implements Journal {
       default:
         assertNever(record);
     }
+  }
+
+  /** Both only rise within a view, and begin anew in the next one. */
+  #raise({ view, regency, wanted }: JournaledRegency): void {
+    const before = this.#control;
+    if (view > before.view) this.#control = { ...before, view, regency, wanted };
+    if (view !== before.view) return;
+    this.#control = {
+      ...before,
+      regency: Math.max(regency, before.regency),
+      wanted: Math.max(wanted, before.wanted),
+    };
   }
 
   #addInstance(group: Group, record: InstanceRecord): void {

@@ -29,6 +29,8 @@ export const KIND = { founding: 0, control: 1, instance: 2 } as const;
 export interface ControlRecord {
   readonly view: number;
   readonly regency: number;
+  /** The highest regency asked for in that view. */
+  readonly wanted: number;
   readonly base: JournalBase;
   /** All writes below this number are accounted for: nothing they brought is in the journal any more. */
   readonly writesFrom: number;
@@ -132,6 +134,7 @@ export function encodeControl(crypto: Crypto, key: Uint8Array, control: ControlR
     }
     writer.u8(cleanStop ? 1 : 0).u32(cleanStop?.length ?? 0);
     for (const message of cleanStop ?? []) writer.bytes(message);
+    writer.u32(control.wanted);
   });
 }
 
@@ -152,10 +155,12 @@ export function decodeControl(crypto: Crypto, key: Uint8Array, value: Uint8Array
   const messages: Uint8Array[] = [];
   const messageCount = counted(reader, STOP_MESSAGES_MAX);
   for (let index = 0; index < messageCount; index++) messages.push(reader.bytes(FRAME_BYTES_MAX));
+  // Records from before it was kept end here.
+  const wanted = reader.left > 0 ? reader.u32() : regency;
   reader.end();
   const cleanStop = stopped ? messages : null;
   const writes = { writesFrom, controlsFrom, superseded, bared };
-  return { view, regency, base, ...writes, keptCertificate, forgotten, cleanStop };
+  return { view, regency, wanted, base, ...writes, keptCertificate, forgotten, cleanStop };
 }
 
 function decodeWrites(reader: Reader): number[] {

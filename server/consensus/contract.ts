@@ -32,6 +32,8 @@ export type CoreRecord =
   | ({ readonly type: "instance" } & JournaledInstance)
   /** Before anything is sent in this regency. */
   | { readonly type: "regency"; readonly view: number; readonly regency: number }
+  /** Before it is asked for: what others remember bounds the regencies that a replica without its journal may have installed. */
+  | { readonly type: "wanted"; readonly view: number; readonly regency: number }
   /** Erases the clean-stop record. */
   | { readonly type: "started" }
   /** The journal is lost: how far this replica may have voted. */

@@ -24,6 +24,8 @@ export interface Forgotten {
 /** What the journal and the state store hold at start. */
 export interface Durable {
   readonly regency: number;
+  /** The highest regency of the view that was asked for. */
+  readonly wanted: number;
   /** The instance below the first record of the journal. */
   readonly base: number;
   readonly forgotten: Forgotten | null;
@@ -43,6 +45,8 @@ export interface Durable {
 export interface Start {
   readonly lastDecided: Position;
   readonly regency: number;
+  /** This replica has asked for it before, and others may know. */
+  readonly wanted: number;
   readonly newest: JournaledInstance | null;
   readonly newestAccepted: JournaledInstance | null;
   readonly lastRecord: JournaledInstance | null;
@@ -76,9 +80,13 @@ export function decidedInstance(options: { applied: number; newest: JournaledIns
   return Math.max(applied, newest.certificate ? newest.instance - 1 : newest.instance);
 }
 
-/** The regency that a journal knows of in this view. */
-export function regencyIn(view: number, journaled: { readonly view: number; readonly regency: number }): number {
-  return journaled.view === view ? journaled.regency : 0;
+/** The regencies that a journal knows of in this view: installed, and asked for. */
+export function regenciesIn(
+  view: number,
+  journaled: { readonly view: number; readonly regency: number; readonly wanted: number },
+): { readonly regency: number; readonly wanted: number } {
+  const { regency, wanted } = journaled;
+  return journaled.view === view ? { regency, wanted } : { regency: 0, wanted: 0 };
 }
 
 /**
@@ -92,12 +100,13 @@ export function startInView(at: {
   newest: JournaledInstance | null;
   hear: number;
   forgotten: Forgotten | null;
-  returning: { readonly regency: number } | null;
+  returning: { readonly regency: number; readonly wanted: number } | null;
 }): Start {
   const { lastDecided, newest, hear, forgotten, returning } = at;
   return {
     lastDecided,
     regency: returning?.regency ?? 0,
+    wanted: returning?.wanted ?? 0,
     newest,
     newestAccepted: null,
     lastRecord: null,
@@ -146,6 +155,7 @@ export function startOf(durable: Durable, lastDecided: Position): Start {
   return {
     lastDecided,
     regency: durable.regency,
+    wanted: durable.wanted,
     newest: durable.newest,
     newestAccepted: durable.newestAccepted,
     lastRecord: durable.lastRecord,

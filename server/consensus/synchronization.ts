@@ -3,6 +3,8 @@
  * synchronizer shows what has to go on. Every replica verifies all of a SYNC and recomputes the selection.
  *
  * Invariants
+ *  0. A STOP leaves once the regency it asks for is on disk: so Q members remember, whatever becomes of them, that a regency
+ *     may be installed, and a replica that lost its journal learns of it (recollection.ts).
  *  1. A regency is installed on Q STOPs, on W signed STATUS that report it, or on n-f valid STOPDATAs for it.
  *  2. It is on disk before its STOPDATA, its SYNC, and any vote in it.
  *  3. Of a regency one SYNC is acted on, and only when n-f STOPDATAs in it are valid and its batch is the selected one.
@@ -24,6 +26,7 @@ import { memberOf, type ReplicaId } from "../../protocol/view.ts";
 import type { CoreContext } from "./context.ts";
 import type { Ordering } from "./ordering.ts";
 import type { Regency } from "./regency.ts";
+import type { Start } from "./restart.ts";
 import { checkable, keepersOf, selected, synchronizerOf } from "./selection.ts";
 import { Stops } from "./stops.ts";
 
@@ -70,6 +73,8 @@ export class Synchronization {
   readonly #port: SynchronizationPort;
   readonly #stops = new Stops();
   #wanted = 0;
+  /** The highest regency that is on disk as asked for. */
+  #askedFor: number;
   #stopSentUs = 0;
   #gathering: Gathering | null = null;
   /** STOPDATAs for regencies not installed here yet, the newest of each member. */
@@ -85,7 +90,14 @@ export class Synchronization {
   #checkingStatuses = false;
   #stopped = false;
 
-  constructor(context: CoreContext, regency: Regency, ordering: Ordering, port: SynchronizationPort) {
+  constructor(
+    context: CoreContext,
+    regency: Regency,
+    ordering: Ordering,
+    start: Pick<Start, "wanted">,
+    port: SynchronizationPort,
+  ) {
+    this.#askedFor = start.wanted;
     this.#context = context;
     this.#regency = regency;
     this.#ordering = ordering;
@@ -95,6 +107,11 @@ export class Synchronization {
   /** The regency this replica asks for, or the installed one. */
   get wanted(): number {
     return Math.max(this.#wanted, this.#regency.number);
+  }
+
+  /** The highest regency that this replica ever asked for, so that others may have installed it. */
+  get askedFor(): number {
+    return Math.max(this.#askedFor, this.wanted);
   }
 
   /** The SYNC of the installed regency is here and verified: what is missing now is not its leader's to give. */
@@ -148,14 +165,23 @@ export class Synchronization {
   #want(regency: number): void {
     if (this.#stopped || regency <= this.wanted) return;
     this.#wanted = regency;
+    const { view, self } = this.#context;
     const named = this.#ordering.unprovenClients.slice(0, STOP_CLIENTS_MAX);
-    this.#stops.add(this.#context.self, { regency, named });
-    this.#sendStop();
+    this.#stops.add(self, { regency, named });
+    if (regency <= this.#askedFor) this.#sendStop();
+    else {
+      this.#context.journal([{ type: "wanted", view: view.id, regency }], () => {
+        this.#askedFor = Math.max(this.#askedFor, regency);
+        // Installed here meanwhile, it may be this one that others lack.
+        if (!this.#stopped && this.#wanted === regency && regency >= this.#regency.number) this.#sendStop();
+      });
+    }
     this.#countStops();
   }
 
   #sendStop(to?: ReplicaId): void {
     const { view, self, nowUs } = this.#context;
+    if (this.#wanted > this.#askedFor) return;
     const named = this.#stops.namedOf(self);
     const message: Message = { type: "STOP", view: view.id, regency: this.#wanted, named: [...named] };
     if (to === undefined) {
@@ -170,6 +196,8 @@ export class Synchronization {
     // A leader that gives up its own regency need not be voted out; nor one that did so before its turn came, and lets that pass.
     const idle = this.#ordering.proposedSinceUs === null;
     if ((news || idle) && this.#ordering.acts(from)) this.leaveRegency();
+    // Said before a restart, and somebody needs it still.
+    if (message.regency <= this.#askedFor) this.#want(message.regency);
     if (news) this.#countStops();
   }
 

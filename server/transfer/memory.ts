@@ -7,7 +7,7 @@ import type { Crypto } from "../../protocol/crypto/contract.ts";
 import type { MessageOf } from "../../protocol/messages.ts";
 import type { ReplicaId } from "../../protocol/view.ts";
 import type { Storage } from "../../storage/contract.ts";
-import { regencyIn } from "../consensus/restart.ts";
+import { regenciesIn } from "../consensus/restart.ts";
 import { isNewer } from "../consensus/selection.ts";
 import { acceptedIn } from "../recover.ts";
 
@@ -26,12 +26,12 @@ export async function memoryOf(options: {
   const { keptCertificate, newestAccepted } = await acceptedIn({ crypto, view, storage });
   const accepted = newestAccepted?.certificate ?? null;
   const newest = keptCertificate && isNewer(keptCertificate, accepted) ? keptCertificate : accepted;
-  const regency = regencyIn(view.id, summary.regency);
+  const { regency, wanted } = regenciesIn(view.id, summary.regency);
   const nothing = { logFirst: 0, logBytes: 0, checkpoints: [], roots: [] };
   return (asker) => {
     const vote = newest?.votes.find(({ replica }) => replica === asker);
     const yourWrite = newest && vote ? { ...newest, signature: vote.signature } : null;
     const decided = storage.state.applied.instance;
-    return { type: "OFFER", view: view.id, regency, wanted: regency, decided, newest, yourWrite, ...nothing };
+    return { type: "OFFER", view: view.id, regency, wanted, decided, newest, yourWrite, ...nothing };
   };
 }

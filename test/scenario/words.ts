@@ -75,6 +75,8 @@ function recordsWords(names: Names, record: CoreRecord): string {
   switch (record.type) {
     case "regency":
       return `regency ${record.regency}`;
+    case "wanted":
+      return `that it asks for regency ${record.regency}`;
     case "started":
       return "that it started";
     case "forgotten":

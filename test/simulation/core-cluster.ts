@@ -403,6 +403,7 @@ export class CoreCluster {
       disk.cleanStop = null;
       if (record.type === "instance") disk.instances.set(record.instance, record);
       if (record.type === "regency") disk.regency = Math.max(disk.regency, record.regency);
+      if (record.type === "wanted" || record.type === "regency") disk.wanted = Math.max(disk.wanted, record.regency);
       if (record.type === "forgotten") disk.forgotten = { until: record.until, regency: record.regency };
       if (record.type === "remembered") disk.forgotten = null;
     }

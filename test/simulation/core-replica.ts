@@ -60,6 +60,7 @@ interface Pending {
 export interface Disk {
   readonly instances: Map<number, JournaledInstance>;
   regency: number;
+  wanted: number;
   cleanStop: readonly Uint8Array[] | null;
   forgotten: Forgotten | null;
   /** The state came with a checkpoint of this instance: what lies below it was never in this journal. */
@@ -68,7 +69,7 @@ export interface Disk {
 
 /** A founded disk: like one after a clean stop that had nothing to remember. */
 export function emptyDisk(): Disk {
-  return { instances: new Map(), regency: 0, cleanStop: [], forgotten: null, installed: null };
+  return { instances: new Map(), regency: 0, wanted: 0, cleanStop: [], forgotten: null, installed: null };
 }
 
 export function copyOfDisk(disk: Disk): Disk {
@@ -135,6 +136,7 @@ export function boot({ view, id, slot, disk, authenticate, requestTimeoutMs, hea
   const start = startOf(
     {
       regency: disk.regency,
+      wanted: disk.wanted,
       newest,
       newestAccepted: accepted[0] ?? null,
       lastRecord: at ?? null,

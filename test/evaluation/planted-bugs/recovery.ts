@@ -17,6 +17,7 @@ const ORDERING = "server/consensus/ordering.ts";
 const PROBE = "server/recovery/probe.ts";
 const RECOLLECTION = "server/consensus/recollection.ts";
 const ROOTS = "server/archive/roots.ts";
+const SYNCHRONIZATION = "server/consensus/synchronization.ts";
 const TRANSFER = "server/recovery/state-transfer.ts";
 const WITNESSES = "server/recovery/witnesses.ts";
 
@@ -416,6 +417,42 @@ const STORE_BUGS: readonly Mutation[] = [
     ],
     suite: "unit",
     tests: TRANSFER_TESTS,
+  },
+  {
+    name: "stop-before-it-is-on-disk",
+    rule: "4, 5: a STOP leaves once the regency that it asks for is on disk",
+    changes: [
+      {
+        file: SYNCHRONIZATION,
+        find: "if (regency <= this.#askedFor) this.#sendStop();",
+        replace:
+          "this.#askedFor = Math.max(this.#askedFor, regency);\n    if (regency <= this.#askedFor) this.#sendStop();",
+      },
+    ],
+    suite: "unit",
+    tests: RECOLLECTION_TEST,
+  },
+  {
+    name: "stop-forgotten-by-a-restart",
+    rule: "4, lost journal: who asked for a regency says so after a restart",
+    changes: [
+      { file: SYNCHRONIZATION, find: "this.#askedFor = start.wanted;", replace: "this.#askedFor = 0 * start.wanted;" },
+    ],
+    suite: "unit",
+    tests: RECOLLECTION_TEST,
+  },
+  {
+    name: "asked-before-not-again",
+    rule: "4, lost journal: what was asked for before a restart is asked for again with whoever needs it",
+    changes: [
+      {
+        file: SYNCHRONIZATION,
+        find: "    if (message.regency <= this.#askedFor) this.#want(message.regency);\n",
+        replace: "",
+      },
+    ],
+    suite: "unit",
+    tests: RECOLLECTION_TEST,
   },
   {
     name: "forgotten-accept-unsaid",

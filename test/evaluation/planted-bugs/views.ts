@@ -463,7 +463,7 @@ export const VIEW_BUGS: readonly Mutation[] = [
     changes: [
       {
         file: HOST,
-        find: "applied.instance <= last ? { regency: regencyIn(view.id, regency) } : null",
+        find: "applied.instance <= last ? regenciesIn(view.id, regency) : null",
         replace: "null",
       },
     ],

@@ -293,7 +293,15 @@ describe("section 4: restarts in crash mode", () => {
       viewAt: () => view,
       options: OPTIONS,
     });
-    const durable = { regency: 0, newest: null, newestAccepted: null, lastRecord: null, cleanStop: null, base: 0 };
+    const durable = {
+      regency: 0,
+      wanted: 0,
+      newest: null,
+      newestAccepted: null,
+      lastRecord: null,
+      cleanStop: null,
+      base: 0,
+    };
     const lost = { forgotten: { until: null, regency: 0 }, keptCertificate: null, hear: view.consulted };
     const start = startOf({ ...durable, ...lost }, { instance: 0, digest: GENESIS, timestampMs: 0 });
     const asked: number[] = [];

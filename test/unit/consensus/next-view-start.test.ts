@@ -39,7 +39,7 @@ describe("section 7: the start in the next view", () => {
   });
 
   it("is one like after a crash where the journal held that end before", () => {
-    const start = startInView({ ...at, returning: { regency: 3 } });
-    expect(start).toMatchObject({ regency: 3, abstainUntil: 10, fresh: false });
+    const start = startInView({ ...at, returning: { regency: 3, wanted: 4 } });
+    expect(start).toMatchObject({ regency: 3, wanted: 4, abstainUntil: 10, fresh: false });
   });
 });

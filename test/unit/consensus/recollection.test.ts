@@ -245,6 +245,22 @@ describe("section 4: what a replica may have forgotten", () => {
     expect(shown({ context, recollection }, 7), "what lies above the bound was never covered").toBe(true);
   });
 
+  it("a regency that was asked for is remembered by who asked, though it restarted since, and asked for again with others", () => {
+    const cluster = started({ n: 4 });
+    const said = () => [...cluster.links.values()].flat().filter(({ type }) => type === "STOP").length;
+    // Its leader gives up.
+    cluster.input(replica(cluster, 2), { type: "message", from: 0, message: stop(1) });
+    expect([said(), replica(cluster, 2).disk.wanted], "nothing is said before it is on disk").toEqual([0, 0]);
+    cluster.journalOne(replica(cluster, 2));
+    expect([said(), replica(cluster, 2).disk.wanted]).toEqual([3, 1]);
+    cluster.crash(2);
+    cluster.restart(2);
+    const { core } = replica(cluster, 2);
+    expect([core.state.wantedRegency, core.offerFacts.wanted]).toEqual([0, 1]);
+    for (const id of [1, 2]) cluster.input(replica(cluster, id), { type: "message", from: 3, message: stop(1) });
+    expect([1, 2].map((id) => replica(cluster, id).core.state.wantedRegency)).toEqual([0, 1]);
+  });
+
   it("what a replica forgot speaks for others only through a certificate that is as new", () => {
     const at = { forgotten: { until: 5, regency: 0 }, executed: 9 };
     expect(alone({ ...at, certified: 4 }).recollection.factsFor(0)).toBeNull();
@@ -402,6 +418,7 @@ describe("section 4: what a replica may have forgotten", () => {
 
 const NOTHING = {
   regency: 0,
+  wanted: 0,
   base: 0,
   forgotten: null,
   keptCertificate: null,

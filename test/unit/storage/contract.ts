@@ -65,7 +65,7 @@ export function storageContract(name: string, makeHarness: () => Promise<Storage
           newestAccepted: null,
           keptCertificate: null,
           forgotten: null,
-          regency: { view: 0, regency: 0 },
+          regency: { view: 0, regency: 0, wanted: 0 },
           cleanStop: [],
         };
         expect(storage.journal.summary).toEqual(empty);
@@ -116,7 +116,7 @@ export function storageContract(name: string, makeHarness: () => Promise<Storage
         const { journal } = await reopen();
         expect(plain(journal.summary.newestAccepted)).toEqual(plain(replacement));
         expect(plain(await journal.read(2))).toEqual(plain(lower));
-        expect(journal.summary.regency).toEqual({ view: 0, regency: 3 });
+        expect(journal.summary.regency).toEqual({ view: 0, regency: 3, wanted: 3 });
       });
 
       it("writes appends in flight at once in the order of the calls", async () => {
@@ -151,10 +151,10 @@ export function storageContract(name: string, makeHarness: () => Promise<Storage
         ] as const) {
           await storage.journal.append([{ type: "regency", view, regency }]);
         }
-        expect((await reopen()).journal.summary.regency).toEqual({ view: 0, regency: 5 });
+        expect((await reopen()).journal.summary.regency).toEqual({ view: 0, regency: 5, wanted: 5 });
         await storage.journal.append([{ type: "regency", view: 2, regency: 1 }]);
         await storage.journal.append([{ type: "regency", view: 1, regency: 7 }]);
-        expect((await reopen()).journal.summary.regency).toEqual({ view: 2, regency: 1 });
+        expect((await reopen()).journal.summary.regency).toEqual({ view: 2, regency: 1, wanted: 1 });
       });
 
       it("gives ranges in order within their limits", async () => {
