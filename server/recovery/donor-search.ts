@@ -86,7 +86,10 @@ export class DonorSearch {
   /** Others may wait for this replica's votes to have anything newer: it must not wait for them in turn. */
   get needless(): boolean {
     if (!this.#optional || !this.#offersAreIn() || this.#choose()) return false;
-    return this.#searchedUs >= OPTIONAL_US || this.#options.offers.target <= this.#position;
+    const { offers, view } = this.#options;
+    // Who has not answered yet has not said that there is nothing newer.
+    const nothingNewer = offers.all.size >= view.weakQuorum && offers.target <= this.#position;
+    return this.#searchedUs >= OPTIONAL_US || nothingNewer;
   }
 
   /** Somebody offers all the log from where this replica stands, so that it can do without a checkpoint. */

@@ -468,6 +468,19 @@ const STORE_BUGS: readonly Mutation[] = [
     tests: RECOLLECTION_TEST,
   },
   {
+    name: "silence-taken-for-nothing-newer",
+    rule: "6: a state is needless when W members say that there is nothing newer, not when nobody has answered",
+    changes: [
+      {
+        file: "server/recovery/donor-search.ts",
+        find: "offers.all.size >= view.weakQuorum && offers.target",
+        replace: "offers.target",
+      },
+    ],
+    suite: "unit",
+    tests: TRANSFER_TESTS,
+  },
+  {
     name: "waits-for-witnesses-in-vain",
     rule: "6: who can do by log waits for no root where there is one donor alone",
     changes: [

@@ -55,6 +55,13 @@ describe("6: an empty replica fetches a checkpoint and the log", () => {
     expect(cluster(1, [], { position: 400 }).run.until(5).of("needless")).toEqual([]);
   });
 
+  it("nobody has answered yet: that does not say that nobody has anything newer", () => {
+    const silent = { down: true };
+    const { run } = cluster(1, [silent, silent, silent], { optional: true });
+    expect(run.until(15).of("needless")).toEqual([]);
+    expect(run.until(10).of("needless")).toHaveLength(1);
+  });
+
   it("nobody can be fetched from: who could go on by log does, after a while", () => {
     const silent = lying("OFFER", (m) => ({ ...m, checkpoints: [], roots: [] }));
     const { run } = cluster(1, [{ lie: silent }, { lie: silent }, { lie: silent }], { optional: true });
