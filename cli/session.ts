@@ -1,7 +1,6 @@
 /** One connection to the cluster for the length of one command: opened from the global options, closed whatever happens. */
 import type { Consistency } from "../client/kv-types.ts";
-import { hex } from "../protocol/bytes.ts";
-import { type ClusterFile, clusterOf } from "../protocol/cluster.ts";
+import { clusterOf } from "../protocol/cluster.ts";
 import { nodeCrypto } from "../protocol/crypto/node.ts";
 import { QuorateError } from "../protocol/errors.ts";
 import type { View } from "../protocol/view.ts";
@@ -28,12 +27,6 @@ export async function knownChain(cluster: ClusterChoice): Promise<ViewChain> {
 /** The newest view known without asking anybody. */
 export async function knownView(cluster: ClusterChoice): Promise<View> {
   return (await knownChain(cluster)).newest;
-}
-
-/** The members of a view that `kv` has followed, instead of the first one's. */
-export function inView(file: ClusterFile, { members, f }: View): ClusterFile {
-  const shown = members.map((member) => ({ ...member, signKey: hex(member.signKey), boxKey: hex(member.boxKey) }));
-  return { ...file, f, members: shown };
 }
 
 /** The views up to the one in force, as far as any replica that answers knows; those known before when none does. */

@@ -122,8 +122,7 @@ export function loadServerConfig(file: string, overrides: ConfigOverrides = {}):
   const keyPath = beside(node.keyFile);
   const identity = replicaIdentity(keyPath, member, clusterPath);
   const { logLevel, dataDir } = chooseSettings(node, overrides, { name, beside });
-  const { clientPort, peerPort, adminPort } = member;
-  const host = node.listen.host ?? member.host;
+  const hosts = { listenHost: node.listen.host ?? null, listenAdminHost: node.listen.adminHost ?? null };
   return {
     file: name,
     replica: node.replica,
@@ -134,9 +133,8 @@ export function loadServerConfig(file: string, overrides: ConfigOverrides = {}):
     keyPath,
     identity,
     dataDir,
-    listenHost: node.listen.host ?? null,
-    listenAdminHost: node.listen.adminHost ?? null,
-    listen: { host, adminHost: node.listen.adminHost ?? host, clientPort, peerPort, adminPort },
+    ...hosts,
+    listen: listenOf(member, hosts),
     logLevel,
     workers: node.workers,
     requestTimeoutMs: node.requestTimeoutMs,
@@ -144,6 +142,15 @@ export function loadServerConfig(file: string, overrides: ConfigOverrides = {}):
     checkpointPeriod: node.checkpointPeriod,
     batch: node.batch,
   };
+}
+
+/** Where a replica listens that is this member. */
+export function listenOf(
+  { host: announced, clientPort, peerPort, adminPort }: Member,
+  { listenHost, listenAdminHost }: Pick<ServerConfig, "listenHost" | "listenAdminHost">,
+): ListenAddresses {
+  const host = listenHost ?? announced;
+  return { host, adminHost: listenAdminHost ?? host, clientPort, peerPort, adminPort };
 }
 
 /** Who a replica will be that is no member of the cluster file, from the join.json beside it. */

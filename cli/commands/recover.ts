@@ -68,13 +68,14 @@ export function recoverCommand(io: Io): Command {
       if (config.replica !== options.replica) {
         throw usageError(`${file} is of replica ${config.replica}, not of replica ${options.replica}`);
       }
-      await refuseRunning(config);
+      const admin = await adminOf(config);
+      await refuseRunning(config, admin);
       if (storesIn(config.dataDir).length === 0) {
         throw usageError(`${config.dataDir} holds no data; start kv-server --config ${file}: it fetches everything`);
       }
       await confirm(io, config, options.yes === true);
       // It may have been started while the question stood there.
-      await refuseRunning(config);
+      await refuseRunning(config, admin);
       const aside = setStoresAside(config.dataDir);
       const { replica, dataDir } = config;
       const text =
@@ -82,7 +83,7 @@ export function recoverCommand(io: Io): Command {
           ? `${JSON.stringify({ replica, dataDir, aside: aside.path, moved: aside.moved })}\n`
           : asideText(config, aside);
       await writeOut(io, text);
-      if (options.wait) await untilVoting(io, config, globals.timeout ?? Number.POSITIVE_INFINITY);
+      if (options.wait) await untilVoting(io, admin, globals.timeout ?? Number.POSITIVE_INFINITY);
     });
 }
 
@@ -94,8 +95,8 @@ async function adminOf(config: ServerConfig): Promise<AdminAddress> {
 }
 
 /** @throws CommandExit, QuorateError STORAGE_LOCKED */
-async function refuseRunning(config: ServerConfig): Promise<void> {
-  const { status } = await askReplica(await adminOf(config), STATUS_TIMEOUT_MS);
+async function refuseRunning(config: ServerConfig, admin: AdminAddress): Promise<void> {
+  const { status } = await askReplica(admin, STATUS_TIMEOUT_MS);
   if (status) {
     const pid = status.pid === undefined ? "" : ` (pid ${status.pid})`;
     throw usageError(`replica ${config.replica} is running${pid}; stop it first, then run this again`);
@@ -132,24 +133,24 @@ function asideText({ replica, file }: ServerConfig, { path, moved }: SetAside): 
 }
 
 /** @throws CommandExit when `waitMs` have passed */
-async function untilVoting(io: Io, config: ServerConfig, waitMs: number): Promise<void> {
+async function untilVoting(io: Io, admin: AdminAddress, waitMs: number): Promise<void> {
   const untilMs = performance.now() + waitMs;
   const line = lineOn(io);
   try {
     for (;;) {
-      const { status, problem } = await askReplica(await adminOf(config), STATUS_TIMEOUT_MS);
+      const { status, problem } = await askReplica(admin, STATUS_TIMEOUT_MS);
       if (status?.state === VOTING) break;
-      const text = status ? progressOf(status) : `waiting for replica ${config.replica}: ${problem}`;
+      const text = status ? progressOf(status) : `waiting for replica ${admin.id}: ${problem}`;
       line.draw(() => text);
       if (performance.now() >= untilMs) {
-        throw new CommandExit(EXIT.UNAVAILABLE, `replica ${config.replica} does not vote yet: ${text}`);
+        throw new CommandExit(EXIT.UNAVAILABLE, `replica ${admin.id} does not vote yet: ${text}`);
       }
       await pause(ASK_MS);
     }
   } finally {
     line.erase();
   }
-  io.stderr.write(`kv: replica ${config.replica} votes again\n`);
+  io.stderr.write(`kv: replica ${admin.id} votes again\n`);
 }
 
 function progressOf(status: ReplicaStatus): string {

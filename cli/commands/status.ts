@@ -1,13 +1,15 @@
 /** `kv status`: what each replica says about itself, once or again and again. Reads and writes never rely on it. */
 import { setTimeout as pause } from "node:timers/promises";
 import { Command, Option } from "commander";
+import { hex } from "../../protocol/bytes.ts";
 import { type ClusterFile, rotationOf } from "../../protocol/cluster.ts";
+import type { View } from "../../protocol/view.ts";
 import { parseDurationMs } from "../duration.ts";
 import { EXIT, type ExitCode, usageError } from "../exit.ts";
 import { chooseCluster, type Format, globalsOf, helpTail, requireFormat } from "../globals.ts";
 import { type Io, writeOut } from "../io.ts";
 import { integerIn } from "../numbers.ts";
-import { inView, knownView } from "../session.ts";
+import { knownView } from "../session.ts";
 import { type ClusterStatus, statusJson, statusLines, statusTable } from "../status-text.ts";
 import { sizesOf } from "./init.ts";
 
@@ -74,6 +76,12 @@ export function statusCommand(io: Io, end: (code: ExitCode) => void): Command {
       const last = await watch(io, { file, timeoutMs, format, ...options });
       if (last) endWith(io, last, end);
     });
+}
+
+/** The members of the newest view that `kv` has followed, instead of the first one's. */
+function inView(file: ClusterFile, { members, f }: View): ClusterFile {
+  const shown = members.map((member) => ({ ...member, signKey: hex(member.signKey), boxKey: hex(member.boxKey) }));
+  return { ...file, f, members: shown };
 }
 
 /** @throws CommandExit (usage) */

@@ -455,7 +455,7 @@ export class StateTransfer {
     this.#finished = true;
     const { executed: place, settledFrom } = attempt;
     const settled = place.instance >= settledFrom ? 0 : settledFrom;
-    // A certificate of bft stands for Q members that hold its batch; an accept record of cft only for the one that made it.
+    // A certificate of bft stands for the votes of Q members; an accept record of cft only for the one that made it.
     const certificate = this.#options.view.mode === "cft" ? null : this.#offers.certificateAt(place.instance);
     this.#effects.push({ type: "accepted", certificate, place, settledFrom: settled });
   }
