@@ -27,7 +27,7 @@ const POLITE_KEPT_MIN = 0.8;
 const RSS_GROWTH_MAX = 1.25;
 const RSS_BYTES_MAX = 1024 * 1024 * 1024;
 /** Puts under way in the closed loop, tried in turn; the first within `KNEE` of the best throughput saturates. */
-const LOOPS = [16, 32, 64, 128, 256];
+const LOOPS = [16, 32, 64, 128, 256, 512];
 const KNEE = 0.95;
 const WARMUP_MS = 2_000;
 const KEYS = 10_000;

@@ -278,6 +278,32 @@ describe("durability", () => {
   });
 });
 
+describe("memtables", () => {
+  it("of replicas that write the same are full at different moments", async () => {
+    const mebibytes = historyOf({ count: 17, bytes: 1024 * 1024 });
+    const writtenUntilFull = async (replica: number): Promise<number> => {
+      const path = join(root, `replica ${replica}`);
+      await prepareDirectory({ directory: path, clusterId: CLUSTER_ID });
+      const storage = await openStorage({ directory: path, founding: { ...FOUNDING, replica } });
+      const logs = async () => (await names(join(path, "journal"))).filter((name) => name.endsWith(".log")).join();
+      try {
+        const first = await logs();
+        for (const record of mebibytes) {
+          await storage.journal.append([asAppend(record)]);
+          if ((await logs()) !== first) return record.instance;
+        }
+        return Number.POSITIVE_INFINITY;
+      } finally {
+        await storage.close();
+      }
+    };
+    const moments: number[] = [];
+    for (let replica = 0; replica < 8; replica++) moments.push(await writtenUntilFull(replica));
+    expect(Math.max(...moments)).toBeLessThanOrEqual(17);
+    expect(new Set(moments).size).toBe(8);
+  });
+});
+
 describe("kill -9", () => {
   it("loses no acknowledged append", async () => {
     await prepare();
