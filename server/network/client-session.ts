@@ -143,6 +143,8 @@ export class ClientSession implements ClientConnection {
   readonly openedMs: number;
   readonly nonce: Uint8Array;
   authenticated = false;
+  /** Cut off for flooding: not told so before the time for its handshake is over, or it would be back at once, again and again. */
+  held = false;
   closed = false;
   /** When its answers of links so far are paid off, at the rate of one per `LINKS_MS_MIN`. */
   linksPaidMs = 0;
@@ -305,16 +307,14 @@ export class ClientSessions {
   }
 
   auth(session: ClientSession, auth: Auth): void {
-    if (session.authenticated || auth.session === 0) {
+    if (session.authenticated || session.held || auth.session === 0) {
       session.fail("BAD_FRAME", "UNEXPECTED_AUTH");
       return;
     }
     const { crypto, authenticate } = this.#options;
     // Before any key is agreed on: that costs more than all the rest.
-    if (this.floods.barred(clientIdOf(crypto, publicKeysFrom(auth.keys)), this.#time.nowMs())) {
-      session.fail("FLOOD", "FLOOD");
-      return;
-    }
+    session.held = this.floods.barred(clientIdOf(crypto, publicKeysFrom(auth.keys)), this.#time.nowMs());
+    if (session.held) return;
     const outcome = authenticate(auth, session.nonce);
     if ("refused" in outcome) session.fail(outcome.refused, outcome.refused);
     else {
@@ -398,7 +398,8 @@ export class ClientSessions {
     const openedBefore = this.#time.nowMs() - this.limits.handshakeMs;
     for (const session of this.#strangers) {
       if (session.openedMs > openedBefore) return;
-      session.fail("UNAUTHENTICATED", "HANDSHAKE_TIMEOUT");
+      if (session.held) session.fail("FLOOD", "FLOOD");
+      else session.fail("UNAUTHENTICATED", "HANDSHAKE_TIMEOUT");
     }
   }
 }

@@ -78,11 +78,17 @@ function row(name: string, result: WireResult): string[] {
   return [name, ...figures.map((figure) => String(Math.round(figure))), `${generatorCpu.toFixed(2)} cores`];
 }
 
+interface Saturation extends Omit<WireTask, "measureMs"> {
+  readonly load: { readonly type: "closed"; readonly loops: number };
+}
+
+/** Puts that one session has under way. */
+function underWayEach({ load, identities, sessionsEach }: Saturation): number {
+  return Math.max(1, Math.round(load.loops / (identities * sessionsEach)));
+}
+
 /** The closed loop that saturates, as a load to be run again and again. */
-async function saturating(
-  cluster: LocalCluster,
-  { valueBytes, say }: OverloadOptions,
-): Promise<Omit<WireTask, "measureMs">> {
+async function saturating(cluster: LocalCluster, { valueBytes, say }: OverloadOptions): Promise<Saturation> {
   const common = { file: cluster.file, identities: 8, sessionsEach: 4, keys: KEYS, valueBytes, warmupMs: WARMUP_MS };
   const tries: { loops: number; result: WireResult }[] = [];
   for (const loops of LOOPS) {
@@ -120,7 +126,8 @@ async function overloaded(
     sessionsEach: 8,
     keys: KEYS,
     valueBytes,
-    load: { type: "open", perSecond: OFFERED_TIMES * first.answeredPerSecond },
+    // In writes as large as those of the closed loop, whose sessions are answered, and ask again, a batch at a time.
+    load: { type: "open", perSecond: OFFERED_TIMES * first.answeredPerSecond, together: underWayEach(saturation) },
     warmupMs: WARMUP_MS,
     measureMs: seconds * 1_000,
   });
@@ -227,7 +234,7 @@ async function fairness(
         sessionsEach: 32,
         keys: KEYS,
         valueBytes: flood.valueBytes,
-        load: { type: "open", perSecond: flood.perSecond },
+        load: { type: "open", perSecond: flood.perSecond, together: 1 },
         warmupMs: 1_000,
         measureMs: measureMs + WARMUP_MS + 2_000,
       });

@@ -26,8 +26,9 @@ export interface WireLoadOptions {
   readonly sessionsEach: number;
   readonly keys: number;
   readonly valueBytes: number;
+  /** `together`: so many, due one after the other, are of one session; those of one tick leave in one write. */
   readonly load:
-    | { readonly type: "open"; readonly perSecond: number }
+    | { readonly type: "open"; readonly perSecond: number; readonly together: number }
     | { readonly type: "closed"; readonly loops: number };
 }
 
@@ -170,7 +171,8 @@ export class WireLoad {
 
   #issue(dueMs: number): void {
     const { keys, load } = this.#options;
-    const lane = this.#lanes[this.#issued++ % this.#lanes.length] as Lane;
+    const together = load.type === "open" ? load.together : 1;
+    const lane = this.#lanes[Math.floor(this.#issued++ / together) % this.#lanes.length] as Lane;
     if (lane.session.cutOff || lane.session.unsentBytes > UNSENT_BYTES_MAX) {
       this.#unanswered.push(dueMs);
       return;

@@ -32,7 +32,7 @@ test("a flood by one client fails nobody else's write or read, and fills nothing
   const common = { file: cluster.file, identities: 1, sessionsEach: 16, keys: 1_000, warmupMs: 0, measureMs: FLOOD_MS };
   for (const { perSecond, valueBytes } of FLOODS) {
     let flooding = true;
-    const flood = wireLoad({ ...common, valueBytes, load: { type: "open", perSecond } }).finally(() => {
+    const flood = wireLoad({ ...common, valueBytes, load: { type: "open", perSecond, together: 1 } }).finally(() => {
       flooding = false;
     });
     while (flooding) {

@@ -120,6 +120,8 @@ describe("a gateway", () => {
   let requests: string[];
   let keysAgreed: number;
   let closed: { session: number; code: number }[];
+  /** What the sessions do once in a while. */
+  let watch: () => void;
 
   beforeEach(() => {
     nowMs = 1_000;
@@ -144,21 +146,26 @@ describe("a gateway", () => {
         onFault: () => {},
       },
       limits: GATEWAY_LIMITS,
-      time: { nowMs: () => nowMs, every: () => () => {} },
+      time: {
+        nowMs: () => nowMs,
+        every(_, run) {
+          watch = run;
+          return () => {};
+        },
+      },
     });
   });
 
   function login(identity: Identity, session: number): ClientSession {
     const end = (code: number): void => void closed.push({ session, code });
     const connection = sessions.open({ remote: "test", queuedBytes: 0, send: () => true, end });
-    const auth = {
-      keys: publicKeysBytes(identity),
-      session,
-      mac: nodeCrypto.sha256(new Uint8Array(0)),
-      signature: null,
-    };
-    connection.received(encodeAuth(auth), true);
+    connection.received(authOf(identity, session), true);
     return connection;
+  }
+
+  function authOf(identity: Identity, session: number): Uint8Array {
+    const mac = nodeCrypto.sha256(new Uint8Array(0));
+    return encodeAuth({ keys: publicKeysBytes(identity), session, mac, signature: null });
   }
 
   test("closes every connection of a flood, lets none of it in until its time is over, and agrees on no key with it", () => {
@@ -174,9 +181,18 @@ describe("a gateway", () => {
     expect(polite.closed).toBe(false);
     const before = { requests: requests.length, keysAgreed };
     flood[0]?.received(frame, true);
-    expect(login(alice, 3).closed, "not before its time").toBe(true);
+    const knock = login(alice, 3);
+    nowMs += GATEWAY_LIMITS.handshakeMs - 1;
+    watch();
+    expect(knock.closed, "it would be back at once").toBe(false);
+    nowMs++;
+    watch();
+    expect(knock.closed, "not before its time").toBe(true);
     expect({ requests: requests.length, keysAgreed }).toEqual(before);
     expect(closed.at(-1)).toEqual({ session: 3, code: CLOSE_CODES.FLOOD });
+    const talkative = login(alice, 5);
+    talkative.received(authOf(alice, 5), true);
+    expect(talkative.closed, "says who it is once more").toBe(true);
     nowMs += 10_000;
     const again = login(alice, 4);
     again.received(frame, true);
