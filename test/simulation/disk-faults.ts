@@ -152,11 +152,12 @@ export class DiskFaults {
     // With the crash the only writes may have gone; that alone forgets nothing.
     const left = disk.records("journal");
     if (left === 0) return machine;
-    const record = random.below(left);
-    if (drop) disk.dropRecord({ store: "journal", record });
-    else disk.flipByte({ store: "journal", record, byte: random.below(1_000), mask: 1 << random.below(8) });
-    // The newest record alone leaves no trace: that is a disk rolled back by one write.
-    if (drop) this.#rolledBack(machine);
+    const damaged = { store: "journal", record: random.below(left) } as const;
+    // The newest record alone leaves no trace: that is a disk rolled back by one write, which is no crash fault.
+    const gone = drop && !(this.#world.options.mode === "cft" && disk.isNewest(damaged));
+    if (gone) disk.dropRecord(damaged);
+    else disk.flipByte({ ...damaged, byte: random.below(1_000), mask: 1 << random.below(8) });
+    if (gone) this.#rolledBack(machine);
     this.#forgets(machine);
     return machine;
   }

@@ -29,6 +29,8 @@ const SINGLE_DELETIONS_MAX = 16;
 class Medium {
   keys: string[] = [];
   values = new Map<string, Uint8Array>();
+  /** Keys that the newest write put. */
+  newest: ReadonlySet<string> = new Set();
   /** The generation that holds it open, or -1. */
   lockedBy = -1;
 
@@ -37,11 +39,13 @@ class Medium {
     const copy = new Medium();
     copy.keys = [...this.keys];
     copy.values = new Map(this.values);
+    copy.newest = this.newest;
     return copy;
   }
 
   apply(changes: readonly Change[]): void {
     const gone: string[] = [];
+    this.newest = new Set(changes.filter(([, value]) => value !== null).map(([bytes]) => latin1(bytes)));
     for (const [bytes, value] of changes) {
       const key = latin1(bytes);
       const known = this.values.has(key);
@@ -234,6 +238,12 @@ export class SimulatedDisk {
     }
     this.#flipped.clear();
     return true;
+  }
+
+  /** Did the record come with the newest write of its store? */
+  isNewest(options: { store: StoreName; record: number }): boolean {
+    const { medium, key } = this.#record(options);
+    return medium.newest.has(key);
   }
 
   /** Loses one record without a trace, as LevelDB does with damaged ones. */

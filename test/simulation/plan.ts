@@ -129,7 +129,7 @@ function drawFaults(random: Random): Plan {
 
 /**
  * The same in crash mode: fewer replicas, and none that lies. A disk that goes back in time is no crash fault: nothing proves
- * to its replica that votes of it are missing there (docs/decisions/025).
+ * to its replica that votes of it are missing there (docs/decisions/025; disk-faults.ts has the case of one write).
  */
 function inCrashMode(plan: Plan, random: Random): Plan {
   const n = random.pick([3, 3, 3, 4, 5]);

@@ -29,6 +29,7 @@ const KEPT_SEEDS: readonly (readonly [number, string])[] = [
     29000140,
     "a disk rolled back to when an earlier loss was still remembered, and nobody left who saw the votes since",
   ],
+  [36015756, "in crash mode a damaged journal shows it, or the disk would have gone back in time by its newest write"],
   [33006341, "a regency that a lost replica had installed, and all others asked for and forgot in their restarts"],
   [32015151, "a certificate came with a fetched state, and the only one that held its batch is dead"],
   [26000073, "two leaders in turn that are dead, when T has doubled several times"],
