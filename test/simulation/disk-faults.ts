@@ -155,9 +155,10 @@ export class DiskFaults {
     const damaged = { store: "journal", record: random.below(left) } as const;
     // The newest record alone leaves no trace: that is a disk rolled back by one write, which is no crash fault.
     const gone = drop && !(this.#world.options.mode === "cft" && disk.isNewest(damaged));
-    if (gone) disk.dropRecord(damaged);
-    else disk.flipByte({ ...damaged, byte: random.below(1_000), mask: 1 << random.below(8) });
-    if (gone) this.#rolledBack(machine);
+    if (gone) {
+      disk.dropRecord(damaged);
+      this.#rolledBack(machine);
+    } else disk.flipByte({ ...damaged, byte: random.below(1_000), mask: 1 << random.below(8) });
     this.#forgets(machine);
     return machine;
   }

@@ -45,18 +45,20 @@ class Medium {
 
   apply(changes: readonly Change[]): void {
     const gone: string[] = [];
-    this.newest = new Set(changes.filter(([, value]) => value !== null).map(([bytes]) => latin1(bytes)));
+    const put = new Set<string>();
     for (const [bytes, value] of changes) {
       const key = latin1(bytes);
       const known = this.values.has(key);
       if (value !== null) {
         if (!known) this.#insert(key, gone);
         this.values.set(key, value);
+        put.add(key);
       } else if (known) {
         this.values.delete(key);
         gone.push(key);
       }
     }
+    this.newest = put;
     if (gone.length > SINGLE_DELETIONS_MAX) this.keys = this.keys.filter((key) => this.values.has(key));
     else for (const key of gone) if (!this.values.has(key)) this.keys.splice(this.from(key), 1);
   }

@@ -17,7 +17,7 @@ const USAGE = `npm run planted-bugs -- [options]
   --from S        the first of them (default 1)
   --workers W     bugs hunted at a time (default 2)
   --only A,B,...  these bugs alone
-  --suite NAME    core, targeted, scenario, world or unit, whichever is expected to find a bug
+  --suite NAME    hunts every bug in core, targeted, scenario, world or unit, whichever suite is expected to find it
   --no-control    skip the run without any bug`;
 
 /** A process that is silent for so long hangs in the seed it is at. */
