@@ -59,6 +59,16 @@ function ownVote({ stage, liar, invented: batches }: Plot): Certificate["votes"]
   return { replica: liar, signature: stage.guild.write(liar, { regency: 0, instance }, digest).signature };
 }
 
+/** Regency 1, with the liars' help: in STOPDATA they claim to have accepted nothing. */
+function nextRegency({ stage, others }: Plot): void {
+  stage.change(1, others);
+  for (const id of stage.liars) {
+    const { record, signature } = stage.guild.stopData(id, 1, null);
+    stage.lie(id, [1], { type: "STOPDATA", view: 0, regency: 1, record, signature });
+  }
+  stage.deliver({ among: others, types: ["STOPDATA"] });
+}
+
 const LIES: Readonly<Record<string, (plot: Plot) => Lie>> = {
   "no proof": (plot) => ({ batches: plot.invented, proof: null }),
   "false signatures": (plot) => {
@@ -83,12 +93,7 @@ const LIES: Readonly<Record<string, (plot: Plot) => Lie>> = {
     // The victim knows a true SYNC by now, and with it a certificate for the last instance.
     const { stage, victim, others } = plot;
     stage.request(others);
-    stage.change(1, others);
-    for (const id of stage.liars) {
-      const { record, signature } = stage.guild.stopData(id, 1, null);
-      stage.lie(id, [1], { type: "STOPDATA", view: 0, regency: 1, record, signature });
-    }
-    stage.deliver({ among: others, types: ["STOPDATA"] });
+    nextRegency(plot);
     const sync = stage.cluster.links.get(`1>${victim}`)?.find(({ type }) => type === "SYNC");
     if (!sync) throw new Error("there is no SYNC");
     stage.say(1, victim, sync);
@@ -106,11 +111,13 @@ const LIES: Readonly<Record<string, (plot: Plot) => Lie>> = {
     const certificate = written && guild.certify({ regency: 0, instance: LENGTH + 1 }, written.digest);
     if (!written || !certificate) throw new Error("nothing was certified");
     stage.drop();
-    stage.change(1, others);
-    for (let round = 0; round < ROUNDS; round++) {
+    nextRegency(plot);
+    for (let round = 0; round < ROUNDS && stage.decided(1) <= LENGTH; round++) {
       stage.pass(60, others);
-      for (const batch of guild.batches) if (batch.instance > LENGTH - 1) stage.support(1, batch, others);
+      const other = guild.batches.find(({ instance, digest }) => instance > LENGTH && digest !== written.digest);
+      if (other) stage.support(1, other, others);
     }
+    if (stage.decided(1) <= LENGTH) throw new Error("nothing was decided in its place");
     const history = guild.batches.filter(({ instance }) => instance <= LENGTH);
     return { batches: [...history, written], proof: { links: [], certificate } };
   },
