@@ -43,12 +43,18 @@ const SUITES: readonly Suite[] = ["core", "targeted", "scenario", "world", "unit
 const running = new Set<ChildProcess>();
 const trees: Tree[] = [];
 
+/** Ends a hunt, and whatever it has started. */
+function end({ pid, exitCode, signalCode }: ChildProcess): void {
+  if (pid !== undefined && exitCode === null && signalCode === null) process.kill(-pid, "SIGKILL");
+}
+
 /** Seeds of one suite in the tree at `directory`, in a process of their own. */
 function hunt(directory: string, suite: Suite, { from, seeds, tests }: Options): Promise<Finding | null> {
   const script = join(directory, "test/evaluation/planted-bugs/hunt.ts");
   const args = ["--import", "tsx", script, "--suite", suite, "--from", `${from}`, "--seeds", `${seeds}`];
   if (tests) args.push("--tests", tests.join(","));
-  const child = spawn(process.execPath, args, { cwd: directory, stdio: ["ignore", "pipe", "pipe"] });
+  // A group of its own, to end the test run that it may have started with it.
+  const child = spawn(process.execPath, args, { cwd: directory, stdio: ["ignore", "pipe", "pipe"], detached: true });
   running.add(child);
   /** Null until the tree is loaded: what does not even load shows nothing about its rules. */
   let at: number | null = null;
@@ -57,7 +63,7 @@ function hunt(directory: string, suite: Suite, { from, seeds, tests }: Options):
   let errors = "";
   const onSilence = (): void => {
     hung = true;
-    child.kill("SIGKILL");
+    end(child);
   };
   let silence = setTimeout(onSilence, SILENCE_MS);
   child.stderr.on("data", (chunk: Buffer) => {
@@ -179,7 +185,7 @@ async function main(): Promise<number> {
 }
 
 function cleanUp(): void {
-  for (const child of running) child.kill("SIGKILL");
+  for (const child of running) end(child);
   for (const tree of trees) tree.remove();
 }
 
