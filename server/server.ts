@@ -9,7 +9,8 @@ import { shortId } from "../protocol/cluster.ts";
 import { nodeCrypto } from "../protocol/crypto/node.ts";
 import { QuorateError } from "../protocol/errors.ts";
 import { BATCH_BYTES_MAX, STATUS_INTERVAL_MS } from "../protocol/limits.ts";
-import type { Member, ReplicaId, View } from "../protocol/view.ts";
+import { encodeMessage } from "../protocol/messages.ts";
+import type { ReplicaId, View } from "../protocol/view.ts";
 import { openStorage } from "../storage/leveldb.ts";
 import { AdminEndpoint } from "./admin-endpoint.ts";
 import { realClock } from "./clock.ts";
@@ -19,13 +20,14 @@ import { watchDisk } from "./disk-reserve.ts";
 import type { DriverLogger, DriverObserver } from "./driver-contract.ts";
 import { Garbage } from "./garbage.ts";
 import { Host } from "./host.ts";
-import type { GatewayListener, LinkListener } from "./host-contract.ts";
+import type { GatewayListener, LinkListener, Peers } from "./host-contract.ts";
 import { workerStage } from "./intake-stage/worker-stage.ts";
 import { listenAt } from "./listen-at.ts";
 import type { Gateway, Links } from "./network/contract.ts";
 import { FaultLog } from "./network/fault-log.ts";
 import { type GatewayOptions, openGateway } from "./network/gateway.ts";
 import { Metrics } from "./network/metrics.ts";
+import type { ChainPort } from "./network/presentation.ts";
 import { openTcpLinks, type TcpLinksOptions } from "./network/tcp-links.ts";
 import { ReplicaKeys } from "./replica-keys.ts";
 import type { RequestHooks } from "./request-hooks.ts";
@@ -129,7 +131,8 @@ export async function startServer(
     openLinks: async (listener, peers) => {
       const listen = listenIn(peers.view);
       await admin?.move(adminOf(listen));
-      return await network.openLinks(linksOptions(config, listener, { ...reporting, ...peers, listen, keys }));
+      const chain = chainFor(host.views, (links) => listener.onMessage(self, links));
+      return await network.openLinks(linksOptions(config, listener, { ...reporting, ...peers, listen, keys, chain }));
     },
     openGateway: (listener, view) => {
       const at = { faults, view, views: host.views, listen: listenIn(view), keys };
@@ -279,10 +282,23 @@ function adminOf({ adminHost, adminPort }: ListenAddresses): { host: string; por
   return { host: adminHost, port: adminPort };
 }
 
+/** Links that a stranger brings are heard like those of a member once they are proven: it is of no account who sent them. */
+function chainFor(views: Views, heard: (payload: Uint8Array) => void): ChainPort {
+  return {
+    newest: () => views.chain.newest.id,
+    from: (viewId) => views.encodedFrom(viewId),
+    take: (links) => {
+      if (!views.leadOn(links)) return false;
+      heard(encodeMessage({ type: "LINKS", view: views.chain.newest.id, regency: 0, links: [...links] }));
+      return true;
+    },
+  };
+}
+
 function linksOptions(
   config: ServerConfig,
   listener: LinkListener,
-  { faults, metrics, logger, view, others, listen, keys }: Reporting & AtView & { others: readonly Member[] },
+  { faults, metrics, logger, view, others, listen, keys, chain }: Reporting & AtView & Peers & { chain: ChainPort },
 ): TcpLinksOptions {
   const { cluster, replica: self } = config;
   const connected = (peer: ReplicaId, up: boolean): void => {
@@ -297,6 +313,7 @@ function linksOptions(
     identity: keys.of(view),
     members: [...view.members, ...others],
     listen: { host: listen.host, port: listen.peerPort },
+    chain,
     events: {
       onMessage: (from, payload) => listener.onMessage(from, payload),
       onConnected: (peer) => {

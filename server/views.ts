@@ -113,6 +113,11 @@ export class Views {
     return this.#chain.linksFrom(viewId).slice(0, LINKS_PER_ANSWER_MAX).map(encodeLink);
   }
 
+  /** Do these links lead on from the newest view? Costs the signature checks of each; nothing is followed yet. */
+  leadOn(links: readonly Uint8Array[]): boolean {
+    return links.length > 0 && !isRejection(followed(this.#parts.crypto, this.#chain, links));
+  }
+
   #ask(of: ReplicaId, mine: number): MessageOf<"FETCH_LINKS"> | null {
     if (!this.#due(this.#askedUs, of, INTERVAL_US)) return null;
     return { type: "FETCH_LINKS", view: Math.max(mine, this.#chain.newest.id), regency: 0 };

@@ -6,6 +6,7 @@
  */
 import { type Digest, writeLatin1 } from "../../protocol/bytes.ts";
 import type { Crypto, MacKey } from "../../protocol/crypto/contract.ts";
+import { Writer } from "../../protocol/layout.ts";
 import { FRAME_BYTES_MAX } from "../../protocol/limits.ts";
 
 /** Why a link was refused or closed: a fixed, small set, used as a metric label. */
@@ -21,6 +22,8 @@ export type LinkFaultCode =
   | "LINK_MAC"
   /** A frame replayed, lost or out of order. */
   | "LINK_COUNTER"
+  /** Links of the chain of views that lead nowhere (presentation.ts). */
+  | "LINK_CHAIN"
   /** A frame or message longer than allowed, or cut wrongly. */
   | "LINK_LENGTH"
   /** The handshake took too long, or an open link was silent for too long. */
@@ -45,6 +48,11 @@ export const FRAME_MESSAGES_MAX = 4_096;
 const PAYLOAD_BYTES_MAX = FRAME_BYTES_MAX - BODY_HEADER_BYTES;
 /** The largest message a link carries, in bytes. */
 export const MESSAGE_BYTES_MAX = PAYLOAD_BYTES_MAX - LENGTH_BYTES;
+
+/** A body as `FrameSplitter` takes it. */
+export function framed(body: Uint8Array): Uint8Array {
+  return new Writer(LENGTH_BYTES + body.length).bytes(body).finish();
+}
 
 /**
  * Cuts a byte stream into length-prefixed bodies. A body that lies whole in one chunk is passed as a view of it; one

@@ -12,7 +12,7 @@ import type { Identity } from "../../protocol/identity.ts";
 import { Reader, Writer } from "../../protocol/layout.ts";
 import { WIRE_VERSION } from "../../protocol/limits.ts";
 import { type Member, type ReplicaId, writeTag } from "../../protocol/view.ts";
-import type { LinkFaultCode } from "./frames.ts";
+import { framed, type LinkFaultCode } from "./frames.ts";
 
 const MAGIC = 0x5142_4c31; // "QBL1"
 const NONCE_BYTES = 32;
@@ -91,10 +91,6 @@ function decodeHello(bytes: Uint8Array): HelloFields | Rejection {
     reader.end();
     return hello;
   });
-}
-
-function framed(body: Uint8Array): Uint8Array {
-  return new Writer(4 + body.length).bytes(body).finish();
 }
 
 interface LinkKeys {

@@ -7,6 +7,7 @@ import { FRAME_BYTES_MAX } from "../../protocol/limits.ts";
 import type { ReplicaId } from "../../protocol/view.ts";
 import { FrameOpener, FrameSealer, FrameSplitter, type LinkFaultCode } from "./frames.ts";
 import { HANDSHAKE_BODY_BYTES_MAX, Handshake, type HandshakeContext } from "./handshake.ts";
+import { type ChainPort, isPresentation, PresentationReceiver } from "./presentation.ts";
 
 export interface TcpLinkEvents {
   onAuthenticated(link: TcpLink, peer: ReplicaId): void;
@@ -22,6 +23,8 @@ export interface TcpLinkOptions {
   readonly handshakeMs: number;
   /** The member being dialled; null on a connection somebody else opened. */
   readonly dials: ReplicaId | null;
+  /** For a connection that begins with links of the chain of views instead of a handshake; null: none may. */
+  readonly chain: ChainPort | null;
 }
 
 interface Session {
@@ -42,7 +45,10 @@ export class TcpLink {
   readonly #events: TcpLinkEvents;
   readonly #splitter = new FrameSplitter(HANDSHAKE_BODY_BYTES_MAX);
   readonly #deadline: NodeJS.Timeout;
+  /** Until the first body is here. */
+  #chain: ChainPort | null;
   #handshake: Handshake | null = null;
+  #presentation: PresentationReceiver | null = null;
   #session: Session | null = null;
 
   constructor(options: TcpLinkOptions) {
@@ -50,6 +56,7 @@ export class TcpLink {
     this.#socket = socket;
     this.#context = options.context;
     this.#events = options.events;
+    this.#chain = options.chain;
     this.#deadline = setTimeout(() => this.#late(), options.handshakeMs);
     socket.setNoDelay(true);
     socket.on("data", (chunk: Buffer) => this.#onData(chunk));
@@ -108,13 +115,31 @@ export class TcpLink {
   readonly #take = (body: Uint8Array): LinkFaultCode | null => {
     if (this.closed) return null;
     if (this.#session !== null) return this.#session.opener.open(body, this.#deliver);
-    return this.#shake(body);
+    const chain = this.#chain;
+    this.#chain = null;
+    if (chain && isPresentation(body)) this.#presentation = new PresentationReceiver(this.#context.cluster, chain);
+    return this.#presentation ? this.#receiveLinks(this.#presentation, body) : this.#shake(body);
   };
 
   readonly #deliver = (message: Uint8Array): boolean => {
     this.#events.onMessage(this, message);
     return !this.closed;
   };
+
+  #receiveLinks(presentation: PresentationReceiver, body: Uint8Array): LinkFaultCode | null {
+    const step = presentation.receive(body);
+    switch (step.type) {
+      case "fault":
+        return step.code;
+      case "send":
+        this.#splitter.bytesMax = step.bodyBytesMax;
+        this.#socket.write(step.bytes);
+        return null;
+      case "done":
+        this.close(null);
+        return null;
+    }
+  }
 
   #shake(body: Uint8Array): LinkFaultCode | null {
     const step = this.#handshake?.receive(body);

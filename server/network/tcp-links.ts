@@ -14,6 +14,7 @@ import type { LinkEvents, Links } from "./contract.ts";
 import { type LinkFaultCode, MESSAGE_BYTES_MAX } from "./frames.ts";
 import { type HandshakeContext, type PeerSecret, peerSecret, roleTowards } from "./handshake.ts";
 import { type ListenAddress, listening } from "./listening.ts";
+import { type ChainPort, present } from "./presentation.ts";
 import { TcpLink } from "./tcp-link.ts";
 
 /** Bounds a test may tighten. Times in milliseconds. */
@@ -51,6 +52,8 @@ export interface TcpLinksOptions {
   readonly members: readonly Member[];
   readonly listen: ListenAddress;
   readonly events: LinkEvents;
+  /** The chain of views: brought to members without a link, and taken from anybody. None: neither. */
+  readonly chain?: ChainPort;
   readonly limits?: Partial<LinkLimits>;
 }
 
@@ -72,6 +75,8 @@ interface Slot {
   queueBytes: number;
   silentLooks: number;
   standingLooks: number;
+  /** The connection on which the chain is being brought to it. */
+  presenting: Socket | null;
 }
 
 class TcpLinks implements Links {
@@ -135,6 +140,7 @@ class TcpLinks implements Links {
       queueBytes: 0,
       silentLooks: 0,
       standingLooks: 0,
+      presenting: null,
     };
     this.#slots.set(member.id, slot);
     return slot;
@@ -198,6 +204,7 @@ class TcpLinks implements Links {
     for (const slot of this.#slots.values()) {
       if (slot.redial) clearTimeout(slot.redial);
       slot.dialling?.close(null);
+      slot.presenting?.destroy();
       slot.link?.close(null);
     }
     await closed;
@@ -217,7 +224,9 @@ class TcpLinks implements Links {
   }
 
   #link(socket: Socket, dials: ReplicaId | null): TcpLink {
-    return new TcpLink({ socket, dials, context: this.#context, events: this, handshakeMs: this.#limits.handshakeMs });
+    const { handshakeMs } = this.#limits;
+    const chain = dials === null ? (this.#options.chain ?? null) : null;
+    return new TcpLink({ socket, dials, chain, context: this.#context, events: this, handshakeMs });
   }
 
   onAuthenticated(link: TcpLink, peer: ReplicaId): void {
@@ -274,11 +283,25 @@ class TcpLinks implements Links {
     return whole * (1 - Math.random() / 2);
   }
 
+  /** Somebody without a link may know only members that are none any more, and refuse us. */
+  #present(slot: Slot): void {
+    const { chain, cluster } = this.#options;
+    if (!chain || chain.newest() === 0 || slot.presenting) return;
+    const socket = present(slot.member, { cluster, chain, timeoutMs: this.#limits.handshakeMs });
+    slot.presenting = socket;
+    socket.once("close", () => {
+      slot.presenting = null;
+    });
+  }
+
   /** Runs `SILENCE_LOOKS` times within `silenceMs`. */
   #look(): void {
     for (const slot of this.#slots.values()) {
       const link = slot.link;
-      if (link === null) continue;
+      if (link === null) {
+        this.#present(slot);
+        continue;
+      }
       slot.silentLooks = link.heard ? 0 : slot.silentLooks + 1;
       link.heard = false;
       if (++slot.standingLooks >= FORGIVEN_LOOKS) slot.offences = 0;

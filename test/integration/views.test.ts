@@ -123,3 +123,35 @@ test("a member moves: its admin port as well, and it is found there after a rest
   expect(ready).toMatch(new RegExp(`:${port}/ peers=[^ ]*:${port + 1} http=[^ ]*:${port + 2}/`));
   await until(answers, { timeoutMs: 30_000, what: "the admin port after a restart" });
 }, 120_000);
+
+test("a member without its data, back after everybody it knew was replaced, is told of the new members, and goes on", async () => {
+  const cluster = await TestCluster.start();
+  expect(await cluster.kv(["put", "before", "1"])).toMatchObject({ code: 0 });
+  await cluster.kill(3, "SIGKILL");
+  rmSync(join(cluster.home(3), "data"), { recursive: true });
+  for (const [gone, id] of [
+    [0, 4],
+    [1, 5],
+    [2, 6],
+  ] as const) {
+    const { folder } = await prepared(cluster, id);
+    await change(cluster, ["replace", `${gone}`, join(folder, "join.json")]);
+    expect(await cluster.server(gone).exited).toMatchObject({ code: 0 });
+  }
+  await cluster.startOne(3);
+  await until(async () => ((await cluster.status(3)).state === "voting" ? true : null), {
+    timeoutMs: 60_000,
+    what: "replica 3 to vote among members it had never heard of",
+  });
+  expect(await cluster.kv(["put", "after", "2"])).toMatchObject({ code: 0 });
+}, 240_000);
+
+test("the only member is replaced by one that joins it, again and again, each time by somebody who knows none of the members", async () => {
+  const cluster = await TestCluster.start({ replicas: 1 });
+  expect(await cluster.kv(["put", "kept", "yes"])).toMatchObject({ code: 0 });
+  for (const id of [1, 2]) {
+    const { folder } = await prepared(cluster, id);
+    await change(cluster, ["replace", `${id - 1}`, join(folder, "join.json")]);
+  }
+  expect(await cluster.kv(["get", "kept"])).toMatchObject({ code: 0, stdout: "yes\n" });
+}, 120_000);

@@ -12,6 +12,7 @@ const CONNECTION = "client/connection.ts";
 const ENGINE = "client/engine.ts";
 const SENDER = "client/sender.ts";
 const CLIENT_SESSION = "server/network/client-session.ts";
+const PRESENTATION = "server/network/presentation.ts";
 
 const TESTS = {
   nextView: ["test/unit/protocol/next-view.test.ts"],
@@ -22,9 +23,63 @@ const TESTS = {
   world: ["test/unit/simulation/views.test.ts"],
   start: ["test/unit/consensus/next-view-start.test.ts"],
   recollection: ["test/unit/consensus/recollection.test.ts"],
+  views: ["test/unit/server/views.test.ts"],
+  presentation: ["test/unit/network/presentation.test.ts"],
 } as const;
 
 export const VIEW_BUGS: readonly Mutation[] = [
+  {
+    name: "links-of-strangers-unproven",
+    rule: "7: links that a stranger brings are proven before they are heard",
+    changes: [
+      {
+        file: "server/views.ts",
+        find: "return links.length > 0 && !isRejection(followed(this.#parts.crypto, this.#chain, links));",
+        replace: "return links.length > 0;",
+      },
+    ],
+    suite: "unit",
+    tests: TESTS.views,
+  },
+  {
+    name: "chain-of-another-cluster-taken",
+    rule: "7: links are brought to members of the same cluster alone",
+    changes: [
+      {
+        file: PRESENTATION,
+        find: 'if (presented.cluster !== this.#cluster) return { type: "fault", code: "LINK_CLUSTER" };',
+        replace: "",
+      },
+    ],
+    suite: "unit",
+    tests: TESTS.presentation,
+  },
+  {
+    name: "false-links-cost-nothing",
+    rule: "7: who brings links that lead nowhere is cut off and counted",
+    changes: [
+      {
+        file: PRESENTATION,
+        find: 'return this.#chain.take(links) ? { type: "done" } : { type: "fault", code: "LINK_CHAIN" };',
+        replace: 'this.#chain.take(links);\n    return { type: "done" };',
+      },
+    ],
+    suite: "unit",
+    tests: TESTS.presentation,
+  },
+  {
+    name: "chain-not-brought",
+    rule: "7: links are brought to whoever there should be a link to and is none",
+    changes: [
+      {
+        file: "server/network/tcp-links.ts",
+        find: "      if (link === null) {\n        this.#present(slot);\n        continue;\n      }",
+        replace: "      if (link === null) continue;",
+      },
+    ],
+    suite: "unit",
+    tests: TESTS.presentation,
+  },
   {
     name: "vote-shown-to-no-member",
     rule: "4: a replica that is no member has no vote that a peer could show it",

@@ -5,6 +5,7 @@ import { nodeCrypto } from "../../../protocol/crypto/node.ts";
 import { type Identity, newIdentity } from "../../../protocol/identity.ts";
 import type { Member, ReplicaId } from "../../../protocol/view.ts";
 import type { LinkEvents, Links } from "../../../server/network/contract.ts";
+import type { ChainPort } from "../../../server/network/presentation.ts";
 import { type LinkLimits, openTcpLinks } from "../../../server/network/tcp-links.ts";
 import type { LinksHarness } from "./links-contract.ts";
 
@@ -45,7 +46,13 @@ export class TcpHarness implements LinksHarness {
   async start(
     id: ReplicaId,
     events: LinkEvents,
-    options: { limits?: Partial<LinkLimits>; members?: readonly Member[]; identity?: Identity; cluster?: Digest } = {},
+    options: {
+      limits?: Partial<LinkLimits>;
+      members?: readonly Member[];
+      identity?: Identity;
+      cluster?: Digest;
+      chain?: ChainPort;
+    } = {},
   ): Promise<Links & { port: number }> {
     const links = await openTcpLinks({
       crypto: nodeCrypto,
@@ -55,6 +62,7 @@ export class TcpHarness implements LinksHarness {
       members: options.members ?? this.members,
       listen: { host: "127.0.0.1", port: this.member(id).peerPort },
       events,
+      ...(options.chain ? { chain: options.chain } : {}),
       limits: { backoffMsMin: 5, backoffMsMax: 50, ...options.limits },
     });
     this.member(id).peerPort = links.port;
