@@ -1,6 +1,6 @@
 /** What the replicas say about themselves over admin HTTP. Guarantees: an answer is shape-checked, never trusted further. */
 import { z } from "zod";
-import type { ClusterFile } from "../protocol/cluster.ts";
+import { type ClusterFile, keySchema } from "../protocol/cluster.ts";
 import { REPLICAS_MAX } from "../protocol/limits.ts";
 
 const count = z.int().min(0);
@@ -8,6 +8,7 @@ const count = z.int().min(0);
 /** The fields of `/status` that the command line uses; a replica may say more, and one of an earlier version says less. */
 const statusSchema = z.object({
   replica: count,
+  cluster: keySchema,
   view: count,
   regency: count,
   leader: count,
@@ -70,17 +71,22 @@ export type Member = ClusterFile["members"][number];
 export type AdminAddress = Pick<Member, "id" | "host" | "adminPort">;
 
 /** Asks every replica at once; resolves when all have answered or `timeoutMs` has passed. */
-export function askReplicas(file: ClusterFile, timeoutMs: number): Promise<StatusAnswer[]> {
-  return Promise.all(file.members.map((member) => askReplica(member, timeoutMs)));
+export function askReplicas({ clusterId, members }: ClusterFile, timeoutMs: number): Promise<StatusAnswer[]> {
+  return Promise.all(members.map((member) => askReplica(member, { clusterId, timeoutMs })));
 }
 
-export async function askReplica(member: AdminAddress, timeoutMs: number): Promise<StatusAnswer> {
+/** Who answers at an address may be another replica, or one of another cluster on the same ports: neither is `member`. */
+export async function askReplica(
+  member: AdminAddress,
+  { clusterId, timeoutMs }: { clusterId: string; timeoutMs: number },
+): Promise<StatusAnswer> {
   const { id: replica, host, adminPort } = member;
   const about = { replica, host, adminPort };
   const body = await httpGet(adminUrl(member, "/status"), timeoutMs);
   if (body.problem !== null) return { ...about, status: null, problem: body.problem };
   const parsed = statusSchema.safeParse(parseJson(body.text));
   if (!parsed.success) return { ...about, status: null, problem: "answers something else" };
+  if (parsed.data.cluster !== clusterId) return { ...about, status: null, problem: "belongs to another cluster" };
   if (parsed.data.replica !== replica) {
     return { ...about, status: null, problem: `is replica ${parsed.data.replica}` };
   }

@@ -83,7 +83,7 @@ export function recoverCommand(io: Io): Command {
           ? `${JSON.stringify({ replica, dataDir, aside: aside.path, moved: aside.moved })}\n`
           : asideText(config, aside);
       await writeOut(io, text);
-      if (options.wait) await untilVoting(io, admin, globals.timeout ?? Number.POSITIVE_INFINITY);
+      if (options.wait) await untilVoting(io, { config, admin, waitMs: globals.timeout ?? Number.POSITIVE_INFINITY });
     });
 }
 
@@ -94,9 +94,13 @@ async function adminOf(config: ServerConfig): Promise<AdminAddress> {
   return { id: config.replica, host: ANY_HOST[adminHost] ?? adminHost, adminPort };
 }
 
+function asking({ clusterFile: { clusterId } }: ServerConfig): { clusterId: string; timeoutMs: number } {
+  return { clusterId, timeoutMs: STATUS_TIMEOUT_MS };
+}
+
 /** @throws CommandExit, QuorateError STORAGE_LOCKED */
 async function refuseRunning(config: ServerConfig, admin: AdminAddress): Promise<void> {
-  const { status } = await askReplica(admin, STATUS_TIMEOUT_MS);
+  const { status } = await askReplica(admin, asking(config));
   if (status) {
     const pid = status.pid === undefined ? "" : ` (pid ${status.pid})`;
     throw usageError(`replica ${config.replica} is running${pid}; stop it first, then run this again`);
@@ -133,12 +137,15 @@ function asideText({ replica, file }: ServerConfig, { path, moved }: SetAside): 
 }
 
 /** @throws CommandExit when `waitMs` have passed */
-async function untilVoting(io: Io, admin: AdminAddress, waitMs: number): Promise<void> {
+async function untilVoting(
+  io: Io,
+  { config, admin, waitMs }: { config: ServerConfig; admin: AdminAddress; waitMs: number },
+): Promise<void> {
   const untilMs = performance.now() + waitMs;
   const line = lineOn(io);
   try {
     for (;;) {
-      const { status, problem } = await askReplica(admin, STATUS_TIMEOUT_MS);
+      const { status, problem } = await askReplica(admin, asking(config));
       if (status?.state === VOTING) break;
       const text = status ? progressOf(status) : `waiting for replica ${admin.id}: ${problem}`;
       line.draw(() => text);

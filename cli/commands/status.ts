@@ -39,7 +39,7 @@ export function statusCommand(io: Io, end: (code: ExitCode) => void): Command {
       "after",
       helpTail({
         notes:
-          "Exit code 3 when fewer than a quorum of replicas answer (with --watch: at the last look; 0 after Ctrl-C). LAG is how\n" +
+          "Exit code 3 when fewer than a quorum of this cluster's replicas answer (with --watch: at the last look; 0 after Ctrl-C). LAG is how\n" +
           "many instances a replica has executed fewer than the furthest one. A replica that recovers has a line below the\n" +
           "table with its progress, and so has each alarm. -o table adds CHECKPOINT (the newest; + while another is being\n" +
           "taken), LOG (instances held) and DISK. --timeout is per replica, 2s unless given.",

@@ -171,6 +171,7 @@ describe("news of the cluster", () => {
     problem: null,
     status: {
       replica,
+      cluster: "",
       view: 0,
       regency,
       leader: regency % 4,

@@ -54,15 +54,16 @@ test("refuses the configuration of another replica", async () => {
 });
 
 test("refuses while the replica answers, and with --wait waits until it votes", async () => {
+  const path = folder.in("c/cluster.json");
+  const file = parseClusterFile(readFileSync(path, "utf8"), path);
+  const cluster = file.clusterId;
   let state = "voting";
   const server = createServer((_, response) => {
     const place = { view: 0, regency: 0, leader: 0, decided: 1, executed: 1, revision: "1", historyDigest: "" };
-    response.end(JSON.stringify({ replica: 1, ...place, state, pid: 77 }));
+    response.end(JSON.stringify({ replica: 1, cluster, ...place, state, pid: 77 }));
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   try {
-    const path = folder.in("c/cluster.json");
-    const file = parseClusterFile(readFileSync(path, "utf8"), path);
     for (const member of file.members) if (member.id === 1) member.adminPort = (server.address() as AddressInfo).port;
     writeFileSync(path, clusterFileText(file));
     const running = await recover("--yes");

@@ -21,6 +21,7 @@ let answer: Answer;
 const good = (replica: number, extra: object = {}): { body: string } => ({
   body: JSON.stringify({
     replica,
+    cluster: file.clusterId,
     view: 0,
     regency: 0,
     leader: 0,
@@ -123,6 +124,19 @@ describe("kv status", () => {
     answer = () => good(1);
     const answers = await askReplicas(file, 2_000);
     expect(answers.map(({ problem }) => problem)).toEqual(["not running", null, "is replica 1", "is replica 1"]);
+  });
+
+  test("replicas of another cluster on the same ports are none of this one's: exit 3", async () => {
+    answer = (replica) => good(replica, replica === 0 ? {} : { cluster: "ab".repeat(32) });
+    const { code, out, err } = await status();
+    expect({ code, err }).toEqual({ code: 3, err: "kv: no quorum: 1 of 4 replicas answer, 3 are needed\n" });
+    expect(out).toMatch(/^n=4 f=1 quorum=3 reachable=1 /);
+    expect(out).toMatch(/\n3 +no .* belongs to another cluster\n/);
+    expect(JSON.parse((await status("-o", "json")).out).replicas[1]).toEqual({
+      replica: 1,
+      reachable: false,
+      state: "belongs to another cluster",
+    });
   });
 
   test("lies in shape and terminal tricks are contained", async () => {
