@@ -48,12 +48,24 @@ export interface ClusterChoice {
   readonly file: ClusterFile;
 }
 
+function namedPath(globals: Globals, io: Io): string | undefined {
+  return globals.cluster ?? (io.env.KV_CLUSTER || undefined);
+}
+
+/**
+ * The cluster file that was named, or null: for what can do without one, and may not believe the default one unasked.
+ * @throws QuorateError CONFIG_MISSING, CONFIG_INVALID
+ */
+export function namedCluster(globals: Globals, io: Io): ClusterChoice | null {
+  return namedPath(globals, io) === undefined ? null : chooseCluster(globals, io);
+}
+
 /**
  * Reads the cluster file that was named, or the default one, and names the identity beside it.
  * @throws QuorateError CONFIG_MISSING, CONFIG_INVALID
  */
 export function chooseCluster(globals: Globals, io: Io): ClusterChoice {
-  const named = globals.cluster ?? (io.env.KV_CLUSTER || undefined);
+  const named = namedPath(globals, io);
   const path = named ?? join(DEFAULT_DIRECTORY, "cluster.json");
   let text: string;
   try {

@@ -5,7 +5,15 @@ import { hex } from "../../protocol/bytes.ts";
 import { type ClusterFile, ORIGIN_REVISION_OFFSET } from "../../protocol/cluster.ts";
 import { type FaultModel, type Mode, quorumOf, ROTATION_DEFAULT, ROTATION_MAX } from "../../protocol/view.ts";
 import { usageError } from "../exit.ts";
-import { chooseCluster, DEFAULT_DIRECTORY, type Globals, globalsOf, helpTail, requireFormat } from "../globals.ts";
+import {
+  chooseCluster,
+  DEFAULT_DIRECTORY,
+  type Globals,
+  globalsOf,
+  helpTail,
+  namedCluster,
+  requireFormat,
+} from "../globals.ts";
 import { type Io, writeOut } from "../io.ts";
 import { placeIn } from "../local/member-place.ts";
 import type { NewOrigin } from "../local/write-cluster.ts";
@@ -124,6 +132,8 @@ export function initCommand(io: Io): Command {
           "replica.key and data. For several hosts, copy cluster.json and one replica-N directory to each.\n" +
           "--from-snapshot verifies the file first and copies it into every data directory; each kv-server verifies its copy at\n" +
           "its first start. Keys, values and revisions are kept, the store revision rises by 2^32, clients begin anew.\n" +
+          "With --cluster (or $KV_CLUSTER) it must be a snapshot of that cluster; without, the cluster file inside it is\n" +
+          "believed: compare the cluster id that is printed.\n" +
           "--join writes DIR/join.json (public), node.yaml, replica.key and data, for the host where it is run: start kv-server\n" +
           "there and give join.json to an administrator. --base-port is its own clients' port then. An id that was given before, and\n" +
           "ports of a member on the same host, are refused as far as --cluster and the views kept beside it tell.\n" +
@@ -137,7 +147,7 @@ export function initCommand(io: Io): Command {
           "kv init --mode cft --replicas 3",
           "kv init --dir prod --host 10.0.0.1,10.0.0.2,10.0.0.3,10.0.0.4 --clients listed",
           "kv init --dir wary --fault-model malicious",
-          "kv init --dir restored --from-snapshot backup.qsnap",
+          "kv init --dir restored --from-snapshot backup.qsnap --cluster cluster.json",
           "kv init --join --cluster cluster.json --dir replica-4 --host 10.0.0.5 --base-port 7000",
           "kv init --rotate-key replica-2/node.yaml",
         ],
@@ -148,7 +158,7 @@ export function initCommand(io: Io): Command {
       refuseMixed(options, command);
       if (options.join) return await prepareMember(io, { globals: globalsOf(command), options, format });
       if (options.rotateKey !== undefined) return await prepareKeys(io, options.rotateKey, format);
-      const file = await createCluster(options, await originOf(io, options.fromSnapshot));
+      const file = await createCluster(options, await originOf(io, options.fromSnapshot, globalsOf(command)));
       const sizes = sizesOf(file);
       const { mode, n, f, quorum } = sizes;
       if (format === "json") {
@@ -210,11 +220,12 @@ async function prepareKeys(io: Io, nodeFile: string, format: "simple" | "json"):
   await writeOut(io, [`created ${keyFile}: the next keys of replica ${replica}`, ...steps].join("\n"));
 }
 
-/** @throws QuorateError SNAPSHOT_INVALID */
-async function originOf(io: Io, file: string | undefined): Promise<NewOrigin | null> {
+/** @throws QuorateError SNAPSHOT_INVALID, also when it is not of the cluster that was named; CONFIG_MISSING, CONFIG_INVALID */
+async function originOf(io: Io, file: string | undefined, globals: Globals): Promise<NewOrigin | null> {
   if (file === undefined) return null;
+  const named = namedCluster(globals, io);
   const { verified } = await import("./snapshot.ts");
-  const { clusterFile, instance, root, sha256 } = await verified(io, file, null);
+  const { clusterFile, instance, root, sha256 } = await verified(io, file, named?.file ?? null);
   io.stderr.write(`kv: ${file} is a valid snapshot of cluster ${clusterFile.clusterId} at instance ${instance}\n`);
   const from = { clusterId: clusterFile.clusterId, root: hex(root), instance, snapshot: hex(sha256) };
   return { file, origin: { ...from, revisionOffset: ORIGIN_REVISION_OFFSET } };

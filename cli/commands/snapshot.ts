@@ -7,7 +7,15 @@ import { nodeCrypto } from "../../protocol/crypto/node.ts";
 import { readKeyFile } from "../../server/config.ts";
 import type { SnapshotSummary } from "../../server/snapshot/verify.ts";
 import { formatBytes } from "../byte-size.ts";
-import { chooseCluster, chooseIdentity, DEFAULT_TIMEOUT_MS, globalsOf, helpTail, requireFormat } from "../globals.ts";
+import {
+  chooseCluster,
+  chooseIdentity,
+  DEFAULT_TIMEOUT_MS,
+  globalsOf,
+  helpTail,
+  namedCluster,
+  requireFormat,
+} from "../globals.ts";
 import { type Io, writeOut } from "../io.ts";
 import { lineOn } from "../progress.ts";
 import { followedChain } from "../session.ts";
@@ -100,8 +108,7 @@ function verifyCommand(io: Io): Command {
     .action(async (path: string, _options: object, command: Command) => {
       const globals = globalsOf(command);
       const format = requireFormat(globals, ["simple", "json"]);
-      const named = globals.cluster ?? (io.env.KV_CLUSTER || undefined);
-      const choice = named === undefined ? null : chooseCluster(globals, io);
+      const choice = namedCluster(globals, io);
       const summary = await verified(io, path, choice?.file ?? null);
       await writeOut(io, format === "json" ? snapshotJson(path, summary) : verifiedText(path, summary, choice?.path));
     });

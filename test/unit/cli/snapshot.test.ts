@@ -291,6 +291,26 @@ describe("founding", () => {
     expect(genesis).not.toBe(clusterOf(nodeCrypto, elsewhere).genesis);
   });
 
+  test("the cluster that was named must be the snapshot's, or nothing is founded", async () => {
+    await write();
+    writeFileSync(folder.in("own.json"), clusterFileText(clusterFile));
+    await kv(["init", "--dir", folder.in("other")]);
+    const other = folder.in("other/cluster.json");
+    const found = (dir: string, ...more: string[]) =>
+      ["init", "--dir", folder.in(dir), "--from-snapshot", path, ...more] as const;
+    for (const ran of [
+      await kv(found("new", "--cluster", other)),
+      await kv(found("new"), { env: { KV_CLUSTER: other } }),
+    ]) {
+      expect(ran).toMatchObject({ code: 2, out: "" });
+      expect(ran.err).toMatch(/it is of cluster [0-9a-f]+, not of [0-9a-f]+/);
+    }
+    expect((await kv(found("new", "--cluster", folder.in("none")))).err).toMatch(/none does not exist/);
+    expect(existsSync(folder.in("new"))).toBe(false);
+    const own = await kv(found("new", "--cluster", folder.in("own.json")), { env: { KV_CLUSTER: other } });
+    expect(own.code).toBe(0);
+  });
+
   test("a snapshot that is not valid founds nothing", async () => {
     await write((parts) => parts.roots.splice(1));
     const { code } = await kv(["init", "--dir", folder.in("new"), "--from-snapshot", path]);
