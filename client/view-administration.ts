@@ -78,6 +78,16 @@ export class ViewAdministration {
     return this.#session.chain.newest;
   }
 
+  /** Follows to the view in force, as far as a quorum tells within `timeoutMs`; the one known so far when none does. */
+  async follow(timeoutMs: number): Promise<View> {
+    try {
+      await this.#confirm(timeoutMs);
+    } catch (error) {
+      if (!(error instanceof QuorateError)) throw error;
+    }
+    return this.view;
+  }
+
   /** The view that `change` would make of the one in force. @throws QuorateError REFUSED when it makes none */
   preview(change: Change, instance: number): View {
     const made = changedView(this.#options.crypto, this.view, { change, instance });
@@ -158,11 +168,7 @@ export class ViewAdministration {
     const end = clock.monotonicMs() + timeoutMs;
     for (;;) {
       const left = end - clock.monotonicMs();
-      try {
-        if (left > 0) await this.#confirm(left);
-      } catch (error) {
-        if (!(error instanceof QuorateError)) throw error;
-      }
+      if (left > 0) await this.follow(left);
       const { chain } = this.#session;
       if (chain.newest.id >= next.id) return chain.of(next.id)?.digest === next.digest;
       if (!patient || left <= 0) return false;

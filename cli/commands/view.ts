@@ -33,6 +33,8 @@ import { type Plan, planOf, planText } from "../view/plan.ts";
 
 const VALID_MS = 10 * 60_000;
 const WAIT_MS = 10 * 60_000;
+/** How long the members are asked for the view in force while a replica is waited for. */
+const FOLLOW_MS = 2_000;
 
 interface ChangeOptions {
   readonly adminKey?: readonly string[];
@@ -305,17 +307,25 @@ async function applied(
   const intent = intentOf(cluster);
   const network = io.network ?? { transport: (await import("../../client/transport-ws.ts")).wsTransport, fetch };
   const administration = await administrationOf({ globals, cluster, network, options });
-  try {
+  const planned = (): Plan => {
     const { view } = administration;
-    const plan = planOf(nodeCrypto, view, intent.change(view, NO_READY));
+    return planOf(nodeCrypto, view, intent.change(view, NO_READY));
+  };
+  try {
+    let plan = planned();
     if (options.dryRun) {
       await writeOut(io, format === "json" ? planJson(plan, false) : planText(plan));
       return;
     }
     io.stderr.write(planText(plan));
     if (!options.yes) await ask(io);
-    const ready = await readyFor(io, { administration, network, intent, waitMs: options.wait ?? WAIT_MS });
-    const next = await administration.reconfigure(intent.change(view, ready), ready.instance);
+    const replan = (): void => {
+      if (administration.view.id === plan.view) return;
+      plan = planned();
+      io.stderr.write(planText(plan));
+    };
+    const ready = await readyFor(io, { administration, network, intent, waitMs: options.wait ?? WAIT_MS, replan });
+    const next = await administration.reconfigure(intent.change(administration.view, ready), ready.instance);
     await writeOut(io, format === "json" ? planJson(plan, true) : appliedText(next, format));
   } finally {
     await administration.close();
@@ -347,20 +357,29 @@ async function ask(io: Io): Promise<void> {
 
 async function readyFor(
   io: Io,
-  options: { administration: ViewAdministration; network: Network; intent: Intent; waitMs: number },
+  options: {
+    administration: ViewAdministration;
+    network: Network;
+    intent: Intent;
+    waitMs: number;
+    /** Another change may have come first. @throws QuorateError REFUSED when this one cannot be made any more */
+    replan(): void;
+  },
 ): Promise<Ready> {
-  const { administration, network, intent, waitMs } = options;
-  if (!intent.joins) return NO_READY;
-  const { view } = administration;
-  const member = intent.joins(view);
+  const { administration, network, intent, waitMs, replan } = options;
+  const { joins, invited } = intent;
+  if (!joins) return NO_READY;
   const { readiness } = await import("../view/readiness.ts");
   let said = "";
   return await readiness({
     network,
-    view,
-    member,
-    invitation: intent.invited ? () => administration.invitation(member) : null,
-    accepts: (ready) => administration.accepts(intent.change(view, ready), ready.instance),
+    async look() {
+      const view = await administration.follow(FOLLOW_MS);
+      replan();
+      const member = joins(view);
+      return { view, member, invitation: invited ? administration.invitation(member) : null };
+    },
+    accepts: (ready) => administration.accepts(intent.change(administration.view, ready), ready.instance),
     waitMs,
     onProgress(text) {
       if (text !== said) io.stderr.write(`kv: ${text}\n`);

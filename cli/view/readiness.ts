@@ -1,7 +1,8 @@
 /**
  * Lets a replica in that is to become a member, and waits until it is ready (docs/protocol.md section 7): an invitation, signed by
  * administrators, to every member, again and again, since members come back and forget; and the READY that the replica answers.
- * Guarantees: a READY counts only when the change with it would be taken; who answers at the address is believed in nothing else.
+ * Guarantees: a READY counts only when the change with it would be taken, and nobody waits on when it cannot be taken any more; who
+ * answers at the address is believed in nothing else.
  */
 import { setTimeout as pause } from "node:timers/promises";
 import { QuorateError } from "../../protocol/errors.ts";
@@ -12,34 +13,38 @@ import type { Network } from "../io.ts";
 import { adminUrl } from "../replica-status.ts";
 
 const POLL_MS = 500;
-const INVITE_EVERY_MS = 5_000;
+const LOOK_EVERY_MS = 5_000;
 const REQUEST_MS_MAX = 2_000;
 const ANSWER_BYTES_MAX = 64 * 1024;
 
-export interface Awaited {
-  readonly network: Network;
-  /** In force: its members are invited to serve the replica. */
+/** Who is waited for, in the view in force. */
+export interface Joining {
+  /** Its members are invited to serve the replica. */
   readonly view: View;
   /** As it will be. */
   readonly member: Member;
   /** Null when the replica is a member already. */
-  readonly invitation: (() => Uint8Array) | null;
+  readonly invitation: Uint8Array | null;
+}
+
+export interface Awaited {
+  readonly network: Network;
+  /** Asked again and again: other changes may come first. @throws QuorateError REFUSED when this one cannot be made any more */
+  readonly look: () => Promise<Joining>;
   /** The change with this READY would be taken. */
   accepts(ready: Ready): boolean;
   readonly waitMs: number;
   onProgress(text: string): void;
 }
 
-/** @throws QuorateError TIMEOUT when it is not ready in time, with what it said last */
+/** @throws QuorateError TIMEOUT when it is not ready in time, with what it said last; REFUSED */
 export async function readiness(options: Awaited): Promise<Ready> {
-  const { network, member, view, invitation, waitMs } = options;
+  const { network, waitMs } = options;
   const end = performance.now() + waitMs;
-  let invitedAt = Number.NEGATIVE_INFINITY;
+  let joining = await invited(options);
+  let lookedAt = performance.now();
   for (;;) {
-    if (invitation && performance.now() - invitedAt >= INVITE_EVERY_MS) {
-      invitedAt = performance.now();
-      await invite(network, view, invitation());
-    }
+    const { view, member } = joining;
     const told = await askReady(network, member);
     if (typeof told !== "string") {
       const mine = told.replica === member.id && told.view === view.digest;
@@ -52,11 +57,17 @@ export async function readiness(options: Awaited): Promise<Ready> {
     }
     options.onProgress(`waiting for replica ${member.id}: ${said}`);
     await pause(Math.min(POLL_MS, Math.max(1, end - performance.now())));
+    if (performance.now() - lookedAt < LOOK_EVERY_MS) continue;
+    joining = await invited(options);
+    lookedAt = performance.now();
   }
 }
 
-/** Whoever is down is told the next time. */
-async function invite({ fetch }: Network, view: View, body: Uint8Array): Promise<void> {
+/** Looks, and invites; whoever is down is told the next time. */
+async function invited({ network: { fetch }, look }: Awaited): Promise<Joining> {
+  const joining = await look();
+  const { view, invitation: body } = joining;
+  if (body === null) return joining;
   const post = async (member: Member): Promise<void> => {
     const signal = AbortSignal.timeout(REQUEST_MS_MAX);
     const headers = { "content-type": "application/octet-stream" };
@@ -64,6 +75,7 @@ async function invite({ fetch }: Network, view: View, body: Uint8Array): Promise
     await response.body?.cancel();
   };
   await Promise.allSettled(view.members.map(post));
+  return joining;
 }
 
 /** What it answers, or why there is no answer. */

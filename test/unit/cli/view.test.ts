@@ -1,7 +1,7 @@
 /** `kv view` and what `kv init` prepares for it, on fake replicas that order, and fake admin ports. */
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { membersIn } from "../../../cli/commands/dev.ts";
 import type { Network } from "../../../cli/io.ts";
 import { knownView } from "../../../cli/session.ts";
@@ -12,7 +12,7 @@ import { clusterFileText } from "../../../protocol/cluster.ts";
 import { keyFileText, newIdentity, parseKeyFile } from "../../../protocol/identity.ts";
 import { parseJoinFile, parseRotationFile, readyText } from "../../../protocol/member-file.ts";
 import { decodeInvitation } from "../../../protocol/reconfiguration.ts";
-import { type Member, memberOf } from "../../../protocol/view.ts";
+import { type Member, memberOf, type View } from "../../../protocol/view.ts";
 import { parseNodeFile } from "../../../server/config.ts";
 import { crypto, FakeCluster } from "../client/fake-replicas.ts";
 import { kv as run, temporaryFolder } from "./streams.ts";
@@ -59,21 +59,26 @@ const network: Network = {
 const kv = (...argv: string[]) => run(["--cluster", path, "--timeout", "20s", ...argv], { network });
 
 /** A replica that `kv init --join` prepared, started, and is ready. */
-async function prepared(id: number, ready: { view?: () => string; status?: number } = {}): Promise<string> {
+async function prepared(id: number, ready: { status?: number } = {}): Promise<string> {
   const dir = folder.in(`replica-${id}`);
   const made = await kv("init", "--join", "--id", `${id}`, "--dir", dir, "--base-port", `${7000 + 10 * id}`);
   expect(made.code).toBe(0);
   const { identity } = parseKeyFile(readFileSync(join(dir, "replica.key"), "utf8"), "");
   cluster.world.know(id, identity);
-  const { member } = parseJoinFile(readFileSync(join(dir, "join.json"), "utf8"), "");
+  const file = join(dir, "join.json");
+  const { member } = parseJoinFile(readFileSync(file, "utf8"), "");
+  const { status } = ready;
+  if (status === undefined) becomeReady(member);
+  else readies.set(member.adminPort, () => new Response("", { status }));
+  return file;
+}
+
+function becomeReady(member: Member): void {
   readies.set(member.adminPort, () => {
-    if (ready.status !== undefined) return new Response("", { status: ready.status });
     const { view } = cluster;
-    return new Response(
-      readyText({ view: view.digest, replica: id, ready: cluster.world.ready(view, member, { instance: 0 }) }),
-    );
+    const ready = cluster.world.ready(view, member, { instance: 0 });
+    return new Response(readyText({ view: view.digest, replica: member.id, ready }));
   });
-  return join(dir, "join.json");
 }
 
 const ids = () => cluster.view.members.map(({ id }) => id);
@@ -174,6 +179,29 @@ describe("kv view add, replace, remove, set-f", () => {
     const silent = await kv("view", "add", file, "--yes", "--wait", "100ms");
     expect(silent.err).toMatch(/kv: waiting for replica 5: nobody answers at 127.0.0.1:7052\n/);
     expect([silent.code, cluster.view.id]).toEqual([3, 0]);
+  });
+
+  test("nobody is waited for whose id another change took meanwhile: the answer is that of asking again", async () => {
+    const file = await prepared(4, { status: 404 });
+    const twin = (view: View) => cluster.world.replacing(view, 2, 4);
+    const waiting = kv("view", "replace", "1", file, "--yes", "--wait", "1m");
+    await vi.waitFor(() => expect(invitations.size).toBe(4));
+    cluster.reconfigure(twin);
+    const { code, out, err } = await waiting;
+    expect({ code, out }).toEqual({ code: 4, out: "" });
+    expect(err).toMatch(/\nkv: the change is refused: the id was used before[^\n]*\(ID_USED\)\n$/);
+    expect((await kv("view", "replace", "1", file, "--yes")).err).toBe(err.split("\n").slice(-2).join("\n"));
+  });
+
+  test("a change that comes first and is no hindrance is followed, and what is waited for shown anew", async () => {
+    const file = await prepared(4, { status: 404 });
+    const adding = kv("view", "add", file, "--yes", "-o", "json");
+    await vi.waitFor(() => expect(invitations.size).toBe(4));
+    cluster.reconfigure(() => ({ type: "setF", f: 0 }));
+    becomeReady(parseJoinFile(readFileSync(file, "utf8"), "").member);
+    const { out, err } = await adding;
+    expect(err).toMatch(/view 0 -> 1\n[\s\S]*view 1 -> 2\n/);
+    expect(JSON.parse(out)).toMatchObject({ applied: true, before: { view: 1, f: 0 }, after: { view: 2, n: 5 } });
   });
 
   test("a READY of another replica, for another view, or by other keys is none", async () => {
