@@ -7,6 +7,8 @@ import { dirname, join } from "node:path";
 import { createInterface } from "node:readline/promises";
 import { setTimeout as pause } from "node:timers/promises";
 import { Command, Option } from "commander";
+import type { View } from "../../protocol/view.ts";
+import type { ViewChain } from "../../protocol/view-chain.ts";
 import { loadServerConfig, type ServerConfig } from "../../server/config.ts";
 import { listenAt } from "../../server/listen-at.ts";
 import { CommandExit, EXIT, usageError } from "../exit.ts";
@@ -30,6 +32,7 @@ interface RecoverOptions {
   readonly replica: number;
   readonly config?: string;
   readonly yes?: true;
+  readonly force?: true;
   readonly wait?: true;
 }
 
@@ -43,6 +46,7 @@ export function recoverCommand(io: Io): Command {
     )
     .option("--config <file>", "its node.yaml (default: replica-N/node.yaml beside the cluster file)")
     .option("--yes", "do not ask")
+    .option("--force", "with --yes: also when the others are known to be no quorum without it")
     .option("--wait", "then wait until the replica, once started, votes again")
     .addHelpText(
       "after",
@@ -50,7 +54,9 @@ export function recoverCommand(io: Io): Command {
         notes:
           "Stop the replica first. Its journal, state and staging move to aside/recover-N in its data directory; nothing is\n" +
           "deleted. The next start of kv-server fetches state and log from the others and proves them. Do this to one replica\n" +
-          "at a time: until it votes again it counts among the f. --wait waits for ever unless --timeout is given (then exit code 3).",
+          "at a time: until it votes again it counts among the f. The others are asked first whether they are a quorum without\n" +
+          "it: --yes refuses when they say that they are not (exit code 3), and warns when admin ports cannot be reached to\n" +
+          "tell. --wait waits for ever unless --timeout is given (then exit code 3).",
         json: '{"replica":3,"dataDir","aside":"…/aside/recover-1","moved":["journal","state"]}',
         examples: [
           "kv recover --replica 3",
@@ -68,12 +74,15 @@ export function recoverCommand(io: Io): Command {
       if (config.replica !== options.replica) {
         throw usageError(`${file} is of replica ${config.replica}, not of replica ${options.replica}`);
       }
-      const admin = await adminOf(config);
+      const chain = await knownChain({ path: config.clusterPath, file: config.clusterFile });
+      const admin = adminOf(config, chain);
       await refuseRunning(config, admin);
       if (storesIn(config.dataDir).length === 0) {
         throw usageError(`${config.dataDir} holds no data; start kv-server --config ${file}: it fetches everything`);
       }
-      await confirm(io, config, options.yes === true);
+      const shortage = await shortageWithout(config, chain.newest);
+      if (shortage) warnOrRefuse(io, shortage, options);
+      await confirm(io, config, { yes: options.yes === true, short: shortage !== null });
       // It may have been started while the question stood there.
       await refuseRunning(config, admin);
       const aside = setStoresAside(config.dataDir);
@@ -88,8 +97,7 @@ export function recoverCommand(io: Io): Command {
 }
 
 /** Where its admin port listens on this machine, as far as the views are known that `kv` has followed. */
-async function adminOf(config: ServerConfig): Promise<AdminAddress> {
-  const chain = await knownChain({ path: config.clusterPath, file: config.clusterFile });
+function adminOf(config: ServerConfig, chain: ViewChain): AdminAddress {
   const { adminHost, adminPort } = listenAt(config, chain, chain.newest);
   return { id: config.replica, host: ANY_HOST[adminHost] ?? adminHost, adminPort };
 }
@@ -110,14 +118,47 @@ async function refuseRunning(config: ServerConfig, admin: AdminAddress): Promise
   await refuseLocked(config.dataDir);
 }
 
+/** Why the other members may be no quorum while this replica does not vote. */
+interface Shortage {
+  readonly text: string;
+  /** They are none even if everybody votes whose admin port was not reached: it may listen on its own machine alone. */
+  readonly certain: boolean;
+}
+
+/** Null when a quorum of the others votes, as they say themselves. */
+async function shortageWithout(config: ServerConfig, { members, quorum }: View): Promise<Shortage | null> {
+  const others = members.filter(({ id }) => id !== config.replica);
+  const answers = await Promise.all(others.map((member) => askReplica(member, asking(config))));
+  const idle = answers.filter(({ status }) => status?.state !== VOTING);
+  const voting = answers.length - idle.length;
+  if (voting >= quorum) return null;
+  const unheard = idle.filter(({ status }) => status === null).length;
+  const certain = voting + unheard < quorum;
+  const claim = certain ? "the others are no quorum" : "it cannot be told from here whether the others are a quorum";
+  const said = idle.map(
+    ({ replica, status, problem }) => `replica ${replica}: ${status?.state ?? problem ?? "running"}`,
+  );
+  const list = said.length === 0 ? "" : ` (${printableText(said.join(", "))})`;
+  const text = `${claim} without replica ${config.replica}: ${voting} of ${others.length} vote, ${quorum} are needed${list}`;
+  return { text, certain };
+}
+
+/** Nobody reads a warning where nobody is asked. @throws CommandExit */
+function warnOrRefuse(io: Io, { text, certain }: Shortage, { yes, force }: RecoverOptions): void {
+  if (certain && yes && !force)
+    throw new CommandExit(EXIT.UNAVAILABLE, `${text}; bring them back first, or add --force`);
+  io.stderr.write(`kv: warning: ${text}\n`);
+}
+
 /** @throws CommandExit unless the answer is yes */
-async function confirm(io: Io, config: ServerConfig, yes: boolean): Promise<void> {
+async function confirm(io: Io, config: ServerConfig, { yes, short }: { yes: boolean; short: boolean }): Promise<void> {
   if (yes) return;
   if (!io.stdin.isTTY)
     throw usageError("there is no terminal to ask on; add --yes to set the data aside without asking");
   const question = createInterface({ input: io.stdin, output: io.stderr });
   try {
-    const what = `Set the data of replica ${config.replica} in ${config.dataDir} aside and fetch everything anew? (y/N) `;
+    const anyway = short ? " all the same" : "";
+    const what = `Set the data of replica ${config.replica} in ${config.dataDir} aside and fetch everything anew${anyway}? (y/N) `;
     const answer = (await question.question(what)).trim().toLowerCase();
     if (answer !== "y" && answer !== "yes") throw new CommandExit(EXIT.USAGE, "nothing was changed");
   } finally {

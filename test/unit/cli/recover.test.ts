@@ -2,17 +2,19 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
-import { createServer } from "node:http";
+import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { clusterFileText, parseClusterFile } from "../../../protocol/cluster.ts";
 import { kv, temporaryFolder } from "./streams.ts";
 
 let folder: ReturnType<typeof temporaryFolder>;
+let servers: Map<number, Server>;
 const data = (name = ""): string => folder.in(`c/replica-1/data/${name}`);
 
 beforeEach(async () => {
   folder = temporaryFolder();
+  servers = new Map();
   await kv(["init", "--dir", folder.in("c"), "--base-port", "47100"]);
   for (const store of ["journal", "state"]) {
     mkdirSync(data(store));
@@ -20,12 +22,41 @@ beforeEach(async () => {
     writeFileSync(data(`${store}/LOCK`), "");
   }
 });
-afterEach(() => folder.remove());
+afterEach(async () => {
+  for (const id of [...servers.keys()]) await silence(id);
+  folder.remove();
+});
 
 const recover = (...flags: string[]) =>
   kv(["recover", "--replica", "1", "--cluster", folder.in("c/cluster.json"), ...flags]);
 
+/** From now on the admin ports of these replicas, by id, say that they are in these states. */
+async function answering(states: Readonly<Record<number, string>>): Promise<void> {
+  const path = folder.in("c/cluster.json");
+  const file = parseClusterFile(readFileSync(path, "utf8"), path);
+  const place = { view: 0, regency: 0, leader: 0, decided: 1, executed: 1, revision: "1", historyDigest: "" };
+  for (const member of file.members) {
+    const { id: replica } = member;
+    const state = states[replica];
+    if (state === undefined) continue;
+    const told = JSON.stringify({ replica, cluster: file.clusterId, ...place, state, pid: 77 });
+    const server = createServer((_, response) => response.end(told));
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    servers.set(replica, server);
+    member.adminPort = (server.address() as AddressInfo).port;
+  }
+  writeFileSync(path, clusterFileText(file));
+}
+
+async function silence(replica: number): Promise<void> {
+  const server = servers.get(replica);
+  server?.closeAllConnections();
+  await new Promise((resolve) => server?.close(resolve) ?? resolve(null));
+  servers.delete(replica);
+}
+
 test("moves the stores aside, every time to a new place, and says how to go on", async () => {
+  await answering({ 0: "voting", 2: "voting", 3: "voting" });
   const { code, out, err } = await recover("--yes");
   expect({ code, err }).toEqual({ code: 0, err: "" });
   expect(out).toContain(`journal, state moved to ${data("aside/recover-1")}\n`);
@@ -54,31 +85,47 @@ test("refuses the configuration of another replica", async () => {
 });
 
 test("refuses while the replica answers, and with --wait waits until it votes", async () => {
-  const path = folder.in("c/cluster.json");
-  const file = parseClusterFile(readFileSync(path, "utf8"), path);
-  const cluster = file.clusterId;
-  let state = "voting";
-  const server = createServer((_, response) => {
-    const place = { view: 0, regency: 0, leader: 0, decided: 1, executed: 1, revision: "1", historyDigest: "" };
-    response.end(JSON.stringify({ replica: 1, cluster, ...place, state, pid: 77 }));
+  await answering({ 1: "voting" });
+  expect(await recover("--yes")).toMatchObject({
+    code: 2,
+    err: "kv: replica 1 is running (pid 77); stop it first, then run this again\n",
   });
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  try {
-    for (const member of file.members) if (member.id === 1) member.adminPort = (server.address() as AddressInfo).port;
-    writeFileSync(path, clusterFileText(file));
-    const running = await recover("--yes");
-    expect(running).toMatchObject({
-      code: 2,
-      err: "kv: replica 1 is running (pid 77); stop it first, then run this again\n",
-    });
-    expect(existsSync(data("journal"))).toBe(true);
-    state = "transferring";
-  } finally {
-    server.closeAllConnections();
-    await new Promise((resolve) => server.close(resolve));
-  }
+  expect(existsSync(data("journal"))).toBe(true);
+  await silence(1);
   const waited = await recover("--yes", "--wait", "--timeout", "600ms");
   expect(waited).toMatchObject({ code: 3, err: expect.stringContaining("replica 1 does not vote yet: waiting") });
+});
+
+describe("the others must be a quorum without it", () => {
+  const short = "the others are no quorum without replica 1: 2 of 3 vote, 3 are needed (replica 3: forgotten)";
+
+  test("with --yes it is refused while they say that they are none, unless --force is given", async () => {
+    await answering({ 0: "voting", 2: "voting", 3: "forgotten" });
+    const refused = await recover("--yes");
+    expect(refused).toEqual({ code: 3, out: "", err: `kv: ${short}; bring them back first, or add --force\n` });
+    expect(existsSync(data("journal"))).toBe(true);
+    expect(await recover("--yes", "--force")).toMatchObject({ code: 0, err: `kv: warning: ${short}\n` });
+  });
+
+  test("on a terminal it is said before the question", async () => {
+    await answering({ 0: "voting", 2: "voting", 3: "forgotten" });
+    const asked = (stdin: string) =>
+      kv(["recover", "--replica", "1", "--cluster", folder.in("c/cluster.json")], { stdin, terminal: true });
+    const { code, err } = await asked("n\n");
+    expect([code, err.startsWith(`kv: warning: ${short}\n`)]).toEqual([2, true]);
+    expect(err).toMatch(/fetch everything anew all the same\? \(y\/N\)/);
+    expect(existsSync(data("journal"))).toBe(true);
+    expect((await asked("y\n")).code).toBe(0);
+  });
+
+  test("admin ports that cannot be reached prove nothing: a warning", async () => {
+    await answering({ 2: "voting", 3: "voting" });
+    const { code, err } = await recover("--yes");
+    expect({ code, err }).toEqual({
+      code: 0,
+      err: "kv: warning: it cannot be told from here whether the others are a quorum without replica 1: 2 of 3 vote, 3 are needed (replica 0: not running)\n",
+    });
+  });
 });
 
 test("refuses while another process has LevelDB open, and touches nothing", async () => {
