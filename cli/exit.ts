@@ -3,6 +3,7 @@
  * Guarantees: every way to fail prints one line that says what to do, never a stack trace.
  */
 import { CommanderError } from "commander";
+import { ASK_OUTCOME } from "../client/errors.ts";
 import { type ErrorCode, QuorateError } from "../protocol/errors.ts";
 
 export const EXIT = {
@@ -81,13 +82,18 @@ export interface Ending {
 /** How a thrown value ends the process. `verb` is the command that was running, for the hint of a usage error. */
 export function endingOf(error: unknown, verb: string | null): Ending {
   if (error instanceof CommandExit) return { exitCode: error.exitCode, line: prefixed(error.message) };
-  if (error instanceof QuorateError) return { exitCode: EXIT_OF_CODE[error.code], line: prefixed(error.message) };
+  if (error instanceof QuorateError) return { exitCode: EXIT_OF_CODE[error.code], line: prefixed(textOf(error)) };
   if (error instanceof CommanderError) return usageEnding(error, verb);
   const { code, syscall, message } = (error ?? {}) as NodeJS.ErrnoException;
   if (error instanceof Error && code !== undefined && syscall !== undefined) {
     return { exitCode: EXIT.USAGE, line: prefixed(message) };
   }
   return { exitCode: EXIT.DEFECT, line: prefixed(`defect in kv: ${String(message ?? error)}; please report it`) };
+}
+
+/** The message, with what a person at a terminal can do where it names a call of the SDK. */
+function textOf({ message }: QuorateError): string {
+  return message.replace(ASK_OUTCOME, "the write may still take effect: read the key before writing again");
 }
 
 function usageEnding(error: CommanderError, verb: string | null): Ending {

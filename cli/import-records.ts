@@ -7,7 +7,7 @@
 import { UnknownOutcomeError } from "../client/errors.ts";
 import { latin1 } from "../protocol/bytes.ts";
 import { type ErrorCode, QuorateError } from "../protocol/errors.ts";
-import { CommandExit, EXIT, endingOf } from "./exit.ts";
+import { CommandExit, EXIT } from "./exit.ts";
 import { isBlank, type KeyValue, LineError, lineGroups, parseRecordLine } from "./jsonl.ts";
 import type { Progress } from "./progress.ts";
 import type { BytesKv } from "./session.ts";
@@ -32,7 +32,7 @@ export interface ImportCount {
   readonly repeated: number;
 }
 
-/** @throws CommandExit naming the line (exit 2) or the failure (exit 3 or 4), and how many records are in. */
+/** @throws CommandExit naming the wrong line; QuorateError, the first failure; both with how many records are in. */
 export async function importRecords(
   target: ImportTarget,
   source: ImportSource,
@@ -73,7 +73,7 @@ function importedText(count: number): string {
 function windowFailure(error: unknown, imported: number): unknown {
   if (!(error instanceof QuorateError)) return error;
   const message = `${error.message} (${importedText(imported)}; the import can be run again)`;
-  return new CommandExit(endingOf(error, null).exitCode, message);
+  return new QuorateError(error.code, message, error.detail, error);
 }
 
 /** The puts in flight: room, order per key, repetition, the first failure. */

@@ -27,6 +27,9 @@ export class ConflictError extends QuorateError {
   }
 }
 
+/** What a program does about an unknown outcome, as messages say it. `kv` says something else: its users hold no `error`. */
+export const ASK_OUTCOME = "ask with outcome(error.requestId) before writing again";
+
 /**
  * A write was sent and its result is not known: it may have been executed, may be executed later, or never. Ask with
  * `kv.outcome(error.requestId)`. Codes: UNKNOWN_OUTCOME (time-out, session or window lost), QUORUM_UNAVAILABLE (fewer

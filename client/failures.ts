@@ -2,7 +2,7 @@
 import { type ErrorCode, QuorateError } from "../protocol/errors.ts";
 import type { View } from "../protocol/view.ts";
 import type { Call } from "./call.ts";
-import { type RequestId, UnknownOutcomeError } from "./errors.ts";
+import { ASK_OUTCOME, type RequestId, UnknownOutcomeError } from "./errors.ts";
 import type { EndStatus } from "./verdict.ts";
 
 /** What the session knows about the cluster when a call fails. */
@@ -25,8 +25,6 @@ function sentWrite(call: Call): RequestId | null {
   return call.lane === "write" ? requestIdOf(call) : null;
 }
 
-const ASK = "ask with outcome(error.requestId) before writing again";
-
 export function timedOut(call: Call, reach: Reach): QuorateError {
   const { have, need, missing } = reach;
   if (call.lane === "local") {
@@ -42,7 +40,7 @@ export function timedOut(call: Call, reach: Reach): QuorateError {
   const requestId = sentWrite(call);
   if (requestId !== null) {
     const code = short ? "QUORUM_UNAVAILABLE" : "UNKNOWN_OUTCOME";
-    return new UnknownOutcomeError(code, `timed out: ${why}; ${ASK}`, { requestId, detail: { have, need } });
+    return new UnknownOutcomeError(code, `timed out: ${why}; ${ASK_OUTCOME}`, { requestId, detail: { have, need } });
   }
   const detail = call.lane === "write" ? { have, need, outcome: "not-sent" } : { have, need };
   return new QuorateError(short ? "QUORUM_UNAVAILABLE" : "TIMEOUT", `timed out: ${why}; try again`, detail);
@@ -52,13 +50,13 @@ export function timedOut(call: Call, reach: Reach): QuorateError {
 export function interrupted(call: Call, code: "ABORTED" | "CLOSED", cause: unknown): QuorateError {
   const what = code === "ABORTED" ? "aborted by the caller's signal" : "the connection was closed";
   const requestId = sentWrite(call);
-  if (requestId !== null) return new UnknownOutcomeError(code, `${what}; ${ASK}`, { requestId, cause });
+  if (requestId !== null) return new UnknownOutcomeError(code, `${what}; ${ASK_OUTCOME}`, { requestId, cause });
   return new QuorateError(code, what, call.lane === "write" ? { outcome: "not-sent" } : {}, cause);
 }
 
 export function lostSession(call: Call, status: "SESSION_EXPIRED" | "WINDOW_FULL" | "ACKED"): QuorateError {
   const requestId = requestIdOf(call);
-  const message = `the cluster answered ${status}: whether the write was executed is unknown; ${ASK}`;
+  const message = `the cluster answered ${status}: whether the write was executed is unknown; ${ASK_OUTCOME}`;
   if (requestId === null) return new QuorateError(status, message);
   return new UnknownOutcomeError("UNKNOWN_OUTCOME", message, { requestId, detail: { status } });
 }

@@ -65,13 +65,13 @@ class Store {
 const line = (key: string, value: string): string => `${recordLine({ key: utf8(key), value: utf8(value) })}\n`;
 const many = (count: number): string => Array.from({ length: count }, (_, at) => line(`k${at}`, `v${at}`)).join("");
 
-async function failure(promise: Promise<unknown>): Promise<CommandExit> {
+async function failure<E extends Error>(promise: Promise<unknown>, kind: new (...args: never[]) => E): Promise<E> {
   const error = await promise.then(
     () => null,
     (thrown: unknown) => thrown,
   );
-  expect(error).toBeInstanceOf(CommandExit);
-  return error as CommandExit;
+  expect(error).toBeInstanceOf(kind);
+  return error as E;
 }
 
 describe("kv import", () => {
@@ -101,7 +101,7 @@ describe("kv import", () => {
 
   test("a wrong line is named; what was before it is in, nothing after it", async () => {
     const store = new Store();
-    const error = await failure(store.import(`${many(16)}{"key":"x"}\n${line("after", "v")}`));
+    const error = await failure(store.import(`${many(16)}{"key":"x"}\n${line("after", "v")}`), CommandExit);
     expect(error.exitCode).toBe(2);
     expect(error.message).toBe("line 17: value is missing (16 records were imported before it)");
     expect(store.entries.size).toBe(16);
@@ -110,7 +110,7 @@ describe("kv import", () => {
 
   test("a line that is never finished is named too", async () => {
     const store = new Store();
-    const error = await failure(store.import(`${line("a", "b")}{"key":"${"k".repeat(9 * 1024 * 1024)}`));
+    const error = await failure(store.import(`${line("a", "b")}{"key":"${"k".repeat(9 * 1024 * 1024)}`), CommandExit);
     expect(error.message).toMatch(/^line 2: longer than .* \(1 record was imported before it\)$/);
   });
 
@@ -136,20 +136,20 @@ describe("kv import", () => {
     store.resolve = () => {
       throw new QuorateError("TIMEOUT", "no quorum answers");
     };
-    const error = await failure(store.import(many(1)));
-    expect(error.exitCode).toBe(3);
+    const error = await failure(store.import(many(1)), QuorateError);
+    expect(error.code).toBe("TIMEOUT");
     expect(error.message).toContain("0 records were imported");
     expect(store.puts).toBe(1);
   });
 
-  test("lasting trouble ends the import with its exit code", async () => {
+  test("lasting trouble ends the import with its code", async () => {
     const store = new Store();
     store.fail = (_, put) => (put > 4 ? new QuorateError("TIMEOUT", "no quorum answers") : null);
-    const timeout = await failure(store.import(many(6)));
-    expect(timeout.exitCode).toBe(3);
+    const timeout = await failure(store.import(many(6)), QuorateError);
+    expect(timeout.code).toBe("TIMEOUT");
     expect(timeout.message).toContain("no quorum answers (4 records were imported");
     store.fail = () => new QuorateError("STORAGE_FULL", "the disk is full");
-    expect((await failure(store.import(many(1)))).exitCode).toBe(4);
+    expect((await failure(store.import(many(1)), QuorateError)).code).toBe("STORAGE_FULL");
   });
 
   test("a defect is not dressed up as an outcome", async () => {

@@ -5,6 +5,7 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { endingOf } from "../../../cli/exit.ts";
 import { buildProgram } from "../../../cli/program.ts";
 import { readValue } from "../../../cli/value-input.ts";
+import { ASK_OUTCOME, UnknownOutcomeError } from "../../../client/errors.ts";
 import { utf8 } from "../../../protocol/bytes.ts";
 import { type ErrorCode, QuorateError } from "../../../protocol/errors.ts";
 import { kv, temporaryFolder, testIo } from "./streams.ts";
@@ -176,6 +177,16 @@ describe("exit codes", () => {
     ["CLUSTER_MISMATCH", 2],
   ] as const)("%s ends in %d", (code: ErrorCode, exitCode) => {
     expect(endingOf(new QuorateError(code, "what\n to do"), "get")).toEqual({ exitCode, line: "kv: what to do" });
+  });
+
+  test("a write whose outcome is unknown: what somebody with a terminal can do about it", () => {
+    const error = new UnknownOutcomeError("UNKNOWN_OUTCOME", `timed out; ${ASK_OUTCOME}`, {
+      requestId: { session: 1, sequence: 2 },
+    });
+    expect(endingOf(error, "put")).toEqual({
+      exitCode: 3,
+      line: "kv: timed out; the write may still take effect: read the key before writing again",
+    });
   });
 
   test("errors of the system are input errors, anything unforeseen is a defect, neither with a stack", () => {
