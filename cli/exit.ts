@@ -1,6 +1,6 @@
 /**
  * How the process ends: 0 ok, 1 key not found, 2 bad usage or input, 3 no quorum or timeout, 4 refused by the cluster.
- * Guarantees: every way to fail prints one line that says what to do, never a stack trace.
+ * Guarantees: every way to fail prints one line that says what to do, never a stack trace; an error with a stable code names it.
  */
 import { CommanderError } from "commander";
 import { ASK_OUTCOME } from "../client/errors.ts";
@@ -91,9 +91,10 @@ export function endingOf(error: unknown, verb: string | null): Ending {
   return { exitCode: EXIT.DEFECT, line: prefixed(`defect in kv: ${String(message ?? error)}; please report it`) };
 }
 
-/** The message, with what a person at a terminal can do where it names a call of the SDK. */
-function textOf({ message }: QuorateError): string {
-  return message.replace(ASK_OUTCOME, "the write may still take effect: read the key before writing again");
+/** The message, with what a person at a terminal can do where it names a call of the SDK, and the code unless it names that. */
+function textOf({ message, code }: QuorateError): string {
+  const text = message.replace(ASK_OUTCOME, "the write may still take effect: read the key before writing again");
+  return text.includes(code) ? text : `${text} [${code}]`;
 }
 
 function usageEnding(error: CommanderError, verb: string | null): Ending {

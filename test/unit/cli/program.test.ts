@@ -176,7 +176,15 @@ describe("exit codes", () => {
     ["KEY_FILE_PERMISSIONS", 2],
     ["CLUSTER_MISMATCH", 2],
   ] as const)("%s ends in %d", (code: ErrorCode, exitCode) => {
-    expect(endingOf(new QuorateError(code, "what\n to do"), "get")).toEqual({ exitCode, line: "kv: what to do" });
+    expect(endingOf(new QuorateError(code, "what\n to do"), "get")).toEqual({
+      exitCode,
+      line: `kv: what to do [${code}]`,
+    });
+  });
+
+  test("a code that the message names already is not named twice", () => {
+    const { line } = endingOf(new QuorateError("SESSION_EXPIRED", "the cluster answered SESSION_EXPIRED"), "put");
+    expect(line).toBe("kv: the cluster answered SESSION_EXPIRED");
   });
 
   test("a write whose outcome is unknown: what somebody with a terminal can do about it", () => {
@@ -185,7 +193,7 @@ describe("exit codes", () => {
     });
     expect(endingOf(error, "put")).toEqual({
       exitCode: 3,
-      line: "kv: timed out; the write may still take effect: read the key before writing again",
+      line: "kv: timed out; the write may still take effect: read the key before writing again [UNKNOWN_OUTCOME]",
     });
   });
 

@@ -239,7 +239,7 @@ describe("kv snapshot verify", () => {
   test("a file that is not there, and a directory", async () => {
     expect(await verify()).toMatchObject({ code: 2, err: expect.stringMatching(/does not exist; name a file/) });
     path = folder.path;
-    const err = `kv: snapshot ${path} is a directory; name a file that kv snapshot save wrote\n`;
+    const err = `kv: snapshot ${path} is a directory; name a file that kv snapshot save wrote [SNAPSHOT_INVALID]\n`;
     expect(await verify()).toEqual({ code: 2, out: "", err });
   });
 });

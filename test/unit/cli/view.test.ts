@@ -142,7 +142,7 @@ describe("kv view add, replace, remove, set-f", () => {
     });
     const refused = await kv("view", "remove", "0", "--yes");
     expect(refused).toMatchObject({ code: 4, out: "" });
-    expect(refused.err).toMatch(/^kv: the change is refused: so few replicas.*\(SIZES\)\n$/);
+    expect(refused.err).toMatch(/^kv: the change is refused: so few replicas.*\(SIZES\) \[REFUSED\]\n$/);
     expect((await kv("view", "set-f", "1", "--yes")).err).toContain("note: f falls from 2 to 1");
     expect((await kv("view", "remove", "0", "--yes")).out).toBe("view 6: n=6 f=1 quorum=4\n");
     expect(ids()).toEqual([1, 2, 3, 4, 5, 6]);
@@ -189,7 +189,7 @@ describe("kv view add, replace, remove, set-f", () => {
     cluster.reconfigure(twin);
     const { code, out, err } = await waiting;
     expect({ code, out }).toEqual({ code: 4, out: "" });
-    expect(err).toMatch(/\nkv: the change is refused: the id was used before[^\n]*\(ID_USED\)\n$/);
+    expect(err).toMatch(/\nkv: the change is refused: the id was used before[^\n]*\(ID_USED\) \[REFUSED\]\n$/);
     expect((await kv("view", "replace", "1", file, "--yes")).err).toBe(err.split("\n").slice(-2).join("\n"));
   });
 
@@ -235,7 +235,7 @@ describe("kv view set-address and rotate-key", () => {
     const same = await kv("view", "set-address", "2", "--host", "localhost", "--yes");
     expect([same.code, same.err.split("\n")[0]]).toEqual([
       4,
-      "kv: the change is refused: it changes nothing (NO_CHANGE)",
+      "kv: the change is refused: it changes nothing (NO_CHANGE) [REFUSED]",
     ]);
   });
 
