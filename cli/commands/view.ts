@@ -83,6 +83,7 @@ function showCommand(io: Io): Command {
     .addHelpText(
       "after",
       helpTail({
+        notes: "Needs a client key (--identity), not an administrator's; where clients are listed, one with a grant.",
         json:
           '{"view":0,"mode":"bft","n":4,"f":1,"quorum":3,"digest","administrators":{"keys":[],"threshold":1},' +
           '"members":[{"id":0,"host","clientPort","peerPort","adminPort","signKey","boxKey","connected":true}]}',
