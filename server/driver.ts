@@ -93,7 +93,7 @@ export class Driver {
       },
       start,
     );
-    const failed = (error: unknown): void => this.#halt(error);
+    const failed = (error: unknown): void => this.halt(error);
     this.#behind = new WriteBehind(executor, parts.storage.state, {
       nowUs: () => parts.clock.nowUs(),
       wake: (atUs) => this.#wake(atUs),
@@ -300,7 +300,7 @@ export class Driver {
       work();
     } catch (error) {
       this.#parts.logger.error({ inputs: this.#recent.list() }, "the last inputs");
-      this.#halt(error);
+      this.halt(error);
     }
   }
 
@@ -435,7 +435,7 @@ export class Driver {
         this.#observe("journal", since);
         this.input({ type: "journaled", ticket });
       },
-      (error: unknown) => this.#halt(error),
+      (error: unknown) => this.halt(error),
     );
   }
 
@@ -516,7 +516,7 @@ export class Driver {
     this.input({ type: "draining" });
     const { clock, storage } = this.#parts;
     // A leader's resignation leaves once it is on disk.
-    await storage.journal.append([]).catch((error: unknown) => this.#halt(error));
+    await storage.journal.append([]).catch((error: unknown) => this.halt(error));
     const deadlineUs = clock.nowUs() + drainMs * 1000;
     while (!this.#halted && this.#core.queue.pending > 0 && clock.nowUs() < deadlineUs) {
       await new Promise<void>((resolve) => clock.at(clock.nowUs() + 10_000, resolve));
@@ -548,7 +548,7 @@ export class Driver {
       // Else the journal brings it back, up to where the link is missing.
       if (!this.#aheadOfLinks) await this.#behind.finish();
     } catch (error) {
-      this.#halt(error);
+      this.halt(error);
       return;
     }
     this.#halted = true;
@@ -574,7 +574,7 @@ export class Driver {
     this.#links?.flush();
     this.#parts.storage.journal.append([record]).then(
       () => this.#stopped(),
-      (error: unknown) => this.#halt(error),
+      (error: unknown) => this.halt(error),
     );
   }
 
@@ -583,7 +583,8 @@ export class Driver {
     this.#viewChange.close();
   }
 
-  #halt(error: unknown): void {
+  /** Ends at once: what has failed, or is not there any more, must not be written to again. */
+  halt(error: unknown): void {
     if (this.#halted) return;
     this.#halted = true;
     this.archive.close();

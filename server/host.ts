@@ -129,6 +129,19 @@ export class Host {
   }
 
   /**
+   * Ends the replica whose stores are not on the disk any more, as other damage would: what it writes goes nowhere, and an idle one
+   * would not notice before it needs a new file.
+   */
+  async lookAtStores(): Promise<void> {
+    const stage = this.#stage;
+    if (stage.type !== "replica") return;
+    const store = await stage.storage.lost();
+    if (store === null || this.#stage !== stage) return;
+    const why = `the files of the ${store} store are not where they were opened any more`;
+    stage.replica.halt(new QuorateError("STORAGE_DAMAGED", why, { store }));
+  }
+
+  /**
    * Opens the directory, then runs in the background; resolves when the first stage stands.
    * @throws QuorateError what an operator must mend: STORAGE_LOCKED, CLUSTER_MISMATCH, STORAGE_FORMAT, STORAGE_UNFOUNDED,
    *   PORT_IN_USE, STORAGE_FAILED

@@ -36,6 +36,7 @@ import { kvService } from "./service/kv-service.ts";
 import { SnapshotAccess, type SnapshotSource } from "./snapshot/access.ts";
 import { foundOrigin } from "./snapshot/founding.ts";
 import { Health } from "./status.ts";
+import { watchStores } from "./store-watch.ts";
 import { threadPoolVerifier } from "./verifier.ts";
 import type { Views } from "./views.ts";
 
@@ -183,6 +184,8 @@ export async function startServer(
       },
     });
     open.push(async () => stopWatching());
+    const stopLooking = watchStores(() => host.lookAtStores());
+    open.push(async () => stopLooking());
     let stopping: Promise<void> | null = null;
     return {
       host,

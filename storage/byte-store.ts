@@ -47,6 +47,8 @@ export interface ByteStore {
   compact(range: KeyRange): Promise<void>;
   /** Bytes on disk. */
   sizeBytes(): Promise<number>;
+  /** Do its files still lie where they were opened? What was deleted or replaced goes on being written to, for nothing. */
+  present(): Promise<boolean>;
   close(): Promise<void>;
 }
 

@@ -225,6 +225,8 @@ export interface Storage {
   /** Damage met at run time: closes everything and sets that store aside; the next open begins it anew. */
   condemn(store: "journal" | "state"): Promise<void>;
   diskUse(): Promise<DiskUse>;
+  /** A store whose files do not lie any more where they were opened, the journal first; null while both do. Never rejects. */
+  lost(): Promise<"journal" | "state" | null>;
   close(): Promise<void>;
 }
 

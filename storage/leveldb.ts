@@ -199,7 +199,12 @@ class DataDirectory implements Directory {
       throw damaged(place, "its file CURRENT is missing");
     }
     const opened = await LevelStore.open(place, path, this.#memtableBytes);
-    await this.#try("written", () => syncDirectory(this.#path));
+    try {
+      await this.#try("written", () => syncDirectory(this.#path));
+    } catch (error) {
+      await opened.close();
+      throw error;
+    }
     const live = opened.liveTables().find((table) => suspects.has(table));
     if (live === undefined) return opened;
     await opened.close();
@@ -264,15 +269,30 @@ class DataDirectory implements Directory {
   }
 }
 
+/** Which directory lies at a path; null: none. */
+async function inodeOf(path: string): Promise<number | null> {
+  try {
+    return (await stat(path)).ino;
+  } catch (cause) {
+    if (isMissing(cause)) return null;
+    throw cause;
+  }
+}
+
 class LevelStore implements ByteStore {
   readonly #name: StoreName;
   readonly #path: string;
   readonly #level: ClassicLevel<Buffer, Buffer>;
+  readonly #inode: number | null;
 
-  private constructor(name: StoreName, path: string, level: ClassicLevel<Buffer, Buffer>) {
+  private constructor(
+    name: StoreName,
+    options: { path: string; level: ClassicLevel<Buffer, Buffer>; inode: number | null },
+  ) {
     this.#name = name;
-    this.#path = path;
-    this.#level = level;
+    this.#path = options.path;
+    this.#level = options.level;
+    this.#inode = options.inode;
   }
 
   static async open(name: StoreName, path: string, memtableBytes: number): Promise<LevelStore> {
@@ -288,7 +308,12 @@ class LevelStore implements ByteStore {
     } catch (cause) {
       throw openError(name, path, cause);
     }
-    return new LevelStore(name, path, level);
+    try {
+      return new LevelStore(name, { path, level, inode: await inodeOf(path) });
+    } catch (cause) {
+      await level.close();
+      throw failed(name, "could not be looked at", cause);
+    }
   }
 
   get(key: Uint8Array): Uint8Array | undefined {
@@ -399,6 +424,16 @@ class LevelStore implements ByteStore {
     }
   }
 
+  async present(): Promise<boolean> {
+    try {
+      const inode = await inodeOf(this.#path);
+      return inode !== null && inode === this.#inode && (await exists(join(this.#path, "CURRENT")));
+    } catch {
+      // That the disk cannot be asked does not mean that anything is gone: the next write will tell.
+      return true;
+    }
+  }
+
   close(): Promise<void> {
     return this.#level.close();
   }
@@ -436,6 +471,8 @@ function accessError(store: StoreName, what: string, cause: unknown): QuorateErr
       cause,
     );
   }
+  // Whoever writes has opened it: somebody deleted it meanwhile.
+  if (/no such file or directory/i.test(text)) return damaged(store, `its files are gone (${text})`, {}, cause);
   if (code === "LEVEL_CORRUPTION")
     return damaged(store, `LevelDB ${what.replace("could", "says it could")}`, {}, cause);
   return failed(store, `${what} (${text})`, cause);

@@ -90,6 +90,12 @@ export class OpenedStorage implements Storage {
     return { journalBytes, stateBytes, stagingBytes, asideBytes };
   }
 
+  async lost(): Promise<"journal" | "state" | null> {
+    const { journal, state } = this.#stores;
+    if (!(await journal.present())) return "journal";
+    return (await state.present()) ? null : "state";
+  }
+
   async close(): Promise<void> {
     this.#open = false;
     await Promise.all([this.#staging?.close(), this.state.close()]);

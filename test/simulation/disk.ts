@@ -349,6 +349,7 @@ export class SimulatedDisk {
       },
       compact: async () => {},
       sizeBytes: async () => medium.bytes,
+      present: async () => true,
       close: async () => {
         if (!closed && generation === this.#generation) medium.lockedBy = -1;
         closed = true;

@@ -112,6 +112,7 @@ export class FakeStorage implements Storage {
   install = unused;
   condemn = unused;
   diskUse = unused;
+  lost = unused;
 
   async close(): Promise<void> {}
 }

@@ -1,6 +1,6 @@
 /** Storage on LevelDB: the contract, and what only real directories can show (docs/data-format.md). */
 import { spawn } from "node:child_process";
-import { chmod, cp, mkdir, readdir, rm, stat, writeFile } from "node:fs/promises";
+import { chmod, cp, mkdir, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
@@ -247,6 +247,56 @@ describe("opening", () => {
     await fill(directory, { perSession: 3, sessions: 1, bytes: 10 });
     await codeOf(openStorage({ directory, founding: { ...FOUNDING, replica: 9 } }));
     await (await open()).close();
+  });
+});
+
+describe("a directory that is deleted while it is open", () => {
+  const DELETED = [
+    ["the whole of it", ".", "journal"],
+    ["the journal", "journal", "journal"],
+    ["the state", "state", "state"],
+    ["CURRENT of the state", "state/CURRENT", "state"],
+  ] as const;
+
+  it.each(DELETED)("%s: is noticed, and begun anew as if it had been missing", async (_, path, lost) => {
+    await fill(directory, { perSession: 3, sessions: 2, bytes: 10 });
+    const storage = await open();
+    expect(await storage.lost()).toBeNull();
+    await rm(join(directory, path), { recursive: true });
+    expect(await storage.lost()).toBe(lost);
+    await storage.condemn(lost);
+    const anew = await open();
+    expect(anew.repairs).toMatchObject([{ store: lost, setAside: null }]);
+    expect(anew.journal.summary.forgotten === null).toBe(lost === "state");
+    expect(await anew.lost()).toBeNull();
+    await anew.close();
+  });
+
+  it("and replaced by a copy: it is the copy that is set aside", async () => {
+    await fill(directory, { perSession: 3, sessions: 2, bytes: 10 });
+    await cp(directory, join(root, "copy"), { recursive: true });
+    const storage = await open();
+    await rm(directory, { recursive: true });
+    await rename(join(root, "copy"), directory);
+    expect(await storage.lost()).toBe("journal");
+    await storage.condemn("journal");
+    expect(await names(join(directory, "aside"))).toEqual(["journal-1"]);
+    const anew = await open();
+    expect(anew.journal.summary).toMatchObject({ base: { instance: 6 }, forgotten: { until: null } });
+    await anew.close();
+  });
+
+  it("a write that needs a new file finds the store damaged", async () => {
+    await prepare();
+    const storage = await open();
+    await rm(directory, { recursive: true });
+    const fillMemtable = async (): Promise<void> => {
+      for (const record of historyOf({ count: 12, bytes: 3 * 1024 * 1024 })) {
+        await storage.journal.append([asAppend(record)]);
+      }
+    };
+    expect(await codeOf(fillMemtable())).toMatchObject({ code: "STORAGE_DAMAGED", detail: { store: "journal" } });
+    await storage.condemn("journal");
   });
 });
 
