@@ -26,6 +26,7 @@ import type { Alarm, Ending } from "./driver-contract.ts";
 import type { HostParts, Peers, Stage } from "./host-contract.ts";
 import { inThreadStage } from "./intake-stage/in-thread.ts";
 import { Invitations } from "./invitations.ts";
+import { LastingAlarms } from "./lasting-alarms.ts";
 import { fetchLinks } from "./link-search.ts";
 import type { Gateway, Links } from "./network/contract.ts";
 import { type Recovered, recover } from "./recover.ts";
@@ -51,8 +52,9 @@ export class Host {
   readonly #parts: HostParts;
   #stage: Stage = { type: "opening" };
   #repairs = 0;
-  #lastRepair: Alarm | null = null;
-  #rollback: Alarm | null = null;
+  /** What was set aside while it was open: that it is missing at the next open is no news. */
+  readonly #condemned = new Set<Repair["store"]>();
+  readonly #lasting: LastingAlarms;
   #stopping = false;
   /** The log of nobody reaches down to the state. */
   #transferDue = false;
@@ -70,6 +72,7 @@ export class Host {
   constructor(parts: HostParts) {
     this.#parts = parts;
     const { crypto, cluster, clock, observer } = parts;
+    this.#lasting = new LastingAlarms(() => clock.wallMs());
     this.#invitations = new Invitations(crypto, cluster.id);
     this.#views = new Views({
       crypto,
@@ -118,8 +121,7 @@ export class Host {
     const alarms: Alarm[] = stage.type === "replica" ? [...stage.replica.alarms] : [];
     if (stage.type === "full")
       alarms.push({ code: "DISK_FULL", detail: "nothing is acknowledged", sinceMs: stage.sinceMs });
-    for (const lasting of [this.#lastRepair, this.#rollback]) if (lasting) alarms.push(lasting);
-    return alarms;
+    return [...alarms, ...this.#lasting.list];
   }
 
   async diskUse(): Promise<DiskUse> {
@@ -170,7 +172,10 @@ export class Host {
   async #open(): Promise<Storage> {
     const { cluster, self, openStorage, found } = this.#parts;
     const storage = await openStorage({ cluster: cluster.id, replica: self, genesis: cluster.genesis });
-    for (const repair of storage.repairs) this.#report(repair);
+    for (const repair of storage.repairs) {
+      if (repair.setAside !== null || !this.#condemned.has(repair.store)) this.#report(repair);
+    }
+    this.#condemned.clear();
     this.#views.load(storage.state);
     const founded = await found?.(storage);
     if (founded === "installed") return await this.#open();
@@ -182,16 +187,16 @@ export class Host {
     throw new QuorateError("STORAGE_UNFOUNDED", why, { replica: self });
   }
 
-  #report({ store, reason, setAside }: Repair): void {
-    const where = setAside === null ? "" : `; what was there lies in ${setAside}`;
-    const sinceMs = this.#parts.clock.wallMs();
-    this.#lastRepair = { code: "REPAIRED", detail: `the ${store} store was begun anew: ${reason}${where}`, sinceMs };
-    this.#parts.logger.warn({ store, reason, setAside }, `the ${store} store is begun anew: ${reason}${where}`);
+  #report(repair: Repair): void {
+    const { store, reason, setAside } = repair;
+    this.#lasting.repaired(repair);
+    this.#parts.observer.repaired();
+    this.#parts.logger.warn({ store, reason, setAside }, `the ${store} store is begun anew`);
   }
 
   #rolledBack(): void {
     const detail = "the data directory is older than a vote of this replica: an old copy, or lost writes of the disk";
-    this.#rollback = { code: "ROLLED_BACK", detail, sinceMs: this.#parts.clock.wallMs() };
+    this.#lasting.rolledBack(detail);
     this.#parts.logger.warn({}, `${detail}; it votes when it knows how far`);
   }
 
@@ -255,6 +260,7 @@ export class Host {
       await this.#condemn(storage, store, (error as Error).message);
     } else if (code === "STORAGE_DAMAGED" && store === "staging" && storage) {
       this.#countRepair(error);
+      this.#parts.observer.repaired();
       await storage.unstage();
       await storage.close();
     } else if (code === "STORAGE_FULL") {
@@ -268,13 +274,18 @@ export class Host {
 
   async #condemn(storage: Storage | null, store: "journal" | "state", reason: string): Promise<void> {
     this.#countRepair(new QuorateError("STORAGE_DAMAGED", reason, { store }));
-    this.#parts.logger.error({ store, reason }, `the ${store} store is set aside and begun anew`);
-    await storage?.condemn(store);
+    let setAside: string | null = null;
+    try {
+      setAside = (await storage?.condemn(store)) ?? null;
+    } finally {
+      // Where that fails, which ends the process, the cause must be known as well.
+      this.#report({ store, reason, setAside });
+    }
+    this.#condemned.add(store);
   }
 
   #countRepair(error: unknown): void {
     this.#repairs++;
-    this.#parts.observer.repaired();
     if (this.#repairs > REPAIRS_MAX) throw error;
   }
 

@@ -222,8 +222,11 @@ export interface Storage {
    * finds the journal beginning above it, with `certificate` kept. Atomic: a crash leaves the old state or the new one.
    */
   install(certificate: Certificate | null): Promise<void>;
-  /** Damage met at run time: closes everything and sets that store aside; the next open begins it anew. */
-  condemn(store: "journal" | "state"): Promise<void>;
+  /**
+   * Damage met at run time: closes everything and sets that store aside; the next open finds it missing and begins it anew.
+   * Resolves with where it lies now, as `Repair.setAside` says.
+   */
+  condemn(store: "journal" | "state"): Promise<string | null>;
   diskUse(): Promise<DiskUse>;
   /** A store whose files do not lie any more where they were opened, the journal first; null while both do. Never rejects. */
   lost(): Promise<"journal" | "state" | null>;

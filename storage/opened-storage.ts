@@ -71,10 +71,10 @@ export class OpenedStorage implements Storage {
     }
   }
 
-  async condemn(store: "journal" | "state"): Promise<void> {
+  async condemn(store: "journal" | "state"): Promise<string | null> {
     try {
       if (store === "state") await this.state.close();
-      await this.#directory.setAside(store);
+      return await this.#directory.setAside(store);
     } finally {
       await this.close();
     }

@@ -256,7 +256,7 @@ export function stateContract(harness: { storage(): Storage; reopen(): Promise<S
     it("the state: set aside, and begun anew under the same journal", async () => {
       await appendAll(storage(), historyOf({ count: 9 }));
       await storage().state.write(group(4, { a: "1" }));
-      await storage().condemn("state");
+      expect(await storage().condemn("state")).toBe("aside/state-1");
       await reopen();
       expect(storage().state.applied).toEqual({ instance: 0, digest: FOUNDING.genesis, timestampMs: 0 });
       expect(storage().journal.summary).toMatchObject({ last: 9, forgotten: null });
@@ -267,7 +267,7 @@ export function stateContract(harness: { storage(): Storage; reopen(): Promise<S
     it("the journal: set aside, and begun anew as forgotten where the state stands", async () => {
       await appendAll(storage(), historyOf({ count: 9 }));
       await storage().state.write(group(4, { a: "1" }));
-      await storage().condemn("journal");
+      expect(await storage().condemn("journal")).toBe("aside/journal-1");
       await reopen();
       expect(await stateOf(storage().state)).toEqual({ a: "1" });
       expect(storage().journal.summary).toMatchObject({

@@ -1,0 +1,31 @@
+/** What an operator should look at whatever runs at the moment: it outlives the replica that met it, and ends with the process. */
+import type { Repair } from "../storage/contract.ts";
+import type { Alarm } from "./driver-contract.ts";
+
+export class LastingAlarms {
+  readonly #wallMs: () => number;
+  /** The newest repair of each store: one must not hide the other. */
+  readonly #repairs = new Map<Repair["store"], Alarm>();
+  #rollback: Alarm | null = null;
+
+  constructor(wallMs: () => number) {
+    this.#wallMs = wallMs;
+  }
+
+  get list(): readonly Alarm[] {
+    return this.#rollback ? [...this.#repairs.values(), this.#rollback] : [...this.#repairs.values()];
+  }
+
+  repaired({ store, reason, setAside }: Repair): void {
+    const where = setAside === null ? "" : `; what was there lies in ${setAside}`;
+    this.#repairs.set(store, this.#alarm("REPAIRED", `the ${store} store was begun anew: ${reason}${where}`));
+  }
+
+  rolledBack(detail: string): void {
+    this.#rollback = this.#alarm("ROLLED_BACK", detail);
+  }
+
+  #alarm(code: string, detail: string): Alarm {
+    return { code, detail, sinceMs: this.#wallMs() };
+  }
+}
