@@ -46,8 +46,6 @@ const SPACE_INTERVAL_US = 1_000_000;
 const OUT_OF_REACH_MS = 5_000;
 const OUT_OF_REACH_MS_MAX = 60_000;
 
-const NO_DISK_USE: DiskUse = { journalBytes: 0, stateBytes: 0, asideBytes: 0, stagingBytes: 0 };
-
 export class Host {
   readonly #parts: HostParts;
   #stage: Stage = { type: "opening" };
@@ -61,6 +59,7 @@ export class Host {
   /** So often no checkpoint was to be had: an empty state is not worth a transfer again, and a log out of reach not at once. */
   #needless = 0;
   #diskLow = false;
+  #diskUse: DiskUse = { journalBytes: 0, stateBytes: 0, asideBytes: 0, stagingBytes: 0 };
   readonly #views: Views;
   readonly #invitations: Invitations;
   /** The state of the view that just ended, for the next one, and what was forgotten there and may matter here. */
@@ -68,6 +67,8 @@ export class Host {
   /** Ends what runs now: set while a transfer or a wait for space can be interrupted. */
   #interrupt: (() => void) | null = null;
   #loop: Promise<void> | null = null;
+  /** What an operator can look at is there: `start` resolves with the first call. */
+  #stands: () => void = () => undefined;
 
   constructor(parts: HostParts) {
     this.#parts = parts;
@@ -106,7 +107,7 @@ export class Host {
   }
 
   get diskLow(): boolean {
-    return this.#diskLow;
+    return this.#diskLow || this.#stage.type === "full";
   }
 
   /** May this client have a copy of the whole state? Nobody may while no replica runs. */
@@ -124,10 +125,11 @@ export class Host {
     return [...alarms, ...this.#lasting.list];
   }
 
+  /** While nothing is open, as it was last known. */
   async diskUse(): Promise<DiskUse> {
     const stage = this.#stage;
-    const open = stage.type === "replica" || stage.type === "transfer";
-    return open ? await stage.storage.diskUse() : NO_DISK_USE;
+    if (stage.type === "replica" || stage.type === "transfer") this.#diskUse = await stage.storage.diskUse();
+    return this.#diskUse;
   }
 
   /**
@@ -144,17 +146,21 @@ export class Host {
   }
 
   /**
-   * Opens the directory, then runs in the background; resolves when the first stage stands.
+   * Opens the directory and runs in the background; resolves when the first stage stands, or the disk is too full for one.
    * @throws QuorateError what an operator must mend: STORAGE_LOCKED, CLUSTER_MISMATCH, STORAGE_FORMAT, STORAGE_UNFOUNDED,
    *   PORT_IN_USE, STORAGE_FAILED
    */
   async start(): Promise<void> {
-    const storage = await this.#open();
     await new Promise<void>((resolve, reject) => {
-      this.#loop = this.#run(storage, resolve).catch((error: unknown) => {
+      let standing = false;
+      this.#stands = () => {
+        standing = true;
+        resolve();
+      };
+      this.#loop = this.#run().then(resolve, (error: unknown) => {
         this.#stage = { type: "ended" };
-        reject(error);
-        if (!this.#stopping) this.#parts.fatal(error);
+        if (!standing) reject(error);
+        else if (!this.#stopping) this.#parts.fatal(error);
       });
     });
   }
@@ -169,19 +175,23 @@ export class Host {
 
   // ---- one stage after the other
 
-  async #open(): Promise<Storage> {
-    const { cluster, self, openStorage, found } = this.#parts;
-    const storage = await openStorage({ cluster: cluster.id, replica: self, genesis: cluster.genesis });
+  #open(): Promise<Storage> {
+    const { cluster, self, openStorage } = this.#parts;
+    return openStorage({ cluster: cluster.id, replica: self, genesis: cluster.genesis });
+  }
+
+  /** Takes in what a directory says that was just opened. An ending: no stage can run on it as it is. */
+  async #opened(storage: Storage): Promise<Ending | null> {
+    const { cluster, self, found } = this.#parts;
     for (const repair of storage.repairs) {
       if (repair.setAside !== null || !this.#condemned.has(repair.store)) this.#report(repair);
     }
     this.#condemned.clear();
     this.#views.load(storage.state);
     const founded = await found?.(storage);
-    if (founded === "installed") return await this.#open();
+    if (founded === "installed") return { type: "installed" };
     if (founded === "gone") this.#transferDue = true;
-    if (cluster.view.n > 1 || storage.journal.summary.forgotten === null) return storage;
-    await storage.close();
+    if (cluster.view.n > 1 || storage.journal.summary.forgotten === null) return null;
     const why =
       "the journal of the only replica is gone, and nobody else has its data; put the directory back as it was";
     throw new QuorateError("STORAGE_UNFOUNDED", why, { replica: self });
@@ -200,13 +210,16 @@ export class Host {
     this.#parts.logger.warn({}, `${detail}; it votes when it knows how far`);
   }
 
-  async #run(first: Storage, stands: () => void): Promise<void> {
-    let storage: Storage | null = first;
+  async #run(): Promise<void> {
+    let storage: Storage | null = null;
     while (!this.#stopping) {
-      let ending: Ending;
+      let ending: Ending | null = null;
       try {
-        storage ??= await this.#open();
-        ending = await this.#runStage(storage, stands);
+        if (storage === null) {
+          storage = await this.#open();
+          ending = await this.#opened(storage);
+        }
+        ending ??= await this.#runStage(storage);
       } catch (error) {
         ending = { type: "failed", error };
       }
@@ -264,6 +277,7 @@ export class Host {
       await storage.unstage();
       await storage.close();
     } else if (code === "STORAGE_FULL") {
+      if (storage) this.#diskUse = await storage.diskUse().catch(() => this.#diskUse);
       await closed(storage);
       await this.#waitForSpace(error);
     } else {
@@ -294,7 +308,9 @@ export class Host {
     const { clock, logger, hasSpace } = this.#parts;
     this.#stage = { type: "full", sinceMs: clock.wallMs() };
     logger.error({ error: String(error) }, "the disk is full: this replica acknowledges nothing until there is room");
-    while (!this.#stopping && !(await hasSpace())) {
+    this.#stands();
+    // Where writes fail for a quota there may seem to be room at once: every attempt has its interval.
+    do {
       await new Promise<void>((resolve) => {
         const cancel = clock.at(clock.nowUs() + SPACE_INTERVAL_US, resolve);
         this.#interrupt = () => {
@@ -303,21 +319,21 @@ export class Host {
         };
       });
       this.#interrupt = null;
-    }
+    } while (!this.#stopping && !(await hasSpace()));
     if (!this.#stopping) logger.info({}, "there is room on the disk again");
   }
 
-  #runStage(storage: Storage, stands: () => void): Promise<Ending> {
+  #runStage(storage: Storage): Promise<Ending> {
     const { journal, state } = storage;
-    if (this.#carried) return this.#replicate(storage, stands);
+    if (this.#carried) return this.#replicate(storage);
     const due = this.#transferDue || state.applied.instance < journal.base.instance;
     this.#transferDue = false;
-    return due ? this.#transfer(storage, stands) : this.#replicate(storage, stands);
+    return due ? this.#transfer(storage) : this.#replicate(storage);
   }
 
   // ---- the stages
 
-  #transfer(storage: Storage, stands: () => void): Promise<Ending> {
+  #transfer(storage: Storage): Promise<Ending> {
     const view = this.#views.chain.newest;
     return this.#interruptible((interrupted) =>
       transferStage({
@@ -328,7 +344,7 @@ export class Host {
         interrupted,
         running: (transfer, links) => {
           this.#stage = { type: "transfer", transfer, storage, links };
-          stands();
+          this.#stands();
         },
         viewsGrew: () => {
           this.#transferDue = true;
@@ -389,7 +405,7 @@ export class Host {
     return { executor, start, settledFrom: settledFrom(storage.state), replayed: 0 };
   }
 
-  async #replicate(storage: Storage, stands: () => void): Promise<Ending> {
+  async #replicate(storage: Storage): Promise<Ending> {
     const { self, identityOf, crypto, options, clock, verifier, logger, observer, garbage } = this.#parts;
     const { executor, settledFrom, replayed, ...recovered } = await this.#recovered(storage);
     const { view } = executor;
@@ -454,7 +470,7 @@ export class Host {
       );
       this.#stage = { type: "replica", replica, executor, storage, links, gateway };
       replica.run(links, gateway);
-      stands();
+      this.#stands();
       if (isFormer(this.#views.chain, view, self)) retireWhenDone(replica, view, clock);
       const ending = await replica.ended;
       if (ending.type === "view") {

@@ -211,9 +211,14 @@ export async function startServer(
   }
 }
 
+/** A disk that cannot be asked may have room: the next attempt shows it. */
 async function hasRoom(directory: string): Promise<boolean> {
-  const { bavail, bsize } = await statfs(directory);
-  return bavail * bsize >= ROOM_BYTES_MIN;
+  try {
+    const { bavail, bsize } = await statfs(directory);
+    return bavail * bsize >= ROOM_BYTES_MIN;
+  } catch {
+    return true;
+  }
 }
 
 /** Whatever replica runs at the moment; none, nothing. */

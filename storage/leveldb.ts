@@ -190,10 +190,8 @@ class DataDirectory implements Directory {
 
   async open(place: "journal" | "state" | "staging"): Promise<ByteStore> {
     const path = join(this.#path, place);
-    const suspects = await this.#try("read", async () => {
-      await mkdir(this.#path, { recursive: true, mode: 0o700 });
-      return damagedTables(path);
-    });
+    await this.#try("written", () => mkdir(this.#path, { recursive: true, mode: 0o700 }));
+    const suspects = await this.#try("read", () => damagedTables(path));
     // CURRENT names what a LevelDB directory consists of. Without it LevelDB begins anew, and deletes what is there.
     if (!(await this.#try("read", () => exists(join(path, "CURRENT")))) && (await this.#holdsData(path))) {
       throw damaged(place, "its file CURRENT is missing");
@@ -466,7 +464,7 @@ function accessError(store: StoreName, what: string, cause: unknown): QuorateErr
   if (/No space left|ENOSPC|Disk quota exceeded/.test(text)) {
     return new QuorateError(
       "STORAGE_FULL",
-      `the disk under the ${store} store is full; the replica has to stop: make room and start it again`,
+      `the disk under the ${store} store is full: nothing is acknowledged until there is room`,
       { store },
       cause,
     );

@@ -82,7 +82,12 @@ export interface Status {
     readonly computing: boolean;
   };
   readonly log?: { readonly first: number; readonly last: number; readonly bytes: number };
-  readonly disk: { readonly journalBytes: number; readonly stateBytes: number; readonly asideBytes: number };
+  readonly disk: {
+    readonly journalBytes: number;
+    readonly stateBytes: number;
+    readonly asideBytes: number;
+    readonly low: boolean;
+  };
 }
 
 export interface NewCluster {

@@ -55,6 +55,12 @@ class World {
   readonly fatal: unknown[] = [];
   readonly said: { level: string; detail: Record<string, unknown>; message: string }[] = [];
   repairs = 0;
+  /** So often the directory was opened, or tried to be. */
+  opened = 0;
+  /** Why it cannot be opened. */
+  refusal: QuorateError | null = null;
+  /** What the disk says of itself. */
+  full = (): boolean => this.disk.full;
   /** What the process has open. */
   storage: Storage | null = null;
   host = this.#process();
@@ -69,6 +75,8 @@ class World {
       identityOf: () => identityOf(3),
       crypto: nodeCrypto,
       openStorage: async (founding) => {
+        this.opened++;
+        if (this.refusal) throw this.refusal;
         this.storage = await this.disk.open({ founding });
         return this.storage;
       },
@@ -80,7 +88,7 @@ class World {
       clock: this.clock,
       verifier: nobody,
       logger: { info: log("info"), warn: log("warn"), error: log("error") },
-      hasSpace: async () => !this.disk.full,
+      hasSpace: async () => !this.full(),
       retired: nobody,
       fatal: (error) => this.fatal.push(error),
       observer: {
@@ -173,6 +181,69 @@ describe("damage at run time", () => {
     await world.clock.run();
     expect(world.host.stage.type).toBe("replica");
     expect(world.alarms.join()).toContain("the files of the state store are not where they were opened any more");
+  });
+});
+
+describe("a full disk", () => {
+  it("at the start: stands, says so, looks every second, and goes on by itself", async () => {
+    world.disk.fill();
+    await world.start();
+    expect(world.host.stage.type).toBe("full");
+    expect(world.alarms).toEqual(["DISK_FULL: nothing is acknowledged"]);
+    expect(world.host.diskLow).toBe(true);
+    await world.clock.run(10_000_000);
+    expect(world.host.stage.type).toBe("full");
+    world.disk.mend();
+    await world.clock.run(1_000_000);
+    expect(world.host.stage.type).toBe("replica");
+    expect([world.alarms, world.host.diskLow, world.fatal]).toEqual([[], false, []]);
+  });
+
+  it("that has room by its own account is tried once a second", async () => {
+    world.full = () => false;
+    world.disk.fill();
+    await world.start();
+    const attempts = world.opened;
+    await world.clock.run(5_500_000);
+    expect(world.opened).toBe(attempts + 5);
+    expect(world.host.stage.type).toBe("full");
+  });
+
+  it("at run time: disk use stays what it was last", async () => {
+    await world.start();
+    const use = await world.host.diskUse();
+    expect(use.journalBytes).toBeGreaterThan(0);
+    world.disk.fill();
+    world.host.replica?.halt(new QuorateError("STORAGE_FULL", "no room", { store: "journal" }));
+    await world.clock.run();
+    expect(world.host.stage.type).toBe("full");
+    expect(await world.host.diskUse()).toEqual(use);
+  });
+
+  it("a stop does not wait for room", async () => {
+    world.disk.fill();
+    await world.start();
+    await world.stop();
+    expect([world.host.stage.type, world.fatal]).toEqual(["ended", []]);
+  });
+});
+
+describe("what cannot be mended", () => {
+  const LOCKED = new QuorateError("STORAGE_LOCKED", "another server has it");
+
+  it("before anything stands is the error of the start, and nobody else hears of it", async () => {
+    world.refusal = LOCKED;
+    await expect(world.start()).rejects.toBe(LOCKED);
+    expect([world.host.stage.type, world.fatal]).toEqual(["ended", []]);
+  });
+
+  it("later ends the process", async () => {
+    world.disk.fill();
+    await world.start();
+    world.disk.mend();
+    world.refusal = LOCKED;
+    await world.clock.run(1_000_000);
+    expect([world.host.stage.type, world.fatal]).toEqual(["ended", [LOCKED]]);
   });
 });
 
