@@ -45,6 +45,7 @@ const SPACE_INTERVAL_US = 1_000_000;
 /** Where no checkpoint was to be had the log is out of reach for so long before one is asked for again; doubling. */
 const OUT_OF_REACH_MS = 5_000;
 const OUT_OF_REACH_MS_MAX = 60_000;
+const LOW = "less free disk than diskReserveBytes: commands that add to the state are refused with STORAGE_FULL";
 
 export class Host {
   readonly #parts: HostParts;
@@ -58,7 +59,8 @@ export class Host {
   #transferDue = false;
   /** So often no checkpoint was to be had: an empty state is not worth a transfer again, and a log out of reach not at once. */
   #needless = 0;
-  #diskLow = false;
+  /** While there is less free disk than the reserve. */
+  #low: Alarm | null = null;
   #diskUse: DiskUse = { journalBytes: 0, stateBytes: 0, asideBytes: 0, stagingBytes: 0 };
   readonly #views: Views;
   readonly #invitations: Invitations;
@@ -102,12 +104,13 @@ export class Host {
 
   /** Less free disk than the reserve. */
   set diskLow(low: boolean) {
-    this.#diskLow = low;
+    const sinceMs = this.#parts.clock.wallMs();
+    this.#low = low ? (this.#low ?? { code: "DISK_LOW", detail: LOW, sinceMs }) : null;
     if (this.replica) this.replica.diskLow = low;
   }
 
   get diskLow(): boolean {
-    return this.#diskLow || this.#stage.type === "full";
+    return this.#low !== null || this.#stage.type === "full";
   }
 
   /** May this client have a copy of the whole state? Nobody may while no replica runs. */
@@ -122,6 +125,7 @@ export class Host {
     const alarms: Alarm[] = stage.type === "replica" ? [...stage.replica.alarms] : [];
     if (stage.type === "full")
       alarms.push({ code: "DISK_FULL", detail: "nothing is acknowledged", sinceMs: stage.sinceMs });
+    else if (this.#low) alarms.push(this.#low);
     return [...alarms, ...this.#lasting.list];
   }
 
@@ -445,7 +449,7 @@ export class Host {
       observer,
     });
     this.#parts.incarnated?.(replica, executor);
-    replica.diskLow = this.#diskLow;
+    replica.diskLow = this.#low !== null;
     let links: Links | null = null;
     let gateway: Gateway | null = null;
     try {

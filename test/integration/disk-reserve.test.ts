@@ -14,6 +14,9 @@ test("a disk below its reserve refuses puts, and takes deletes and reads", async
     appendFileSync(join(cluster.home(replica), "node.yaml"), `diskReserveBytes: ${Number.MAX_SAFE_INTEGER}\n`);
   }
   await cluster.startAll();
+  for (const replica of cluster.ids) {
+    expect((await cluster.status(replica)).alarms.map(({ code }) => code)).toEqual(["DISK_LOW"]);
+  }
   const kv = await cluster.connect();
   await expect(kv.put("b", "2")).rejects.toMatchObject({ code: "REFUSED", detail: { reason: "STORAGE_FULL" } });
   expect((await kv.get("a"))?.value).toBe("1");

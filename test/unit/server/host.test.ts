@@ -220,6 +220,19 @@ describe("a full disk", () => {
     expect(await world.host.diskUse()).toEqual(use);
   });
 
+  it("below the reserve: an alarm since then, until there is room", async () => {
+    await world.start();
+    const sinceMs = world.clock.wallMs();
+    world.host.diskLow = true;
+    await world.clock.run(2_000_000);
+    world.host.diskLow = true;
+    const detail = expect.stringContaining("refused with STORAGE_FULL");
+    expect(world.host.alarms).toEqual([{ code: "DISK_LOW", detail, sinceMs }]);
+    expect(world.host.replica?.diskLow).toBe(true);
+    world.host.diskLow = false;
+    expect([world.host.alarms, world.host.diskLow]).toEqual([[], false]);
+  });
+
   it("a stop does not wait for room", async () => {
     world.disk.fill();
     await world.start();
