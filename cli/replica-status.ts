@@ -51,6 +51,7 @@ const statusSchema = z.object({
       journalBytes: count,
       stateBytes: count,
       low: z.boolean().optional(),
+      stagingBytes: count.optional(),
       asideBytes: count.optional(),
     })
     .optional(),

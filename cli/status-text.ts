@@ -75,8 +75,18 @@ function wideCells({ checkpoints, log, disk }: ReplicaStatus): string[] {
   return [
     newest ? `${newest.instance}${computing}` : checkpoints?.computing ? "computing" : "-",
     log ? `${log.first}-${log.last}` : "-",
-    disk ? `${formatBytes(disk.journalBytes + disk.stateBytes)}${disk.low ? " low" : ""}` : "-",
+    disk ? `${formatBytes(bytesOnDisk(disk))}${disk.low ? " low" : ""}` : "-",
   ];
+}
+
+/** What was set aside fills a disk like everything else. */
+function bytesOnDisk({
+  journalBytes,
+  stateBytes,
+  stagingBytes = 0,
+  asideBytes = 0,
+}: NonNullable<ReplicaStatus["disk"]>): number {
+  return journalBytes + stateBytes + stagingBytes + asideBytes;
 }
 
 /** Where leaders take turns: who leads the furthest replica, how far, and who is on probation there. */

@@ -42,7 +42,7 @@ export function statusCommand(io: Io, end: (code: ExitCode) => void): Command {
           "Exit code 3 when fewer than a quorum of this cluster's replicas answer (with --watch: at the last look; 0 after Ctrl-C). LAG is how\n" +
           "many instances a replica has executed fewer than the furthest one. A replica that recovers has a line below the\n" +
           "table with its progress, and so has each alarm. -o table adds CHECKPOINT (the newest; + while another is being\n" +
-          "taken), LOG (instances held) and DISK. --timeout is per replica, 2s unless given.",
+          "taken), LOG (instances held) and DISK (all of the data directory). --timeout is per replica, 2s unless given.",
         json:
           '{"mode":"bft","n":4,"f":1,"quorum":3,"rotation":0,"reachable":4,"replicas":[{"replica":0,"reachable":true,"view":0,"regency":0,' +
           '"leader":0,"decided":12,"executed":12,"revision":"40","lag":0,"state":"voting","historyDigest":"…",' +

@@ -11,6 +11,8 @@ import { statusJson, statusTable } from "../../../cli/status-text.ts";
 import { type ClusterFile, clusterFileText } from "../../../protocol/cluster.ts";
 import { kv, temporaryFolder } from "./streams.ts";
 
+const MIB = 1024 * 1024;
+
 type Answer = (replica: number) => { code?: number; body: string } | "silence";
 
 let folder: ReturnType<typeof temporaryFolder>;
@@ -177,7 +179,7 @@ describe("a replica that recovers", () => {
       period: 100,
     },
     log: { first: 401, last: 512, bytes: 1_000 },
-    disk: { journalBytes: 1024 * 1024, stateBytes: 1024 * 1024, low: true, asideBytes: 0 },
+    disk: { journalBytes: 1 * MIB, stateBytes: 2 * MIB, stagingBytes: 4 * MIB, asideBytes: 8 * MIB, low: true },
   };
   const progress =
     "replica 3: checkpoint · 43% · 43.0 MiB of 100.0 MiB · 3.5 MiB/s · 16.3 s left · instance 500 · checkpoint from 1 · log from 0,2";
@@ -193,7 +195,7 @@ describe("a replica that recovers", () => {
     expect(out).toMatch(/\nreplica 3: ALARM ROOT_MISMATCH: replica 2\\x1b\[2J \(for [^)]+\)\n$/);
     const wide = (await status("-o", "table")).out.split("\n");
     expect(wide[1]).toMatch(/LAG +CHECKPOINT +LOG +DISK +STATE$/);
-    expect(wide[5]).toMatch(/ 480\+ +401-512 +2\.0 MiB low +transferring 43%$/);
+    expect(wide[5]).toMatch(/ 480\+ +401-512 +15\.0 MiB low +transferring 43%$/);
     expect(wide[2]).toMatch(/ - +- +- +voting$/);
     const { replicas } = JSON.parse((await status("-o", "json")).out);
     expect(replicas[3]).toMatchObject(recovering);
