@@ -141,7 +141,9 @@ export async function serve(options: ReplicaOptions): Promise<number> {
   const retired = replica.retired.then(() => RETIRED);
   const ended = await Promise.race([stopping, retired, replica.failed.then((error) => ({ error }))]);
   if (typeof ended !== "string") {
-    logger.error({ error: String(ended.error) }, "halted: this replica can no longer keep its promises");
+    const { error } = ended;
+    const code = error instanceof QuorateError ? { code: error.code } : {};
+    logger.error({ ...code, error: String(error) }, "halted: this replica can no longer keep its promises");
     return EXIT_FAILED;
   }
   logger.info({ signal: ended }, "stopping");

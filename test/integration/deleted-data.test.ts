@@ -2,7 +2,7 @@
 import { rmSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { until } from "./cluster.ts";
+import { TestCluster, until } from "./cluster.ts";
 import { dataOf, expectRecords, type Filled, filledCluster, votes, write } from "./lost-data.ts";
 
 const WHAT = "are not where they were opened any more";
@@ -39,4 +39,11 @@ test("the state alone deleted in an idle cluster is noticed without a request", 
   await votes(filled, 3);
   await cluster.agreement();
   await expectRecords(filled, { recovered: 3, down: [0] });
+});
+
+test("the data of the only replica: nobody could give it back, so it halts and says what an operator finds it by", async () => {
+  const cluster = await TestCluster.start({ replicas: 1 });
+  rmSync(join(cluster.home(0), "data"), { recursive: true, maxRetries: 5 });
+  expect(await cluster.server(0).exited).toMatchObject({ code: 1 });
+  expect(cluster.log(0).at(-1)).toMatchObject({ msg: expect.stringMatching(/^halted: /), code: "STORAGE_UNFOUNDED" });
 });
