@@ -1,5 +1,6 @@
 /** `kv snapshot save|verify`: one file that holds the state of a cluster and proves itself (docs/snapshot-format.md). */
-import { dirname, resolve } from "node:path";
+import { statSync } from "node:fs";
+import { dirname, join, resolve } from "node:path";
 import { Command } from "commander";
 import { hex } from "../../protocol/bytes.ts";
 import { clusterOf } from "../../protocol/cluster.ts";
@@ -7,6 +8,7 @@ import { nodeCrypto } from "../../protocol/crypto/node.ts";
 import { readKeyFile } from "../../server/config.ts";
 import type { SnapshotSummary } from "../../server/snapshot/verify.ts";
 import { formatBytes } from "../byte-size.ts";
+import { usageError } from "../exit.ts";
 import {
   chooseCluster,
   chooseIdentity,
@@ -58,6 +60,7 @@ function saveCommand(io: Io): Command {
     .action(async (path: string, options: { stale?: true }, command: Command) => {
       const globals = globalsOf(command);
       const format = requireFormat(globals, ["simple", "json"]);
+      requireFolder(path);
       const choice = chooseCluster(globals, io);
       const identity = readKeyFile(chooseIdentity(globals, choice), "client");
       const cluster = clusterOf(nodeCrypto, choice.file);
@@ -88,6 +91,19 @@ function saveCommand(io: Io): Command {
         line.erase();
       }
     });
+}
+
+/** A file can get this name; a whole store is not fetched to find out that it cannot. @throws CommandExit */
+function requireFolder(path: string): void {
+  // As it is written at first: `missing/` must not be taken for a file.
+  const folder = dirname(resolve(`${path}.tmp`));
+  if (!isDirectory(folder)) throw usageError(`there is no folder ${folder}; make it first, or name a file elsewhere`);
+  if (!isDirectory(path)) return;
+  throw usageError(`${path} is a directory; name a file in it, like ${join(path, "backup.qsnap")}`);
+}
+
+function isDirectory(path: string): boolean {
+  return statSync(resolve(path), { throwIfNoEntry: false })?.isDirectory() ?? false;
 }
 
 function verifyCommand(io: Io): Command {

@@ -1,6 +1,6 @@
 /** Snapshot files: what is saved verifies, whatever is changed in it does not, and a cluster can be founded from it. */
 import { createHash } from "node:crypto";
-import { existsSync, readdirSync, readFileSync, statSync, truncateSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { hex, utf8 } from "../../../protocol/bytes.ts";
 import { type ClusterFile, clusterFileText, clusterOf, parseClusterFile } from "../../../protocol/cluster.ts";
@@ -517,6 +517,28 @@ describe("kv snapshot save", () => {
     sources = sources.map((_, replica) => truth.source(replica, { checkpoint: 0, roots: [] }));
     await expect(save()).rejects.toMatchObject({ code: "QUORUM_UNAVAILABLE", message: /no checkpoint of 4 replicas/ });
     expect(readdirSync(folder.path)).toEqual(["client.key"]);
+  });
+
+  test.each([
+    ["a directory", "there", /^kv: \S+\/there is a directory; name a file in it, like \S+\/there\/backup\.qsnap\n$/],
+    [
+      "a file in a folder that is not there",
+      "gone/s.qsnap",
+      /^kv: there is no folder \S+\/gone; make it first, or [^\n]+\n$/,
+    ],
+    ["a folder that is not there", "gone/", /^kv: there is no folder \S+\/gone; make it first, or [^\n]+\n$/],
+    [
+      "a file as a folder",
+      "client.key/s.qsnap",
+      /^kv: there is no folder \S+\/client.key; make it first, or [^\n]+\n$/,
+    ],
+  ])("%s is no place for a snapshot, which is said before anybody is asked", async (_, name, said) => {
+    mkdirSync(folder.in("there"));
+    // The cluster file is not even looked for.
+    const { code, out, err } = await kv(["snapshot", "save", folder.in(name), "--cluster", folder.in("none.json")]);
+    expect({ code, out }).toEqual({ code: 2, out: "" });
+    expect(err).toMatch(said);
+    expect(readdirSync(folder.path).sort()).toEqual(["client.key", "there"]);
   });
 
   test("the command says what stands in the way, on one line", async () => {
