@@ -3,7 +3,7 @@ import { rmSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { TestCluster, until } from "./cluster.ts";
-import { dataOf, expectRecords, type Filled, filledCluster, votes, write } from "./lost-data.ts";
+import { dataOf, expectRecords, type Filled, filledCluster, rob, transfers, votes, write } from "./lost-data.ts";
 
 const WHAT = "are not where they were opened any more";
 
@@ -38,6 +38,18 @@ test("the state alone deleted in an idle cluster is noticed without a request", 
   await notices(filled, 3, "state");
   await votes(filled, 3);
   await cluster.agreement();
+  await expectRecords(filled, { recovered: 3, down: [0] });
+});
+
+test("the data directory deleted while a state is fetched into it: that is noticed at the latest when it is to be installed", async () => {
+  const filled = await filledCluster({ records: 6_000, together: 20 });
+  const { cluster } = filled;
+  await rob(filled, 3);
+  await cluster.startOne(3);
+  const { pid } = await transfers(filled, 3, true);
+  rmSync(dataOf(filled, 3), { recursive: true, maxRetries: 5 });
+  expect((await votes(filled, 3)).pid).toBe(pid);
+  await write(filled, 100);
   await expectRecords(filled, { recovered: 3, down: [0] });
 });
 
