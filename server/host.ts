@@ -45,6 +45,10 @@ const SPACE_INTERVAL_US = 1_000_000;
 /** Where no checkpoint was to be had the log is out of reach for so long before one is asked for again; doubling. */
 const OUT_OF_REACH_MS = 5_000;
 const OUT_OF_REACH_MS_MAX = 60_000;
+const UNFOUNDED =
+  "the snapshot that this cluster begins with is missing or damaged in the data directory: the state comes from the other members once they have executed something, or copy the file from one of them and start again";
+/** From one look for a checkpoint to the next while nobody may have one. */
+const UNFOUNDED_PAUSE_US = 5_000_000;
 const LOW = "less free disk than diskReserveBytes: commands that add to the state are refused with STORAGE_FULL";
 
 export class Host {
@@ -194,7 +198,7 @@ export class Host {
     this.#views.load(storage.state);
     const founded = await found?.(storage);
     if (founded === "installed") return { type: "installed" };
-    if (founded === "gone") this.#transferDue = true;
+    this.#unfounded(founded === "gone");
     if (cluster.view.n > 1 || storage.journal.summary.forgotten === null) return null;
     const why =
       "the journal of the only replica is gone, and nobody else has its data; put the directory back as it was";
@@ -206,6 +210,13 @@ export class Host {
     this.#lasting.repaired(repair);
     this.#parts.observer.repaired();
     this.#parts.logger.warn({ store, reason, setAside }, `the ${store} store is begun anew`);
+  }
+
+  /** What the cluster begins with is not here: the others have it, as a checkpoint once they have executed something. */
+  #unfounded(gone: boolean): void {
+    if (gone) this.#transferDue = true;
+    if (gone && !this.#lasting.unfounded) this.#parts.logger.warn({}, UNFOUNDED);
+    this.#lasting.unfounded = gone ? (this.#lasting.unfounded ?? UNFOUNDED) : null;
   }
 
   #rolledBack(): void {
@@ -257,6 +268,8 @@ export class Host {
       case "needless":
         this.#needless++;
         await closed(storage);
+        // The others have nothing to offer yet: to ask them in a loop would only drown what they log.
+        if (this.#lasting.unfounded) await this.#pause(UNFOUNDED_PAUSE_US);
         return null;
       case "repair":
         await this.#condemn(storage, ending.store, ending.reason);
@@ -314,17 +327,22 @@ export class Host {
     logger.error({ error: String(error) }, "the disk is full: this replica acknowledges nothing until there is room");
     this.#stands();
     // Where writes fail for a quota there may seem to be room at once: every attempt has its interval.
-    do {
-      await new Promise<void>((resolve) => {
-        const cancel = clock.at(clock.nowUs() + SPACE_INTERVAL_US, resolve);
-        this.#interrupt = () => {
-          cancel();
-          resolve();
-        };
-      });
-      this.#interrupt = null;
-    } while (!this.#stopping && !(await hasSpace()));
+    do await this.#pause(SPACE_INTERVAL_US);
+    while (!this.#stopping && !(await hasSpace()));
     if (!this.#stopping) logger.info({}, "there is room on the disk again");
+  }
+
+  /** `stop` ends it early. */
+  async #pause(us: number): Promise<void> {
+    const { clock } = this.#parts;
+    await new Promise<void>((resolve) => {
+      const cancel = clock.at(clock.nowUs() + us, resolve);
+      this.#interrupt = () => {
+        cancel();
+        resolve();
+      };
+    });
+    this.#interrupt = null;
   }
 
   #runStage(storage: Storage): Promise<Ending> {

@@ -7,13 +7,24 @@ export class LastingAlarms {
   /** The newest repair of each store: one must not hide the other. */
   readonly #repairs = new Map<Repair["store"], Alarm>();
   #rollback: Alarm | null = null;
+  #unfounded: Alarm | null = null;
 
   constructor(wallMs: () => number) {
     this.#wallMs = wallMs;
   }
 
   get list(): readonly Alarm[] {
-    return this.#rollback ? [...this.#repairs.values(), this.#rollback] : [...this.#repairs.values()];
+    const others = [this.#rollback, this.#unfounded].filter((alarm) => alarm !== null);
+    return [...this.#repairs.values(), ...others];
+  }
+
+  /** What the cluster begins with is not here: why. Null: it is, or is not needed any more. */
+  get unfounded(): string | null {
+    return this.#unfounded?.detail ?? null;
+  }
+
+  set unfounded(detail: string | null) {
+    if (detail !== this.unfounded) this.#unfounded = detail === null ? null : this.#alarm("SNAPSHOT_MISSING", detail);
   }
 
   repaired({ store, reason, setAside }: Repair): void {

@@ -320,10 +320,12 @@ async function applied(
     }
     io.stderr.write(planText(plan));
     if (!options.yes) await ask(io);
-    const replan = (): void => {
+    const replan = async (): Promise<void> => {
       if (administration.view.id === plan.view) return;
       plan = planned();
       io.stderr.write(planText(plan));
+      // What was agreed to was another plan.
+      if (!options.yes) await ask(io);
     };
     const ready = await readyFor(io, { administration, network, intent, waitMs: options.wait ?? WAIT_MS, replan });
     const next = await administration.reconfigure(intent.change(administration.view, ready), ready.instance);
@@ -364,7 +366,7 @@ async function readyFor(
     intent: Intent;
     waitMs: number;
     /** Another change may have come first. @throws QuorateError REFUSED when this one cannot be made any more */
-    replan(): void;
+    replan(): Promise<void>;
   },
 ): Promise<Ready> {
   const { administration, network, intent, waitMs, replan } = options;
@@ -376,7 +378,7 @@ async function readyFor(
     network,
     async look() {
       const view = await administration.follow(FOLLOW_MS);
-      replan();
+      await replan();
       const member = joins(view);
       return { view, member, invitation: invited ? administration.invitation(member) : null };
     },

@@ -5,7 +5,7 @@
  * What a turn of the event loop queues for a peer leaves as one frame at `flush`.
  */
 import { createServer, connect as dialTcp, type Server, type Socket } from "node:net";
-import type { Digest } from "../../protocol/bytes.ts";
+import { type Digest, sameBytes } from "../../protocol/bytes.ts";
 import type { Crypto } from "../../protocol/crypto/contract.ts";
 import type { Identity } from "../../protocol/identity.ts";
 import { HANDSHAKE_MS_MAX, LINK_QUEUE_BYTES_MAX } from "../../protocol/limits.ts";
@@ -119,9 +119,22 @@ class TcpLinks implements Links {
   }
 
   admit(member: Member): void {
-    if (this.#closed || member.id === this.#self || this.#slots.has(member.id)) return;
+    if (this.#closed || member.id === this.#self) return;
+    const known = this.#slots.get(member.id);
+    if (known && isSame(known.member, member)) return;
+    if (known) this.#forget(known);
     const slot = this.#addSlot(member);
     if (slot.dials) this.#dial(slot);
+  }
+
+  #forget(slot: Slot): void {
+    this.#slots.delete(slot.member.id);
+    if (slot.redial) clearTimeout(slot.redial);
+    slot.presenting?.destroy();
+    slot.dialling?.close(null);
+    if (!slot.link) return;
+    slot.link.close(null);
+    this.#events.onDisconnected(slot.member.id);
   }
 
   #addSlot(member: Member): Slot {
@@ -308,6 +321,11 @@ class TcpLinks implements Links {
       if (slot.silentLooks >= SILENCE_LOOKS) link.close("LINK_TIMEOUT");
     }
   }
+}
+
+function isSame(one: Member, other: Member): boolean {
+  const sameKeys = sameBytes(one.boxKey, other.boxKey) && sameBytes(one.signKey, other.signKey);
+  return sameKeys && one.host === other.host && one.peerPort === other.peerPort;
 }
 
 /**

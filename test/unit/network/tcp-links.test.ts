@@ -353,6 +353,28 @@ describe("attacks on TCP links (section 2)", () => {
     }
   });
 
+  test("who is invited again with other keys takes the place of who was invited", async () => {
+    const meeting = new TcpHarness([HONEST, LIAR, VICTIM]);
+    const impostor = new TcpHarness([LIAR]).member(LIAR);
+    const hostSeen = new Recorder();
+    const host = await meeting.start(VICTIM, hostSeen, { members: [meeting.member(HONEST), meeting.member(VICTIM)] });
+    try {
+      host.admit?.(impostor);
+      const guest = await meeting.start(LIAR, new Recorder());
+      await until(() => hostSeen.codes().includes("LINK_MAC"), "its keys to be refused");
+      expect(host.connected()).toEqual([]);
+      host.admit?.(meeting.member(LIAR));
+      await until(() => host.connected().includes(LIAR) && guest.connected().includes(VICTIM), "linked");
+      host.admit?.({ ...meeting.member(LIAR) });
+      expect(host.connected()).toEqual([LIAR]);
+      host.admit?.(impostor);
+      expect(host.connected()).toEqual([]);
+      expect(hostSeen.events.filter((event) => event.endsWith(`${LIAR}`))).toEqual([`+${LIAR}`, `-${LIAR}`]);
+    } finally {
+      await meeting.stop();
+    }
+  });
+
   test("a port in use is PORT_IN_USE with what to do", async () => {
     const again = harness.start(VICTIM, new Recorder());
     await expect(again).rejects.toMatchObject({ code: "PORT_IN_USE", message: expect.stringContaining("peerPort") });

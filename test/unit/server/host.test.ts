@@ -57,6 +57,8 @@ class World {
   repairs = 0;
   /** So often the directory was opened, or tried to be. */
   opened = 0;
+  /** Is there what the cluster begins with? */
+  founding: "ready" | "gone" = "ready";
   /** Why it cannot be opened. */
   refusal: QuorateError | null = null;
   /** What the disk says of itself. */
@@ -89,6 +91,7 @@ class World {
       verifier: nobody,
       logger: { info: log("info"), warn: log("warn"), error: log("error") },
       hasSpace: async () => !this.full(),
+      found: async () => this.founding,
       retired: nobody,
       fatal: (error) => this.fatal.push(error),
       observer: {
@@ -270,5 +273,18 @@ describe("damage found at the start", () => {
       "REPAIRED: the journal store was begun anew: the journal is missing: what this replica voted for is not known",
     ]);
     expect(world.repairs).toBe(1);
+  });
+});
+
+describe("a founder without what its cluster begins with", () => {
+  it("asks the others for the state, says so once, and no more when it has what it lacked", async () => {
+    world.founding = "gone";
+    await world.start();
+    expect(world.host.stage.type).toBe("transfer");
+    expect(world.alarms).toEqual([expect.stringMatching(/^SNAPSHOT_MISSING: .*copy the file from one of them/)]);
+    world.founding = "ready";
+    await world.restart();
+    expect(world.host.stage.type).toBe("replica");
+    expect(world.alarms).toEqual([]);
   });
 });
