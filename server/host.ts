@@ -289,7 +289,7 @@ export class Host {
     if (code === "STORAGE_DAMAGED" && (store === "journal" || store === "state")) {
       await this.#condemn(storage, store, (error as Error).message);
     } else if (code === "STORAGE_DAMAGED" && store === "staging" && storage) {
-      this.#countRepair(error);
+      await this.#countRepair(error, storage);
       this.#parts.observer.repaired();
       await storage.unstage();
       await storage.close();
@@ -304,7 +304,7 @@ export class Host {
   }
 
   async #condemn(storage: Storage | null, store: "journal" | "state", reason: string): Promise<void> {
-    this.#countRepair(new QuorateError("STORAGE_DAMAGED", reason, { store }));
+    await this.#countRepair(new QuorateError("STORAGE_DAMAGED", reason, { store }), storage);
     let setAside: string | null = null;
     try {
       setAside = (await storage?.condemn(store)) ?? null;
@@ -315,9 +315,11 @@ export class Host {
     this.#condemned.add(store);
   }
 
-  #countRepair(error: unknown): void {
+  async #countRepair(error: unknown, storage: Storage | null): Promise<void> {
     this.#repairs++;
-    if (this.#repairs > REPAIRS_MAX) throw error;
+    if (this.#repairs <= REPAIRS_MAX) return;
+    await closed(storage);
+    throw error;
   }
 
   /** Acknowledges nothing while the disk is full. */
@@ -334,6 +336,7 @@ export class Host {
 
   /** `stop` ends it early. */
   async #pause(us: number): Promise<void> {
+    if (this.#stopping) return;
     const { clock } = this.#parts;
     await new Promise<void>((resolve) => {
       const cancel = clock.at(clock.nowUs() + us, resolve);
@@ -380,6 +383,7 @@ export class Host {
   async #interruptible<T>(work: (interrupted: Promise<null>) => Promise<T>): Promise<T> {
     const interrupted = new Promise<null>((resolve) => {
       this.#interrupt = () => resolve(null);
+      if (this.#stopping) resolve(null);
     });
     try {
       return await work(interrupted);
@@ -407,6 +411,7 @@ export class Host {
   #fetchLinks(view: View, upTo: number): Promise<boolean> {
     this.#parts.logger.info({ view: upTo }, "asking the other replicas for the links to this view");
     const { openLinks, clock } = this.#parts;
+    this.#stands();
     return this.#interruptible((interrupted) =>
       fetchLinks({ openLinks, clock, views: this.#views, view, upTo, interrupted }),
     );
@@ -490,6 +495,7 @@ export class Host {
         },
         view,
       );
+      if (this.#stopping) return { type: "stopped" };
       this.#stage = { type: "replica", replica, executor, storage, links, gateway };
       replica.run(links, gateway);
       this.#stands();
@@ -498,8 +504,8 @@ export class Host {
       if (ending.type === "view") {
         const { forgotten: before } = replica.core;
         const forgotten = forgottenAfter(executor.applied.instance, before);
-        this.#carried = { executor, forgotten };
         if (before && !forgotten) await storage.journal.append([{ type: "remembered" }]);
+        this.#carried = { executor, forgotten };
       }
       return ending;
     } finally {

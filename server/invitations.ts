@@ -14,10 +14,17 @@ import type { Member, ReplicaId, View } from "../protocol/view.ts";
 
 const INVITED_MAX = 16;
 
+interface Invited {
+  readonly member: Member;
+  /** Of the statement: a later one is not undone by somebody who repeats an earlier one. */
+  readonly number: number;
+  readonly notAfterMs: number;
+}
+
 export class Invitations {
   readonly #crypto: Crypto;
   readonly #cluster: Digest;
-  readonly #invited = new Map<ReplicaId, { readonly member: Member; readonly notAfterMs: number }>();
+  readonly #invited = new Map<ReplicaId, Invited>();
 
   constructor(crypto: Crypto, cluster: Digest) {
     this.#crypto = crypto;
@@ -37,11 +44,13 @@ export class Invitations {
     const member = decoded(() => decodeInvitation(Uint8Array.from(signed.body)));
     if (isRejection(member) || member.id < view.idsBelow) return null;
     if (this.at(nowMs).length >= INVITED_MAX && !this.#invited.has(member.id)) return null;
+    if (signed.number < (this.#invited.get(member.id)?.number ?? 0)) return null;
     const checks = administered(this.#cluster, signed, administratorsOf(view));
     if (isRejection(checks)) return null;
     const valid = checks.every((check) => this.#crypto.verify(check.publicKey, check.statement, check.signature));
     if (!valid) return null;
-    this.#invited.set(member.id, { member, notAfterMs: signed.notAfterMs });
+    const { number, notAfterMs } = signed;
+    this.#invited.set(member.id, { member, number, notAfterMs });
     return member;
   }
 }

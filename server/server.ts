@@ -296,9 +296,10 @@ function chainFor(views: Views, heard: (payload: Uint8Array) => void): ChainPort
     newest: () => views.chain.newest.id,
     from: (viewId) => views.encodedFrom(viewId),
     take: (links) => {
-      if (!views.leadOn(links)) return false;
-      heard(encodeMessage({ type: "LINKS", view: views.chain.newest.id, regency: 0, links: [...links] }));
-      return true;
+      const { proven, all } = views.leadingOn(links);
+      const { id } = views.chain.newest;
+      if (proven.length > 0) heard(encodeMessage({ type: "LINKS", view: id, regency: 0, links: [...proven] }));
+      return all;
     },
   };
 }

@@ -7,8 +7,11 @@ export function watchStores(look: () => Promise<void>): () => void {
   const timer = setInterval(async () => {
     if (looking) return;
     looking = true;
-    await look();
-    looking = false;
+    try {
+      await look();
+    } finally {
+      looking = false;
+    }
   }, INTERVAL_MS);
   return () => clearInterval(timer);
 }

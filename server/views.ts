@@ -113,9 +113,31 @@ export class Views {
     return this.#chain.linksFrom(viewId).slice(0, LINKS_PER_ANSWER_MAX).map(encodeLink);
   }
 
-  /** Do these links lead on from the newest view? Costs the signature checks of each; nothing is followed yet. */
-  leadOn(links: readonly Uint8Array[]): boolean {
-    return links.length > 0 && !isRejection(followed(this.#parts.crypto, this.#chain, links));
+  /**
+   * Those of these links that are new and lead on from the newest view, up to the first that does not; nothing is followed yet.
+   * Costs the signature checks of each of them, and of the first that is none.
+   */
+  leadingOn(links: readonly Uint8Array[]): { readonly proven: readonly Uint8Array[]; readonly all: boolean } {
+    const { crypto } = this.#parts;
+    const fresh = this.#fresh(links);
+    const proven: Uint8Array[] = [];
+    let reached = this.#chain;
+    for (const link of fresh) {
+      const longer = followed(crypto, reached, [link]);
+      if (isRejection(longer)) break;
+      reached = longer;
+      proven.push(link);
+    }
+    return { proven, all: proven.length === fresh.length };
+  }
+
+  /** Without those that lead to a view known here, which may bear other signatures. */
+  #fresh(links: readonly Uint8Array[]): Uint8Array[] {
+    const firstInstance = this.#chain.firstInstanceOf(this.#chain.newest.id);
+    return links.filter((bytes) => {
+      const link = decodeLink(bytes);
+      return isRejection(link) || link.instance >= firstInstance;
+    });
   }
 
   #ask(of: ReplicaId, mine: number): MessageOf<"FETCH_LINKS"> | null {
@@ -128,12 +150,7 @@ export class Views {
     const { crypto, nowUs, misbehaved } = this.#parts;
     if (nowUs() < (this.#heardUs.get(from) ?? 0)) return false;
     const { newest } = this.#chain;
-    const firstInstance = this.#chain.firstInstanceOf(newest.id);
-    // A link that leads to a view known here may bear other signatures.
-    const fresh = links.filter((bytes) => {
-      const link = decodeLink(bytes);
-      return isRejection(link) || link.instance >= firstInstance;
-    });
+    const fresh = this.#fresh(links);
     if (fresh.length === 0) return false;
     const longer = followed(crypto, this.#chain, fresh);
     if (isRejection(longer)) {

@@ -190,7 +190,7 @@ class DataDirectory implements Directory {
 
   async open(place: "journal" | "state" | "staging"): Promise<ByteStore> {
     const path = join(this.#path, place);
-    await this.#try("written", () => mkdir(this.#path, { recursive: true, mode: 0o700 }));
+    await this.#try("written", () => this.#make());
     const suspects = await this.#try("read", () => damagedTables(path));
     // CURRENT names what a LevelDB directory consists of. Without it LevelDB begins anew, and deletes what is there.
     if (!(await this.#try("read", () => exists(join(path, "CURRENT")))) && (await this.#holdsData(path))) {
@@ -207,6 +207,15 @@ class DataDirectory implements Directory {
     if (live === undefined) return opened;
     await opened.close();
     throw damaged(place, `a block of its table ${live} does not match its checksum`, { table: live });
+  }
+
+  /** That a directory cannot be made where nothing is, is no damage: a link to a disk that is not mounted. */
+  async #make(): Promise<void> {
+    try {
+      await mkdir(this.#path, { recursive: true, mode: 0o700 });
+    } catch (cause) {
+      throw isMissing(cause) ? this.#unreadable(cause) : cause;
+    }
   }
 
   move(from: Place, to: Place): Promise<void> {
@@ -252,6 +261,7 @@ class DataDirectory implements Directory {
     try {
       return await action();
     } catch (cause) {
+      if (cause instanceof QuorateError) throw cause;
       if (what === "read") throw this.#unreadable(cause);
       throw accessError("state", "could not be written", cause);
     }

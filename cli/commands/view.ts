@@ -321,13 +321,15 @@ async function applied(
     io.stderr.write(planText(plan));
     if (!options.yes) await ask(io);
     const replan = async (): Promise<void> => {
-      if (administration.view.id === plan.view) return;
-      plan = planned();
-      io.stderr.write(planText(plan));
-      // What was agreed to was another plan.
-      if (!options.yes) await ask(io);
+      // What was agreed to was another plan; and it may be another one again when it is answered.
+      while (administration.view.id !== plan.view) {
+        plan = planned();
+        io.stderr.write(planText(plan));
+        if (!options.yes) await ask(io);
+      }
     };
     const ready = await readyFor(io, { administration, network, intent, waitMs: options.wait ?? WAIT_MS, replan });
+    await replan();
     const next = await administration.reconfigure(intent.change(administration.view, ready), ready.instance);
     await writeOut(io, format === "json" ? planJson(plan, true) : appliedText(next, format));
   } finally {

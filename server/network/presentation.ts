@@ -23,7 +23,10 @@ export interface ChainPort {
   newest(): number;
   /** Links, encoded, from the one that leads out of this view on. */
   from(viewId: number): readonly Uint8Array[];
-  /** Follows links that lead on from the newest view; false when they do not. Costs a quorum of signature checks for each. */
+  /**
+   * Follows links as far as they lead on from the newest view; false when one leads nowhere. Costs a quorum of signature checks for
+   * each that is followed, and for the first that is not.
+   */
   take(links: readonly Uint8Array[]): boolean;
 }
 
@@ -86,10 +89,13 @@ export function present(
   const socket = dialTcp({ host: member.host, port: member.peerPort, noDelay: true });
   const deadline = setTimeout(() => socket.destroy(), timeoutMs);
   const splitter = new FrameSplitter(KNOWN_BYTES_MAX);
-  const answer = (body: Uint8Array): null => {
-    const known = decodeKnown(body);
-    if (known === null) socket.destroy();
-    else socket.end(framed(encodeLinks(chain.from(known))));
+  let answered = false;
+  /** Once: whoever is there may say as much as it likes. */
+  const answer = (body: Uint8Array): LinkFaultCode | null => {
+    const known = answered ? null : decodeKnown(body);
+    answered = true;
+    if (known === null) return "LINK_HANDSHAKE";
+    socket.end(framed(encodeLinks(chain.from(known))));
     return null;
   };
   socket.once("connect", () => {

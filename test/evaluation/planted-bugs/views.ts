@@ -34,8 +34,8 @@ export const VIEW_BUGS: readonly Mutation[] = [
     changes: [
       {
         file: "server/views.ts",
-        find: "return links.length > 0 && !isRejection(followed(this.#parts.crypto, this.#chain, links));",
-        replace: "return links.length > 0;",
+        find: "if (isRejection(longer)) break;\n      reached = longer;",
+        replace: "if (!isRejection(longer)) reached = longer;",
       },
     ],
     suite: "unit",

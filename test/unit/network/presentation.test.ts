@@ -1,5 +1,5 @@
 /** Links of the chain of views brought to replicas that know nobody any more (docs/protocol.md section 7), and lies in their place. */
-import { connect, type Socket } from "node:net";
+import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { type Digest, latin1 } from "../../../protocol/bytes.ts";
@@ -184,4 +184,34 @@ test("a presentation is no second body of a handshake", async () => {
   await until(closed, "closed");
   expect(seen.codes()).toEqual(["LINK_HANDSHAKE"]);
   expect(chain.offered).toEqual([]);
+});
+
+test("who brings links answers once, whatever is said to it", async () => {
+  let asked = 0;
+  const chain = new Chain(5);
+  const counting = {
+    newest: () => 5,
+    take: () => false,
+    from: (viewId: number) => {
+      asked++;
+      return chain.from(viewId);
+    },
+  };
+  const closed: boolean[] = [];
+  const flood = Buffer.concat(Array(5_000).fill(Buffer.from([0, 0, 0, 4, 0, 0, 0, 1])));
+  const server = createServer((socket) => {
+    socket.on("error", () => undefined).on("close", () => closed.push(true));
+    socket.once("data", () => socket.write(flood));
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  try {
+    const { port } = server.address() as AddressInfo;
+    const member = { ...harness.member(SLEEPER), peerPort: port };
+    const limits = { silenceMs: 100, handshakeMs: 5_000 };
+    await harness.start(HIGHER, new Recorder(), { members: [member, harness.member(HIGHER)], chain: counting, limits });
+    await until(() => closed.length >= 2, "two presentations to end");
+    expect(asked).toBeLessThanOrEqual(closed.length + 1);
+  } finally {
+    server.close();
+  }
 });

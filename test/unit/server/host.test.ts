@@ -59,6 +59,8 @@ class World {
   opened = 0;
   /** Is there what the cluster begins with? */
   founding: "ready" | "gone" = "ready";
+  /** What opening it waits for. */
+  gate: Promise<void> | null = null;
   /** Why it cannot be opened. */
   refusal: QuorateError | null = null;
   /** What the disk says of itself. */
@@ -78,6 +80,7 @@ class World {
       crypto: nodeCrypto,
       openStorage: async (founding) => {
         this.opened++;
+        await this.gate;
         if (this.refusal) throw this.refusal;
         this.storage = await this.disk.open({ founding });
         return this.storage;
@@ -240,6 +243,23 @@ describe("a full disk", () => {
     world.disk.fill();
     await world.start();
     await world.stop();
+    expect([world.host.stage.type, world.fatal]).toEqual(["ended", []]);
+  });
+});
+
+describe("a stop between two stages", () => {
+  it.each(["replica", "transfer"] as const)("is one all the same, though a %s would begin", async (next) => {
+    await world.start();
+    if (next === "transfer") world.founding = "gone";
+    let opens: () => void = () => undefined;
+    world.gate = new Promise((resolve) => {
+      opens = resolve;
+    });
+    await damage("state", "a bit has turned");
+    expect(world.host.stage.type).toBe("opening");
+    const stopped = world.stop();
+    opens();
+    await stopped;
     expect([world.host.stage.type, world.fatal]).toEqual(["ended", []]);
   });
 });

@@ -14,18 +14,26 @@ function worldOfLinks() {
 
 test("links that prove themselves lead on from the newest view, and are not followed yet", () => {
   const { views, links } = worldOfLinks();
-  expect(views.leadOn(links.map(encodeLink))).toBe(true);
-  expect(views.leadOn([encodeLink(links[0])])).toBe(true);
+  const both = links.map(encodeLink);
+  expect(views.leadingOn(both)).toEqual({ proven: both, all: true });
   expect(views.chain.newest.id).toBe(0);
 });
 
-test("what is forged, out of order, of no use or nothing at all does not", () => {
+test("what is forged, out of order or no link at all does not, and nothing after it", () => {
   const { views, links } = worldOfLinks();
-  const [first, second] = links;
-  const forged = { ...first, votes: first.votes.map((vote) => ({ ...vote, signature: new Uint8Array(64) })) };
-  expect(views.leadOn([encodeLink(second)])).toBe(false);
-  expect(views.leadOn([encodeLink(first), encodeLink(first)])).toBe(false);
-  expect(views.leadOn([encodeLink(forged)])).toBe(false);
-  expect(views.leadOn([Buffer.from("no link")])).toBe(false);
-  expect(views.leadOn([])).toBe(false);
+  const [first, second] = links.map(encodeLink) as [Uint8Array, Uint8Array];
+  const forged = { ...links[0], votes: links[0].votes.map((vote) => ({ ...vote, signature: new Uint8Array(64) })) };
+  expect(views.leadingOn([second])).toEqual({ proven: [], all: false });
+  expect(views.leadingOn([encodeLink(forged)])).toEqual({ proven: [], all: false });
+  expect(views.leadingOn([first, Buffer.from("no link"), second])).toEqual({ proven: [first], all: false });
+  expect(views.leadingOn([first, first])).toEqual({ proven: [first], all: false });
+});
+
+test("who brings links that another brought first is no liar", () => {
+  const { views, links } = worldOfLinks();
+  const [first, second] = links.map(encodeLink) as [Uint8Array, Uint8Array];
+  views.receive(1, { type: "LINKS", view: 1, regency: 0, links: [first] }, 0);
+  expect(views.chain.newest.id).toBe(1);
+  expect(views.leadingOn([first])).toEqual({ proven: [], all: true });
+  expect(views.leadingOn([first, second])).toEqual({ proven: [second], all: true });
 });

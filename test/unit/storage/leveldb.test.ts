@@ -1,6 +1,6 @@
 /** Storage on LevelDB: the contract, and what only real directories can show (docs/data-format.md). */
 import { spawn } from "node:child_process";
-import { chmod, cp, mkdir, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
+import { chmod, cp, mkdir, readdir, rename, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
@@ -171,6 +171,11 @@ describe("opening", () => {
     } finally {
       await storage.close();
     }
+  });
+
+  it("says that it cannot be read, not that it is damaged, where it links to a disk that is not there", async () => {
+    await symlink(join(root, "unmounted", "data"), directory);
+    await expect(open()).rejects.toMatchObject({ code: "STORAGE_FAILED", message: expect.stringContaining(directory) });
   });
 
   it("refuses another format version", async () => {
