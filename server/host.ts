@@ -70,6 +70,8 @@ export class Host {
   readonly #invitations: Invitations;
   /** The state of the view that just ended, for the next one, and what was forgotten there and may matter here. */
   #carried: { readonly executor: Executor; readonly forgotten: Forgotten | null } | null = null;
+  /** The journal is older than a vote of ours, which it may not say yet: writing that down may be what failed. */
+  #older = false;
   /** Ends what runs now: set while a transfer or a wait for space can be interrupted. */
   #interrupt: (() => void) | null = null;
   #loop: Promise<void> | null = null;
@@ -220,6 +222,7 @@ export class Host {
   }
 
   #rolledBack(): void {
+    this.#older = true;
     const detail = "the data directory is older than a vote of this replica: an old copy, or lost writes of the disk";
     this.#lasting.rolledBack(detail);
     this.#parts.logger.warn({}, `${detail}; it votes when it knows how far`);
@@ -240,6 +243,7 @@ export class Host {
       }
       // Nothing holds on to what ran, or the next stage would need room for a second state.
       this.#stage = { type: "opening" };
+      if (ending.type !== "failed") this.#older = false;
       storage = await this.#after(ending, storage);
     }
     this.#stage = { type: "ended" };
@@ -417,6 +421,14 @@ export class Host {
     );
   }
 
+  /** Who once showed that the journal is older than a vote of ours may be gone when it is opened again. */
+  async #forgottenIn({ journal }: Storage, known: Forgotten | null): Promise<Forgotten | null> {
+    if (!this.#older || known?.until === null) return known;
+    const older: Forgotten = { until: null, regency: known?.regency ?? 0 };
+    await journal.append([{ type: "forgotten", ...older }]);
+    return older;
+  }
+
   /** The executor of the view that just ended, or what the directory holds. */
   async #recovered(storage: Storage): Promise<Recovered> {
     const { crypto, cluster, service } = this.#parts;
@@ -436,14 +448,15 @@ export class Host {
     const { self, identityOf, crypto, options, clock, verifier, logger, observer, garbage } = this.#parts;
     const { executor, settledFrom, replayed, ...recovered } = await this.#recovered(storage);
     const { view } = executor;
-    const known = Math.max(view.id, storage.journal.summary.regency.view);
-    if (this.#views.chain.newest.id < known && !(await this.#fetchLinks(view, known))) return { type: "stopped" };
+    const reached = Math.max(view.id, storage.journal.summary.regency.view);
+    if (this.#views.chain.newest.id < reached && !(await this.#fetchLinks(view, reached))) return { type: "stopped" };
     await this.#views.store(storage.state);
     if (this.#views.chain.newest.id > view.id + 1 && this.#needless === 0) {
       return { type: "transfer", reason: "the members of this replica's view are not those of the newest one" };
     }
     const cluster: Cluster = { ...this.#parts.cluster, view };
-    const forgotten = forgottenFrom(this.#views.chain.firstInstanceOf(view.id), recovered.start.forgotten);
+    const known = await this.#forgottenIn(storage, recovered.start.forgotten);
+    const forgotten = forgottenFrom(this.#views.chain.firstInstanceOf(view.id), known);
     // A clean stop remembers what was said in its view, which may be a later one than what is left of the state.
     const resend = recovered.start.resend.filter((message) => message.view === view.id);
     const start: Start = { ...recovered.start, forgotten, resend };

@@ -12,6 +12,19 @@ const SYNCHRONIZATION = "server/consensus/synchronization.ts";
 
 export const RESTART_BUGS: readonly Mutation[] = [
   {
+    name: "rollback-forgotten-on-a-full-disk",
+    rule: "4: that the journal is older than a vote shown is known to the process until it is written down",
+    changes: [
+      {
+        file: "server/host.ts",
+        find: "if (!this.#older || known?.until === null) return known;",
+        replace: "return known;",
+      },
+    ],
+    suite: "unit",
+    tests: ["test/unit/simulation/run.test.ts"],
+  },
+  {
     name: "no-abstention",
     rule: "4, restart rules: no WRITE where one may have left before a crash",
     changes: [

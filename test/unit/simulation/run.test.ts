@@ -36,6 +36,8 @@ const KEPT_SEEDS: readonly (readonly [number, string])[] = [
   [25000808, "a write that is needed to settle, still under way when all else has"],
   [21003886, "a vote that the bound of a lost journal covered is shown again when nothing is forgotten any more"],
   [20000672, "two fetch a state from the only one that has it, and each waits for the other to bear witness"],
+  [37000613, "a disk rolled back, and full when that was to be written down"],
+  [37008720, "the same, and whoever showed it has restarted since"],
   [9010718, "the last batch of a view is decided by a replica that waits to hear what it may have said"],
 ];
 const FRESH_SEED_MAX = 1_000_000_000;
