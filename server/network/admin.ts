@@ -6,7 +6,8 @@
 import { createServer } from "node:http";
 import { concat, EMPTY } from "../../protocol/bytes.ts";
 import { type ListenAddress, listening } from "./listening.ts";
-import { type Implementation, listenUws, type Uws, type UwsResponse, uwsFor } from "./uws.ts";
+import { socketBudget } from "./socket-budget.ts";
+import { boundConnections, type Implementation, listenUws, type Uws, type UwsResponse, uwsFor } from "./uws.ts";
 
 export interface HealthCheck {
   readonly name: string;
@@ -56,6 +57,8 @@ export interface AdminOptions {
   readonly routes: AdminRoutes;
   /** What to change when the port is taken; default "adminPort". */
   readonly setting?: string;
+  /** Connections open at a time; default `socketBudget`. */
+  readonly socketsMax?: number;
   /** A route threw: the caller got a 500 without the reason. */
   readonly onError?: (error: unknown) => void;
 }
@@ -176,6 +179,7 @@ class Body {
 
 async function openUws(uws: Uws, options: AdminOptions): Promise<Admin> {
   const app = uws.App();
+  boundConnections(app, options.socketsMax ?? socketBudget().admin);
   app.any("/*", (response, request) => {
     let aborted = false;
     response.onAborted(() => {
@@ -238,6 +242,7 @@ async function openNode(options: AdminOptions): Promise<Admin> {
       });
     },
   );
+  server.maxConnections = options.socketsMax ?? socketBudget().admin;
   const port = await listening(server, { listen: options.listen, setting: options.setting ?? "adminPort" });
   return {
     port,

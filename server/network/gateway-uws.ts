@@ -4,7 +4,7 @@
  */
 import type { Carrier, ClientSession, ClientSessions } from "./client-session.ts";
 import type { ListenAddress } from "./listening.ts";
-import { listenUws, type Uws, type UwsSocket } from "./uws.ts";
+import { boundConnections, listenUws, type Uws, type UwsSocket } from "./uws.ts";
 
 /** Room for a close frame behind a full queue. */
 const CLOSE_FRAME_BYTES = 1_024;
@@ -57,11 +57,12 @@ export interface GatewayServer {
 /** @throws QuorateError PORT_IN_USE, CONFIG_INVALID */
 export async function openUwsGateway(
   uws: Uws,
-  options: { sessions: ClientSessions; listen: ListenAddress; setting: string },
+  options: { sessions: ClientSessions; listen: ListenAddress; setting: string; socketsMax: number },
 ): Promise<GatewayServer> {
   const { sessions } = options;
   const { limits } = sessions;
   const app = uws.App();
+  const closed = boundConnections(app, options.socketsMax);
   app.any("/*", (response) => {
     response.writeStatus("426 Upgrade Required").writeHeader("Upgrade", "websocket").end("WebSocket only\n", true);
   });
@@ -92,6 +93,7 @@ export async function openUwsGateway(
     },
     close(socket, code, reason) {
       const why = code === ABNORMAL ? Buffer.from(reason).toString("latin1") : "";
+      closed();
       socket.getUserData().session?.gone(faultOf(why));
     },
   });

@@ -45,11 +45,13 @@ export async function openWsGateway(options: {
   sessions: ClientSessions;
   listen: ListenAddress;
   setting: string;
+  socketsMax: number;
 }): Promise<GatewayServer> {
   const { sessions } = options;
   const { limits } = sessions;
   const carriers = new Set<WsCarrier>();
   const server = createServer({ headersTimeout: limits.handshakeMs, requestTimeout: limits.handshakeMs });
+  server.maxConnections = options.socketsMax;
   server.on("request", (_request, response) => {
     response.writeHead(426, { Upgrade: "websocket", Connection: "close" }).end("WebSocket only\n");
   });

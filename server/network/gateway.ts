@@ -16,6 +16,7 @@ import type { Gateway, GatewayEvents } from "./contract.ts";
 import { openUwsGateway } from "./gateway-uws.ts";
 import { openWsGateway } from "./gateway-ws.ts";
 import type { ListenAddress } from "./listening.ts";
+import { socketBudget } from "./socket-budget.ts";
 import { type Implementation, uwsFor } from "./uws.ts";
 
 export interface UnauthenticatedGatewayOptions {
@@ -29,6 +30,8 @@ export interface UnauthenticatedGatewayOptions {
   /** Default "auto". */
   readonly implementation?: Implementation;
   readonly limits?: Partial<GatewayLimits>;
+  /** Connections open at a time, whoever holds them and whatever they have said; default `socketBudget`. */
+  readonly socketsMax?: number;
 }
 
 export interface GatewayOptions extends UnauthenticatedGatewayOptions {
@@ -56,15 +59,15 @@ export function openUnauthenticatedGateway(options: UnauthenticatedGatewayOption
 }
 
 async function open(options: UnauthenticatedGatewayOptions, authenticate: Authenticate): Promise<Gateway> {
-  const { crypto, cluster, replica, view, events, listen } = options;
+  const { crypto, cluster, replica, view, events, listen, socketsMax = socketBudget().clients } = options;
   const uws = await uwsFor(options.implementation ?? "auto");
   const limits = { ...GATEWAY_LIMITS, ...options.limits };
   const sessions = new ClientSessions({ crypto, cluster, replica, view, authenticate, events, limits });
   const setting = `clientPort of replica ${replica}`;
   try {
     const server = uws
-      ? await openUwsGateway(uws, { sessions, listen, setting })
-      : await openWsGateway({ sessions, listen, setting });
+      ? await openUwsGateway(uws, { sessions, listen, setting, socketsMax })
+      : await openWsGateway({ sessions, listen, setting, socketsMax });
     let closing: Promise<void> | null = null;
     return {
       port: server.port,

@@ -25,6 +25,8 @@ export interface UwsResponse {
   onData(handler: (chunk: ArrayBuffer, isLast: boolean) => void): UwsResponse;
   cork(send: () => void): UwsResponse;
   upgrade<Data>(data: Data, key: string, protocol: string, extensions: string, context: unknown): void;
+  /** Closes the connection at once. */
+  close(): UwsResponse;
 }
 
 export interface UwsRequest {
@@ -51,6 +53,8 @@ export interface UwsBehavior<Data> {
 export interface UwsApp {
   any(pattern: string, handler: (response: UwsResponse, request: UwsRequest) => void): UwsApp;
   ws<Data>(pattern: string, behavior: UwsBehavior<Data>): UwsApp;
+  /** `change` is 1 for each connection that comes and -1 when it goes; one that became a WebSocket goes without a word here. */
+  filter(seen: (response: UwsResponse, change: number) => void): UwsApp;
   listen(host: string, port: number, options: number, listening: (socket: object | false) => void): UwsApp;
   /** Closes the listening socket and every connection at once. */
   close(): UwsApp;
@@ -102,6 +106,19 @@ export async function listenUws(uws: Uws, app: UwsApp, options: ListenOptions): 
       if (open) uws.us_listen_socket_close(token);
       open = false;
     },
+  };
+}
+
+/** Closes whatever comes while `max` connections are open. The returned function is to be called when a WebSocket is closed. */
+export function boundConnections(app: UwsApp, max: number): () => void {
+  let open = 0;
+  const seen = (response: UwsResponse, change: number): void => {
+    open += change;
+    if (change > 0 && open > max) response.close();
+  };
+  app.filter(seen);
+  return () => {
+    open--;
   };
 }
 

@@ -1,5 +1,6 @@
 /** The suite that every implementation of the admin port must pass (server/network/admin.ts). */
 import { request as httpRequest } from "node:http";
+import { connect } from "node:net";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { type Admin, type AdminRoutes, type Health, openAdmin } from "../../../server/network/admin.ts";
 import { freePort } from "./free-port.ts";
@@ -143,6 +144,29 @@ export function adminContract(implementation: "uws" | "ws"): void {
       answer("late");
       expect((await get("/livez")).status).toBe(200);
       expect(errors).toEqual([]);
+    });
+
+    test("connections are bounded, and there is room again when some go", async () => {
+      await admin.close();
+      const routes: AdminRoutes = { livez: () => GOOD, readyz: () => GOOD, metrics, status: async () => ({}) };
+      admin = await openAdmin({ listen: { host: "127.0.0.1", port: 0 }, implementation, routes, socketsMax: 3 });
+      let closed = 0;
+      const silent = Array.from({ length: 8 }, () => connect({ host: "127.0.0.1", port: admin.port }));
+      for (const socket of silent)
+        socket
+          .resume()
+          .on("error", () => undefined)
+          .on("close", () => closed++);
+      await expect.poll(() => closed).toBe(5);
+      for (const socket of silent) socket.destroy();
+      await expect
+        .poll(() =>
+          get("/livez").then(
+            ({ status }) => status,
+            () => 0,
+          ),
+        )
+        .toBe(200);
     });
 
     test("a port in use is PORT_IN_USE, and closing frees it", async () => {

@@ -1,5 +1,5 @@
 /** The suite that every carrier of the client gateway must pass (server/network/contract.ts, client-session.ts). */
-import { connect as dialTcp } from "node:net";
+import { connect as dialTcp, type Socket } from "node:net";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import WebSocket from "ws";
 import { type Digest, latin1, sameBytes } from "../../../protocol/bytes.ts";
@@ -129,11 +129,23 @@ export function gatewayContract(implementation: "uws" | "ws"): void {
     let server: Server;
     let gateway: Gateway;
 
-    const openWith = async (limits: Partial<GatewayLimits> = {}, port = 0): Promise<Gateway> => {
+    const openWith = async (
+      limits: Partial<GatewayLimits> = {},
+      { port = 0, socketsMax = 1_000 } = {},
+    ): Promise<Gateway> => {
       server = new Server();
       const listen = { host: "127.0.0.1", port };
       const ids = { cluster: CLUSTER, view: VIEW, replica: REPLICA };
-      const options = { crypto: nodeCrypto, ...ids, identity: replica, listen, events: server, implementation, limits };
+      const options = {
+        crypto: nodeCrypto,
+        ...ids,
+        identity: replica,
+        listen,
+        events: server,
+        implementation,
+        limits,
+        socketsMax,
+      };
       gateway = await openGateway(options);
       gateways.push(gateway);
       return gateway;
@@ -482,7 +494,7 @@ export function gatewayContract(implementation: "uws" | "ws"): void {
 
     test("closing says GOING_AWAY to everybody, accepts nobody after, and frees the port at once", async () => {
       const port = await freePort();
-      await openWith({}, port);
+      await openWith({}, { port });
       const [one, two] = [await login(1), await login(2)];
       const stranger = open();
       await stranger.hello();
@@ -492,7 +504,7 @@ export function gatewayContract(implementation: "uws" | "ws"): void {
       expect(gateway.connections).toBe(0);
       const late = new Client(port);
       expect(await late.closed()).toBe(1006);
-      await openWith({}, port);
+      await openWith({}, { port });
       await login(1);
     });
 
@@ -529,10 +541,32 @@ export function gatewayContract(implementation: "uws" | "ws"): void {
       await until(() => server.requests.length === 1, "request");
     });
 
+    test("connections that say nothing are bounded: more are closed, clients go on, and there is room again when some go", async () => {
+      await openWith({}, { socketsMax: 4 });
+      const client = await login(1);
+      const closed = new Set<Socket>();
+      const silent = Array.from({ length: 10 }, () => dialTcp({ host: "127.0.0.1", port: gateway.port }));
+      for (const socket of silent) socket.on("error", () => undefined).on("close", () => closed.add(socket));
+      for (const socket of silent) socket.resume();
+      try {
+        await until(() => closed.size === 7, "the others to be closed");
+        client.socket.send(request("x"));
+        await until(() => server.requests.length === 1, "request");
+        for (const socket of silent) socket.destroy();
+        await until(() => closed.size === 10, "all gone");
+        for (const session of [2, 3, 4]) await login(session);
+        for (const { socket } of clients) socket.close();
+        await until(() => gateway.connections === 0, "clients gone");
+        for (const session of [5, 6, 7, 8]) await login(session);
+      } finally {
+        for (const socket of silent) socket.destroy();
+      }
+    });
+
     test("a port in use is PORT_IN_USE: two gateways never share one", async () => {
       const port = await freePort();
-      await openWith({}, port);
-      const error = await openWith({}, port).catch((caught: unknown) => caught);
+      await openWith({}, { port });
+      const error = await openWith({}, { port }).catch((caught: unknown) => caught);
       expect(error).toMatchObject({ code: "PORT_IN_USE", message: expect.stringMatching(/clientPort of replica 3/) });
       expect((error as Error).message).toContain(String(port));
     });
