@@ -31,7 +31,7 @@ import { fetchLinks } from "./link-search.ts";
 import type { Gateway, Links } from "./network/contract.ts";
 import { type Recovered, recover } from "./recover.ts";
 import { RequestHooks } from "./request-hooks.ts";
-import { isFormer, retireWhenDone } from "./retirement.ts";
+import { formerMembers, isFormer, retireWhenDone } from "./retirement.ts";
 import type { Executor } from "./service/executor.ts";
 import { settledFrom } from "./transfer/settled.ts";
 import type { TransferProgress } from "./transfer/transfer.ts";
@@ -396,11 +396,11 @@ export class Host {
     }
   }
 
-  /** Whom links stand to: members of the view, and those of the one before that may not know of it yet. */
+  /** Whom links stand to: members of the view, former ones that may not know of it yet, and those invited. */
   #peersOf(view: View): Peers {
-    const before = this.#views.chain.of(view.id - 1)?.members ?? [];
-    const others = [...before, ...this.#invitations.at(this.#parts.clock.wallMs())];
-    return { view, others: others.filter(({ id }) => !memberOf(view, id)) };
+    const former = formerMembers(this.#views.chain, view);
+    const invited = this.#invitations.at(this.#parts.clock.wallMs()).filter(({ id }) => !memberOf(view, id));
+    return { view, others: [...former, ...invited] };
   }
 
   /** An invitation signed by administrators, to serve a replica that is to become a member; false when it is none. */
