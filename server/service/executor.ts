@@ -30,8 +30,8 @@ import { type Changes, GRANT_SPACE, ReplicatedState, SERVICE_SPACE, ServiceSpace
 const MIB = 1024 * 1024;
 /** Results of one request after which nothing large is added: with one more result at most, its reply fits a frame. */
 export const REQUEST_RESULTS_BYTES_MAX = 4 * MIB;
-/** Results of one batch after which nothing large is added: what the replies of a batch may take of memory. */
-export const BATCH_RESULTS_BYTES_MAX = 256 * MIB;
+/** Results of one batch after which nothing large is added: they are made and hashed in one turn, while nobody else is served. */
+export const BATCH_RESULTS_BYTES_MAX = 32 * MIB;
 
 /** The answer to one ordered request. */
 export interface OrderedReply extends Answer {

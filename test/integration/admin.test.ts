@@ -11,6 +11,12 @@ test("livez, readyz, metrics and status of a cluster that works, and of one that
   await kv.get("key/1");
   const { revision } = await cluster.agreement();
   expect(revision).toBe("20");
+  // All agree before every link stands: one that was dialled too early is dialled again after a while.
+  const linked = async (): Promise<true | null> => {
+    const all = await Promise.all(cluster.ids.map((replica) => cluster.status(replica)));
+    return all.every(({ peers }) => peers.every(({ connected, decided }) => connected && decided !== null)) || null;
+  };
+  await until(linked, { what: "every link to stand" });
   for (const replica of cluster.ids) {
     const pid = cluster.server(replica).pid;
     expect(await cluster.status(replica)).toMatchObject({
