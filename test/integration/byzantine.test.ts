@@ -44,6 +44,10 @@ for (const liar of [3, 1]) {
     await load.progress(200, 60_000);
     await load.stop();
     await cluster.agreement();
+    // What it may have said as a liar it does not say again: only then is it the third of a quorum.
+    await until(async () => ((await cluster.status(liar)).state === "voting" ? true : null), {
+      what: `replica ${liar} to vote`,
+    });
     await cluster.kill(correct.at(-1) as number, "SIGKILL");
     await load.verify(reader);
     const seen: string[] = [];
