@@ -128,13 +128,10 @@ class TcpLinks implements Links {
   }
 
   #forget(slot: Slot): void {
-    this.#slots.delete(slot.member.id);
-    if (slot.redial) clearTimeout(slot.redial);
-    slot.presenting?.destroy();
-    slot.dialling?.close(null);
-    if (!slot.link) return;
-    slot.link.close(null);
-    this.#events.onDisconnected(slot.member.id);
+    const { link, member } = slot;
+    this.#slots.delete(member.id);
+    endConnections(slot);
+    if (link) this.#events.onDisconnected(member.id);
   }
 
   #addSlot(member: Member): Slot {
@@ -214,12 +211,7 @@ class TcpLinks implements Links {
     if (this.#watch) clearInterval(this.#watch);
     const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
     for (const stranger of this.#strangers) stranger.close(null);
-    for (const slot of this.#slots.values()) {
-      if (slot.redial) clearTimeout(slot.redial);
-      slot.dialling?.close(null);
-      slot.presenting?.destroy();
-      slot.link?.close(null);
-    }
+    for (const slot of this.#slots.values()) endConnections(slot);
     await closed;
   }
 
@@ -321,6 +313,14 @@ class TcpLinks implements Links {
       if (slot.silentLooks >= SILENCE_LOOKS) link.close("LINK_TIMEOUT");
     }
   }
+}
+
+/** Everything that stands, is being made or is to be made. */
+function endConnections({ redial, dialling, presenting, link }: Slot): void {
+  if (redial) clearTimeout(redial);
+  dialling?.close(null);
+  presenting?.destroy();
+  link?.close(null);
 }
 
 function isSame(one: Member, other: Member): boolean {
