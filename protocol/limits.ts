@@ -75,6 +75,13 @@ export const BYTES_PER_COST = 4;
 export const ROUND_COST = 2 * REQUEST_COST;
 /** And in a batch, at least; or as much as half of the others want. */
 export const BATCH_COST_EACH_MIN = 8 * REQUEST_COST;
+/** What is served of large results in a millisecond, in cost: 40 MB a second. Whoever had them waits until all had as much, */
+export const RESULTS_PACE = 10_000;
+/** at most so long; what it had in one batch up to this is free. */
+export const DEBT_MS_MAX = 2_000;
+export const RESULTS_FREE_COST = (64 * KIB) / BYTES_PER_COST;
+/** Who was served so lately, or twice that, counts as one of the others. */
+export const ACTIVE_MS = 500;
 
 /** What is pending may take so long to serve at the pace of late, before clients beyond their share get BUSY. */
 export const QUEUE_US_MIN = 75_000;

@@ -215,7 +215,7 @@ export class Core {
         this.#context.verified(input.ticket, input.valid);
         return;
       case "executed":
-        this.#ordering.chain.executed(input.instance);
+        this.#ordering.chain.executed(input);
         this.#catchUp.resume();
         return;
       case "connected":

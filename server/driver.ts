@@ -16,6 +16,7 @@ import type { DiskUse, JournalRecord } from "../storage/contract.ts";
 import { Archive, type ArchiveStatus } from "./archive/archive.ts";
 import { Authenticity } from "./authenticity.ts";
 import type { Authenticate, CoreRecord, Decision, Effect, Input, Ticket } from "./consensus/contract.ts";
+import { resultCosts } from "./consensus/debts.ts";
 import { Core } from "./core.ts";
 import type { Alarm, Ending, ReplicaParts } from "./driver-contract.ts";
 import { Intake } from "./intake.ts";
@@ -469,6 +470,7 @@ export class Driver {
     const { executor, clock, observer } = this.#parts;
     const since = clock.nowUs();
     const replies = executor.execute(batch, digest);
+    const tookUs = clock.nowUs() - since;
     this.#observe("execute", since);
     let bytes = 0;
     for (const request of batch.requests) bytes += request.bytes.length;
@@ -476,7 +478,8 @@ export class Driver {
     observer.decided({ instance, requests: batch.requests.length, bytes, digest });
     if (instance > this.#parts.settledFrom) for (const reply of replies) this.#reply(reply);
     if (!this.#aheadOfLinks) this.archive.executed(instance, batch.requests.length);
-    this.#step({ type: "executed", instance });
+    const { timestampMs } = batch;
+    this.#step({ type: "executed", instance, tookUs, timestampMs, costs: resultCosts(replies) });
     this.#viewChange.look();
   }
 

@@ -66,7 +66,8 @@ export class Batching {
   /** When to propose: 0 for now, a time to wait for, or null when there is nothing to propose. */
   due(nowUs: number, sinceUs: number): number | null {
     const { waiting, clients } = this.#queue;
-    if (waiting === 0) return this.#emptyWanted ? 0 : null;
+    const readyUs = this.#queue.readyUs(nowUs);
+    if (readyUs === null || readyUs > nowUs) return this.#emptyWanted ? 0 : readyUs;
     const full = waiting >= share(this.#returning) && clients >= share(this.#returningClients);
     const untilUs = sinceUs + Math.min(WAIT_INSTANCES * this.#instanceUs, this.#options.batchWaitUs);
     return !full && nowUs < untilUs ? untilUs : 0;
@@ -83,6 +84,7 @@ export class Batching {
       requestsMax: this.#options.batchRequestsMax,
       bytesMax: this.#options.batchBytesMax,
       overheadBytes: BATCH_REQUEST_HEADER_BYTES,
+      nowUs: time.nowUs,
     });
     const batch = encodeBatch({
       instance,

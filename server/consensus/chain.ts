@@ -13,6 +13,7 @@ import { isRejection, type Rejection, reject } from "../../protocol/errors.ts";
 import type { Certificate, MessageOf } from "../../protocol/messages.ts";
 import type { ReplicaId } from "../../protocol/view.ts";
 import type { CoreContext } from "./context.ts";
+import type { InputOf } from "./contract.ts";
 import { LastBatch } from "./last-batch.ts";
 import { Milestones } from "./milestones.ts";
 import { candidateOf, viewAfter } from "./proposal.ts";
@@ -57,6 +58,7 @@ export class Chain {
   #running: RunningInstance;
   #previous: RunningInstance | null;
   readonly #lastBatch: LastBatch;
+  #executionUs = 0;
 
   constructor(context: CoreContext, queue: RequestQueue, regency: Regency, start: Start, port: ChainPort) {
     this.#context = context;
@@ -94,6 +96,11 @@ export class Chain {
 
   get executedUpTo(): number {
     return this.#milestones.executedUpTo;
+  }
+
+  /** How long the last executed batch took: its leader, which executes it too, proposes the next one so much later. */
+  get executionUs(): number {
+    return this.#executionUs;
   }
 
   get settled(): boolean {
@@ -214,8 +221,10 @@ export class Chain {
     this.#port.progress();
   }
 
-  executed(instance: number): void {
-    this.#queue.executed(this.#milestones.executed(instance));
+  executed({ instance, tookUs, timestampMs, costs }: InputOf<"executed">): void {
+    this.#executionUs = tookUs;
+    const requests = this.#milestones.executed(instance);
+    this.#queue.executed({ requests, costs, timestampMs }, this.#context.nowUs);
     this.#port.progress();
   }
 

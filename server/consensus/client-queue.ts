@@ -83,6 +83,11 @@ export class ClientQueue implements Fifo, Standing {
     return client.count + replica.count + reserved.count + statement.count;
   }
 
+  /** Could a batch take something of it? */
+  get waits(): boolean {
+    return new ClientLane(this, false).next() !== undefined;
+  }
+
   push(entry: PendingRequest): void {
     this.entries.push(entry);
     this.#tally(entry, 1);

@@ -10,6 +10,7 @@ import type { Certificate, Message, MessageOf } from "../../protocol/messages.ts
 import type { Request } from "../../protocol/request.ts";
 import type { ReplicaId } from "../../protocol/view.ts";
 import type { Link } from "../../protocol/view-chain.ts";
+import type { ResultCosts } from "./debts.ts";
 
 export type { SignatureCheck };
 
@@ -48,7 +49,14 @@ export type Input =
   | { readonly type: "tick"; readonly nowUs: number; readonly wallMs: number }
   | { readonly type: "journaled"; readonly ticket: Ticket }
   | { readonly type: "verified"; readonly ticket: Ticket; readonly valid: readonly boolean[] }
-  | { readonly type: "executed"; readonly instance: number }
+  /** In so much time; with its batch time, and what its results cost as far as they are large. */
+  | {
+      readonly type: "executed";
+      readonly instance: number;
+      readonly tookUs: number;
+      readonly timestampMs: number;
+      readonly costs: ResultCosts;
+    }
   /** A fresh link to this replica stands: whatever was sent before may be lost. */
   | { readonly type: "connected"; readonly peer: ReplicaId }
   /** A link from this view to the next one, its signatures verified. */
@@ -57,6 +65,8 @@ export type Input =
   | { readonly type: "draining" }
   /** A clean stop: journal what was sent, then send nothing more. */
   | { readonly type: "stop" };
+
+export type InputOf<T extends Input["type"]> = Extract<Input, { readonly type: T }>;
 
 /** A decided batch: execute in order of instance. */
 export interface Decision {

@@ -420,7 +420,8 @@ export class Ordering {
     this.#running.candidates.set(candidate.digest, candidate);
     const waitingSinceUs = this.#queue.waitingSinceUs(candidate.batch.requests);
     if (waitingSinceUs !== null) {
-      this.#port.proposedAfter(this.#context.nowUs - Math.max(waitingSinceUs, this.#running.sinceUs));
+      const sinceUs = Math.max(waitingSinceUs, this.#running.sinceUs) + this.#chain.executionUs;
+      this.#port.proposedAfter(Math.max(0, this.#context.nowUs - sinceUs));
     }
     ballot.proposal = examine(this.#context, this.#queue, message, { candidate, envelopes }, () => this.#progress());
     if (this.holding && !ballot.proposal.verifying) {

@@ -2,10 +2,10 @@
  * Requests that wait to be ordered (docs/protocol.md sections 4.1 and 8): per client first in, first out; batches take
  * round robin over clients, the same cost of each. The intake asks `room` before it adds.
  *
- * Invariants: 1. `waiting` counts exactly the entries a batch could take. 2. An entry leaves when its instance has been
- * executed; between decision and execution no copy of it is taken, a first one included: it would wait for ever. 3. At
- * most one entry per (client, session, sequence): the first counts. 4. a client with little pending is served as if all others
- * had as little.
+ * Invariants: 1. `waiting` counts exactly the entries a batch could take, now or once their client has paid (debts.ts). 2. An entry
+ * leaves when its instance has been executed; between decision and execution no copy of it is taken, a first one included: it
+ * would wait for ever. 3. At most one entry per (client, session, sequence): the first counts. 4. a client with little pending is
+ * served as if all others had as little.
  */
 import { reconfigures } from "../../protocol/administration.ts";
 import type { Digest } from "../../protocol/bytes.ts";
@@ -36,6 +36,7 @@ import {
   sourceOf,
   trim,
 } from "./client-queue.ts";
+import { Debts, type ExecutedBatch } from "./debts.ts";
 import { lowerMedian } from "./median.ts";
 import { takeInTurns } from "./turns.ts";
 
@@ -96,6 +97,7 @@ export class RequestQueue {
   #pending = 0;
   #cost = 0;
   readonly #admission = new Admission();
+  readonly #debts = new Debts();
   readonly #rooms: Readonly<Record<Source, { count: number; bytes: number }>> = {
     client: { count: 0, bytes: 0 },
     replica: { count: 0, bytes: 0 },
@@ -115,6 +117,20 @@ export class RequestQueue {
   /** Requests a batch could take now. */
   get waiting(): number {
     return this.#waiting;
+  }
+
+  /** When a batch could take the first of what waits: now, or once its client has paid. Null: nothing waits. */
+  readyUs(nowUs: number): number | null {
+    if (this.#waiting === 0) return null;
+    if (this.#debts.none) return nowUs;
+    let readyUs = Number.POSITIVE_INFINITY;
+    for (const [client, queue] of this.#clients) {
+      const paidUs = Math.max(nowUs, this.#debts.paidUs(client));
+      if (paidUs >= readyUs || !queue.waits) continue;
+      if (paidUs === nowUs) return nowUs;
+      readyUs = paidUs;
+    }
+    return readyUs;
   }
 
   /** Requests not decided yet. */
@@ -264,9 +280,9 @@ export class RequestQueue {
 
   /**
    * Takes a batch: of each client the same cost per round, in all at most `requestsMax` and `bytesMax`. Envelopes and `overheadBytes`
-   * count as well, so that the PROPOSE around the batch fits a frame.
+   * count as well, so that the PROPOSE around the batch fits a frame. Who owes for results waits.
    */
-  take(limits: { requestsMax: number; bytesMax: number; overheadBytes: number }): PendingRequest[] {
+  take(limits: { requestsMax: number; bytesMax: number; overheadBytes: number; nowUs: number }): PendingRequest[] {
     const alone = this.#alone;
     this.#alone = null;
     const taken = alone?.state === "waiting" ? [alone] : this.#takeInTurns(limits, this.#costMaxEach);
@@ -278,13 +294,21 @@ export class RequestQueue {
   }
 
   #takeInTurns(
-    { requestsMax, bytesMax, overheadBytes }: { requestsMax: number; bytesMax: number; overheadBytes: number },
+    {
+      requestsMax,
+      bytesMax,
+      overheadBytes,
+      nowUs,
+    }: { requestsMax: number; bytesMax: number; overheadBytes: number; nowUs: number },
     costMaxEach: number | null,
   ): PendingRequest[] {
     const taken: PendingRequest[] = [];
     let bytes = 0;
     let statements = 0;
-    const lanes = [...this.#clients.values()].map((queue) => queue.lane(costMaxEach));
+    const lanes: ClientLane[] = [];
+    for (const [client, queue] of this.#clients) {
+      if (this.#debts.paidUs(client) <= nowUs) lanes.push(queue.lane(costMaxEach));
+    }
     const served = takeInTurns<PendingRequest, ClientLane>(
       lanes,
       (entry) => entry.cost,
@@ -354,7 +378,7 @@ export class RequestQueue {
     this.#lastCosts = costs;
     this.#served += cost / Math.max(1, clients);
     if (cost > 0) this.#servedAtUs = nowUs;
-    this.#admission.decided({ cost, backlog: this.#waiting > 0, nowUs });
+    this.#admission.decided({ cost, backlog: this.readyUs(nowUs) === nowUs, nowUs });
     trim(this.#arrivals);
   }
 
@@ -378,8 +402,9 @@ export class RequestQueue {
     this.#usPerRequest = this.#usPerRequest === 0 ? usEach : 0.8 * this.#usPerRequest + 0.2 * usEach;
   }
 
-  executed(requests: readonly Request[]): void {
-    for (const request of requests) {
+  executed(batch: ExecutedBatch, nowUs: number): void {
+    this.#debts.executed(batch, nowUs);
+    for (const request of batch.requests) {
       const entry = this.#byKey.get(request.key);
       if (!entry) {
         this.#decidedUnseen.delete(request.key);
@@ -429,10 +454,10 @@ export class RequestQueue {
     return late;
   }
 
-  /** Since when it has been due: not before its client has had its turn, as long as instances are decided. */
-  #dueUs({ dueUs, turn, arrivedUs }: PendingRequest): number {
-    if (this.#served >= turn) return dueUs;
-    return Math.max(dueUs, Math.min(this.#servedAtUs, arrivedUs + TURN_US_MAX));
+  /** Since when it has been due: not before its client has had its turn, as long as instances are decided, and owes nothing. */
+  #dueUs({ dueUs, turn, arrivedUs, request }: PendingRequest): number {
+    const turnUs = Math.max(this.#served >= turn ? dueUs : this.#servedAtUs, this.#debts.paidUs(request.client));
+    return Math.max(dueUs, Math.min(turnUs, arrivedUs + TURN_US_MAX));
   }
 
   /**
@@ -502,12 +527,14 @@ export class RequestQueue {
     this.#byDigest.delete(entry.request.digest);
   }
 
-  /** When the first requests of this batch arrived here: the earliest of them, or null when none did. */
+  /** When the first requests of this batch arrived here, from clients that owe nothing: the earliest of them, or null when none did. */
   waitingSinceUs(requests: readonly Request[], sampled = ARRIVALS_SAMPLED): number | null {
     let earliest: number | null = null;
     for (const { digest } of requests.slice(0, sampled)) {
       const entry = this.#byDigest.get(digest);
-      if (entry && (earliest === null || entry.arrivedUs < earliest)) earliest = entry.arrivedUs;
+      if (!entry) continue;
+      const sinceUs = Math.max(entry.arrivedUs, this.#debts.paidUs(entry.request.client));
+      if (earliest === null || sinceUs < earliest) earliest = sinceUs;
     }
     return earliest;
   }

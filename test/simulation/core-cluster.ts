@@ -18,6 +18,7 @@ import type {
   OfferFacts,
   SignatureCheck,
 } from "../../server/consensus/contract.ts";
+import type { ResultCosts } from "../../server/consensus/debts.ts";
 import type { RunObserver } from "./checkers/events.ts";
 import { type Attacker, type Outgoing, Violation } from "./contract.ts";
 import {
@@ -29,6 +30,7 @@ import {
   ENVELOPE,
   emptyDisk,
   GENESIS,
+  SECOND_CLIENT,
   type SimulatedReplica,
 } from "./core-replica.ts";
 import { fastCrypto } from "./fast-crypto.ts";
@@ -95,6 +97,8 @@ export class CoreCluster {
   readonly #votes = new Map<string, Digest>();
   readonly #options: ClusterOptions;
   nowUs = 1_000_000;
+  /** What the execution of a batch takes. */
+  executionUs = 0;
   #sequence = 0;
 
   constructor(options: ClusterOptions) {
@@ -252,7 +256,7 @@ export class CoreCluster {
 
   #decided(replica: SimulatedReplica, { instance, digest, batch }: Decision): void {
     const { requests, timestampMs } = batch;
-    replica.toExecute.push({ instance, digest, requests });
+    replica.toExecute.push({ instance, digest, timestampMs, requests });
     if (!this.trusted(replica.slot)) return;
     const known = this.decided.get(instance);
     if (known !== undefined && known !== digest)
@@ -338,7 +342,7 @@ export class CoreCluster {
     const sequence = options.sequence ?? ++this.#sequence;
     const bytes = encodeRequest({
       cluster: CLUSTER,
-      client: CLIENT,
+      client: sequence % 3 === 0 ? SECOND_CLIENT : CLIENT,
       session: 1,
       sequence,
       ackedBelow: 1,
@@ -422,7 +426,14 @@ export class CoreCluster {
       throw new Violation("execution", `replica ${replica.id} executes out of order`);
     replica.executedUpTo = next.instance;
     for (const request of next.requests) replica.executedKeys.add(request.key);
-    this.input(replica, { type: "executed", instance: next.instance });
+    const { instance, timestampMs, requests } = next;
+    this.input(replica, {
+      type: "executed",
+      instance,
+      tookUs: this.executionUs,
+      timestampMs,
+      costs: costsOf(requests),
+    });
   }
 
   /** What is on the way in both directions is lost. */
@@ -534,4 +545,13 @@ export class CoreCluster {
   heights(): number[] {
     return this.replicas.map((replica) => replica.core.lastDecided);
   }
+}
+
+/** Every so many requests have a large result. */
+const LARGE_RESULT_EVERY = 16;
+const LARGE_RESULT_COST = 1_000_000;
+
+function costsOf(requests: readonly Request[]): ResultCosts {
+  const large = requests.filter(({ sequence }) => sequence % LARGE_RESULT_EVERY === 0);
+  return new Map(large.map(({ client }) => [client, LARGE_RESULT_COST]));
 }

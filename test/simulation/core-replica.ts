@@ -16,6 +16,8 @@ import { fastCrypto, fastPublicKey } from "./fast-crypto.ts";
 export const CLUSTER = latin1(new Uint8Array(32).fill(7)) as Digest;
 export const GENESIS = fastCrypto.sha256(utf8("genesis"));
 export const CLIENT = fastCrypto.sha256(utf8("client"));
+/** Has every third request. */
+export const SECOND_CLIENT = fastCrypto.sha256(utf8("second client"));
 
 /** Any well-formed envelope: whether it is good is decided by the `authentic` hook. */
 export const ENVELOPE = encodeEnvelope({
@@ -87,7 +89,7 @@ export interface SimulatedReplica {
   /** Synced writes under way, in order. */
   journaling: Pending[];
   verifying: { ticket: number; valid: boolean[] }[];
-  toExecute: { instance: number; digest: Digest; requests: readonly Request[] }[];
+  toExecute: { instance: number; digest: Digest; timestampMs: number; requests: readonly Request[] }[];
   durableUpTo: number;
   executedUpTo: number;
   /** What its client table would show as executed: the keys of requests. */

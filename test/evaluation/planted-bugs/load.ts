@@ -7,6 +7,8 @@ const SESSIONS = "server/network/client-session.ts";
 const INTAKE = "server/intake.ts";
 const STAGE = "server/intake-stage/in-thread.ts";
 const FLOODS = "server/network/flood-guard.ts";
+const DEBTS = "server/consensus/debts.ts";
+const DEBT_TESTS = ["test/unit/consensus/debts.test.ts"];
 const QUEUE_TESTS = ["test/unit/consensus/request-queue.test.ts", "test/unit/consensus/admission.test.ts"];
 const MODEL_TESTS = ["test/unit/consensus/overload.test.ts"];
 const GATEWAY_TESTS = ["test/unit/network/gateway.test.ts"];
@@ -176,7 +178,11 @@ export const LOAD_BUGS: readonly Mutation[] = [
     name: "backlog-blames-the-leader",
     rule: "8: a request is due when its client's turn would have come",
     changes: [
-      { file: QUEUE, find: "if (this.#served >= turn) return dueUs;", replace: "if (turn >= 0) return dueUs;" },
+      {
+        file: QUEUE,
+        find: "this.#served >= turn ? dueUs : this.#servedAtUs",
+        replace: "turn >= 0 ? dueUs : this.#servedAtUs",
+      },
     ],
     suite: "unit",
     tests: QUEUE_TESTS,
@@ -213,6 +219,53 @@ export const LOAD_BUGS: readonly Mutation[] = [
     ],
     suite: "unit",
     tests: INTAKE_TESTS,
+  },
+  {
+    name: "results-for-nothing",
+    rule: "8: who was served large results waits until all would have had as much",
+    changes: [{ file: QUEUE, find: "this.#debts.executed(batch, nowUs);", replace: "" }],
+    suite: "unit",
+    tests: [...MODEL_TESTS, ...DEBT_TESTS],
+  },
+  {
+    name: "debts-by-own-time",
+    rule: "8: how long a debtor waits follows from what was executed, not from when",
+    changes: [
+      {
+        file: DEBTS,
+        find: "const fromMs = Math.max(timestampMs, this.#debtors.get(client)?.paidMs ?? 0);",
+        replace:
+          "const fromMs = Math.max(timestampMs, timestampMs + ((this.#debtors.get(client)?.paidUs ?? 0) - nowUs) / 1_000);",
+      },
+    ],
+    suite: "unit",
+    tests: DEBT_TESTS,
+  },
+  {
+    name: "debtors-blame-the-leader",
+    rule: "8: a request of a client that owes is not due before it has paid",
+    changes: [
+      {
+        file: QUEUE,
+        find: "Math.max(this.#served >= turn ? dueUs : this.#servedAtUs, this.#debts.paidUs(request.client));",
+        replace: "Math.max(this.#served >= turn ? dueUs : this.#servedAtUs, request.sequence * 0);",
+      },
+    ],
+    suite: "unit",
+    tests: DEBT_TESTS,
+  },
+  {
+    name: "execution-counts-as-lateness",
+    rule: "5: a leader is not late for as long as the batch before took to execute",
+    changes: [
+      {
+        file: "server/consensus/ordering.ts",
+        find: "Math.max(waitingSinceUs, this.#running.sinceUs) + this.#chain.executionUs;",
+        replace: "Math.max(waitingSinceUs, this.#running.sinceUs);",
+      },
+    ],
+    suite: "unit",
+    tests: ["test/unit/consensus/ordering.test.ts"],
   },
   {
     name: "judged-reads-without-bound",

@@ -30,6 +30,7 @@ describe("overload (section 8)", () => {
   const floods: readonly (readonly [string, Load])[] = [
     ["small requests", { type: "open", perSecond: 8_000, bytes: 100 }],
     ["large requests", { type: "open", perSecond: 200, bytes: 256 * 1024 }],
+    ["large results", { type: "open", perSecond: 200, bytes: 100, resultBytes: 1024 * 1024 }],
   ];
   for (const [name, flood] of floods) {
     for (const underWay of [1, 8]) {

@@ -4,12 +4,14 @@
  * load: who is let in, how long it waits, who gets how much.
  */
 import type { Digest } from "../../../protocol/bytes.ts";
+import { RESULTS_PACE } from "../../../protocol/limits.ts";
 import { type Request, requestKey } from "../../../protocol/request.ts";
 import { lotOf } from "../../../server/consensus/admission.ts";
 import { Batching } from "../../../server/consensus/batching.ts";
 import type { PendingRequest } from "../../../server/consensus/client-queue.ts";
 import { costOf } from "../../../server/consensus/client-queue.ts";
 import type { ConsensusOptions } from "../../../server/consensus/contract.ts";
+import { type ResultCosts, resultCosts } from "../../../server/consensus/debts.ts";
 import { RequestQueue } from "../../../server/consensus/request-queue.ts";
 import { seeded } from "../../simulation/random.ts";
 
@@ -29,9 +31,10 @@ const OPTIONS: ConsensusOptions = {
 const ENVELOPE = new Uint8Array(100);
 
 /** Requests of one client: at a rate, or so many under way. */
-export type Load =
-  | { readonly type: "open"; readonly perSecond: number; readonly bytes: number }
-  | { readonly type: "closed"; readonly underWay: number; readonly bytes: number };
+export type Load = { readonly bytes: number; readonly resultBytes?: number } & (
+  | { readonly type: "open"; readonly perSecond: number }
+  | { readonly type: "closed"; readonly underWay: number }
+);
 
 export interface ModelOptions {
   readonly clients: readonly Load[];
@@ -172,12 +175,15 @@ export class QueueModel {
 
   #decide(requests: readonly Request[]): void {
     const halfUs = this.#options.seconds * 500_000;
+    const costs = this.#resultCosts(requests);
+    let resultsUs = 0;
+    for (const cost of costs.values()) resultsUs += (1_000 * cost) / RESULTS_PACE;
     this.#batching.decided(requests, this.#nowUs);
     this.#decidedUs = this.#nowUs;
     for (const queue of this.#queues) {
       this.#at(this.#nowUs + (queue === this.#queues[0] ? 0 : this.#random.next() * SPREAD_US), () => {
         queue.decided(requests, this.#nowUs);
-        queue.executed(requests);
+        queue.executed({ requests, costs, timestampMs: this.#decidedUs / 1_000 }, this.#nowUs);
       });
     }
     for (const { key } of requests) {
@@ -191,10 +197,19 @@ export class QueueModel {
       const { client } = arrived;
       if (this.#options.clients[client]?.type === "closed") this.#at(this.#nowUs, () => this.#arrive(client));
     }
-    this.#at(this.#nowUs, () => {
+    this.#at(this.#nowUs + resultsUs, () => {
       this.#running = false;
       this.#propose();
     });
+  }
+
+  #resultCosts(requests: readonly Request[]): ResultCosts {
+    return resultCosts(
+      requests.map((request) => {
+        const client = this.#arrivedUs.get(request.key)?.client ?? 0;
+        return { request, result: bodyOf(this.#options.clients[client]?.resultBytes ?? 0) };
+      }),
+    );
   }
 
   /** First timeouts: what is overdue goes to everybody, who takes it and says that it has it. */

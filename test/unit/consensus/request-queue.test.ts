@@ -11,19 +11,24 @@ import {
 import { decodeRequest, encodeRequest, type Request } from "../../../protocol/request.ts";
 import { requestCost } from "../../../server/consensus/admission.ts";
 import type { Source } from "../../../server/consensus/client-queue.ts";
+import { type ExecutedBatch, NO_COSTS } from "../../../server/consensus/debts.ts";
 import { RequestQueue } from "../../../server/consensus/request-queue.ts";
 import { fastCrypto } from "../../simulation/fast-crypto.ts";
 import { clientOf, requestOf } from "./queue-model.ts";
 
 const CLUSTER = latin1(new Uint8Array(32).fill(7)) as Digest;
 const ENVELOPE = new Uint8Array(10);
-const LIMITS = { requestsMax: 100, bytesMax: 1_000_000, overheadBytes: 4 };
+const LIMITS = { requestsMax: 100, bytesMax: 1_000_000, overheadBytes: 4, nowUs: 0 };
 
 function request(sequence: number, name = "client"): Request {
   const fields = { session: 1, sequence, ackedBelow: 1, kind: "ordered" as const, deadlineMs: 0 };
   const client = fastCrypto.sha256(utf8(name));
   const bytes = encodeRequest({ cluster: CLUSTER, client, ...fields, commands: [utf8("command")] });
   return decodeRequest(fastCrypto, bytes);
+}
+
+function batchOf(...requests: Request[]): ExecutedBatch {
+  return { requests, costs: NO_COSTS, timestampMs: 0 };
 }
 
 describe("request queue (section 4.1 and 8)", () => {
@@ -33,11 +38,11 @@ describe("request queue (section 4.1 and 8)", () => {
     queue.decided([first], 0);
     expect(queue.add(first, ENVELOPE, 0, 1)).toBe(false);
     expect(queue.add(second, ENVELOPE, 0, 2)).toBe(true);
-    queue.executed([first]);
+    queue.executed(batchOf(first), 0);
     expect({ pending: queue.pending, waiting: queue.waiting }).toEqual({ pending: 1, waiting: 1 });
     expect(queue.take(LIMITS).map((entry) => entry.request)).toEqual([second]);
     queue.decided([second], 0);
-    queue.executed([second]);
+    queue.executed(batchOf(second), 0);
     expect({ pending: queue.pending, waiting: queue.waiting, bytes: queue.pendingBytes }).toEqual({
       pending: 0,
       waiting: 0,
@@ -160,7 +165,7 @@ describe("rooms of the request queue (section 8)", () => {
     const queue = new RequestQueue();
     fill(queue, 1, 1_000, 10);
     for (let client = 2; client <= 6; client++) fill(queue, client, 2, 10);
-    const taken = queue.take({ requestsMax: 4_000, bytesMax: 4_000_000, overheadBytes: 4 });
+    const taken = queue.take({ requestsMax: 4_000, bytesMax: 4_000_000, overheadBytes: 4, nowUs: 0 });
     const ofFirst = taken.filter(({ request }) => request.client === clientOf(1)).length;
     expect(taken.length - ofFirst).toBe(10);
     expect(ofFirst).toBeGreaterThan(0);
@@ -170,10 +175,10 @@ describe("rooms of the request queue (section 8)", () => {
   it("alone a client gets the whole batch; and what is too large for a turn goes when nothing else does", () => {
     const queue = new RequestQueue();
     fill(queue, 1, 1_000, 10);
-    expect(queue.take({ requestsMax: 4_000, bytesMax: 4_000_000, overheadBytes: 4 })).toHaveLength(1_000);
+    expect(queue.take({ requestsMax: 4_000, bytesMax: 4_000_000, overheadBytes: 4, nowUs: 0 })).toHaveLength(1_000);
     const large = new RequestQueue();
     large.decided([requestOf(2, 1, 10), requestOf(3, 1, 10)], 1);
     large.add(requestOf(1, 1, 1_000_000), ENVELOPE, 0, 1);
-    expect(large.take({ requestsMax: 4_000, bytesMax: 4_000_000, overheadBytes: 4 })).toHaveLength(1);
+    expect(large.take({ requestsMax: 4_000, bytesMax: 4_000_000, overheadBytes: 4, nowUs: 0 })).toHaveLength(1);
   });
 });

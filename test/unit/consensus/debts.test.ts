@@ -1,0 +1,119 @@
+/** Who waits for large results that it was served (docs/protocol.md section 8, "Results"). */
+import { describe, expect, it } from "vitest";
+import type { Digest } from "../../../protocol/bytes.ts";
+import { ACTIVE_MS, DEBT_MS_MAX, RESULTS_FREE_COST, RESULTS_PACE } from "../../../protocol/limits.ts";
+import { Debts, NO_COSTS, type ResultCosts, resultCosts } from "../../../server/consensus/debts.ts";
+import { RequestQueue } from "../../../server/consensus/request-queue.ts";
+import { clientOf, requestOf } from "./queue-model.ts";
+
+const [GREEDY, OTHER, THIRD] = [clientOf(0), clientOf(1), clientOf(2)];
+/** 100 ms of the pace. */
+const COST = 100 * RESULTS_PACE;
+
+function batch(clients: readonly number[], costs: ResultCosts, timestampMs: number) {
+  return { requests: clients.map((client) => requestOf(client, timestampMs + 1, 100)), costs, timestampMs };
+}
+
+const greedy = (cost: number): ResultCosts => new Map([[GREEDY, cost]]);
+
+describe("debts for results", () => {
+  it("who is alone never waits", () => {
+    const debts = new Debts();
+    debts.executed(batch([0], greedy(COST), 10), 10_000);
+    expect(debts.none).toBe(true);
+  });
+
+  it("a debtor waits until all that were served lately would have had as much, and longer for more", () => {
+    const debts = new Debts();
+    debts.executed(batch([0, 1, 2], NO_COSTS, 0), 7_000_000);
+    debts.executed(batch([0], greedy(COST), 10), 7_010_000);
+    expect(debts.paidUs(GREEDY)).toBe(7_010_000 + 300_000);
+    debts.executed(batch([0], greedy(COST), 20), 7_020_000);
+    expect(debts.paidUs(GREEDY)).toBe(7_010_000 + 600_000);
+    expect([OTHER, THIRD].map((client) => debts.paidUs(client))).toEqual(Array(2).fill(Number.NEGATIVE_INFINITY));
+  });
+
+  it("nobody waits for longer than the bound, and small results cost nothing", () => {
+    const debts = new Debts();
+    debts.executed(batch([0, 1], new Map([[OTHER, RESULTS_FREE_COST]]), 10), 0);
+    expect(debts.none).toBe(true);
+    for (let count = 0; count < 50; count++) debts.executed(batch([0, 1], greedy(COST), 20), 5_000);
+    expect(debts.paidUs(GREEDY)).toBe(5_000 + 1_000 * DEBT_MS_MAX);
+  });
+
+  it("replicas that execute the same at other times let it wait for as long, however late one is", () => {
+    const [early, late] = [new Debts(), new Debts()];
+    for (let instance = 0; instance < 20; instance++) {
+      const executed = batch([0, 1], greedy(COST / 4), instance * 7);
+      early.executed(executed, instance * 7_000);
+      late.executed(executed, 400_000 + instance * 100);
+    }
+    const last = 19;
+    expect(late.paidUs(GREEDY) - (400_000 + last * 100)).toBe(early.paidUs(GREEDY) - last * 7_000);
+  });
+
+  it("who was not served for long does not count as one of the others, and what is paid is forgotten", () => {
+    const debts = new Debts();
+    debts.executed(batch([1], NO_COSTS, 0), 0);
+    debts.executed(batch([0], greedy(COST), ACTIVE_MS), 0);
+    expect(debts.none, "served in the window before").toBe(false);
+    debts.executed(batch([0], greedy(COST), 5 * ACTIVE_MS), 0);
+    expect(debts.none).toBe(true);
+  });
+
+  it("large results are added up by client", () => {
+    const reply = (client: number, bytes: number | null) => ({
+      request: requestOf(client, 1, 100),
+      result: bytes === null ? null : new Uint8Array(bytes),
+    });
+    expect(resultCosts([reply(0, 100), reply(1, null)])).toBe(NO_COSTS);
+    const costs = resultCosts([reply(0, 40_000), reply(1, 8_000), reply(0, 40_000), reply(2, 100)]);
+    expect([...costs]).toEqual([
+      [GREEDY, 20_000],
+      [OTHER, 2_000],
+    ]);
+  });
+});
+
+describe("the queue of a client that owes", () => {
+  const LIMITS = { requestsMax: 100, bytesMax: 1_000_000, overheadBytes: 4 };
+  const ENVELOPE = new Uint8Array(10);
+  const paidUs = 1_000 * 200;
+
+  /** The greedy one owes until `paidUs`, and has one more request waiting; so has the other when told so. */
+  function indebted({ beside }: { beside: boolean }): RequestQueue {
+    const queue = new RequestQueue();
+    queue.executed(batch([0, 1], greedy(COST), 0), 0);
+    queue.add(requestOf(0, 5, 100), ENVELOPE, 0, 0);
+    if (beside) queue.add(requestOf(1, 5, 100), ENVELOPE, 0, 0);
+    return queue;
+  }
+
+  const clientsOf = (queue: RequestQueue, nowUs: number): Digest[] =>
+    queue.take({ ...LIMITS, nowUs }).map(({ request }) => request.client);
+
+  it("is taken once it has paid, also when nothing else waits", () => {
+    const queue = indebted({ beside: false });
+    expect(queue.readyUs(10)).toBe(paidUs);
+    expect(clientsOf(queue, paidUs - 1)).toEqual([]);
+    expect(queue.waiting).toBe(1);
+    expect(queue.readyUs(paidUs)).toBe(paidUs);
+    expect(clientsOf(queue, paidUs)).toEqual([GREEDY]);
+  });
+
+  it("holds up nobody else", () => {
+    const queue = indebted({ beside: true });
+    expect(queue.readyUs(10)).toBe(10);
+    expect(clientsOf(queue, 10)).toEqual([OTHER]);
+    expect(clientsOf(queue, paidUs)).toEqual([GREEDY]);
+  });
+
+  it("is nobody's fault: no leader is late before it has paid", () => {
+    const queue = indebted({ beside: false });
+    expect(queue.oldestDueUs(1)).toBe(paidUs);
+    expect(queue.neglectedSinceUs(1)).toBe(paidUs);
+    expect(queue.waitingSinceUs([requestOf(0, 5, 100)])).toBe(paidUs);
+    expect(queue.overdue(paidUs + 999, 1_000, 10)).toEqual([]);
+    expect(queue.overdue(paidUs + 1_000, 1_000, 10)).toHaveLength(1);
+  });
+});
