@@ -80,8 +80,10 @@ export const RESULTS_PACE = 10_000;
 /** at most so long; what it had in one batch up to this is free. */
 export const DEBT_MS_MAX = 2_000;
 export const RESULTS_FREE_COST = (64 * KIB) / BYTES_PER_COST;
-/** Who was served so lately, or twice that, counts as one of the others. */
-export const ACTIVE_MS = 500;
+/** The batches of late: so many, none older than this. Who is in this part of them counts as one of the others, or for less. */
+export const LATE_BATCHES = 32;
+export const LATE_MS = 1_000;
+export const PRESENT_SHARE = 1 / 4;
 
 /** What is pending may take so long to serve at the pace of late, before clients beyond their share get BUSY. */
 export const QUEUE_US_MIN = 75_000;

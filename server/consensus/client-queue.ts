@@ -63,8 +63,12 @@ export class ClientQueue implements Fifo, Standing {
   readonly entries: (PendingRequest | undefined)[] = [];
   head = 0;
   cost = 0;
+  /** What others were served meanwhile, if all were served alike, when this client owed for results: its turns come later by that. */
+  passedOver = 0;
   /** When a request of this client was decided last. */
   servedUs = 0;
+  /** Since when the oldest request has been that; infinite when that is not known. */
+  headUs = Number.POSITIVE_INFINITY;
   /** Which of its requests are turned away for now: those with a lot below it (admission.ts). */
   shed = 0;
   /** Kept between batches (turns.ts). */
@@ -88,7 +92,12 @@ export class ClientQueue implements Fifo, Standing {
     return new ClientLane(this, false).next() !== undefined;
   }
 
+  get oldest(): PendingRequest | undefined {
+    return this.entries[this.head];
+  }
+
   push(entry: PendingRequest): void {
+    if (this.count === 0) this.headUs = entry.arrivedUs;
     this.entries.push(entry);
     this.#tally(entry, 1);
   }

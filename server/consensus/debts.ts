@@ -5,10 +5,18 @@
  * Invariants: 1. who is alone never waits, and nobody for longer than `DEBT_MS_MAX`. 2. who was served results of
  * `RESULTS_FREE_COST` in a batch at most owes nothing. 3. how long somebody waits follows from what was executed and from batch
  * times: replicas differ by when they executed it only, or a follower would blame a leader that waits for longer. 4. what is
- * kept is bounded by the clients served lately.
+ * kept is bounded by `LATE_BATCHES`.
  */
 import type { Digest } from "../../protocol/bytes.ts";
-import { ACTIVE_MS, BYTES_PER_COST, DEBT_MS_MAX, RESULTS_FREE_COST, RESULTS_PACE } from "../../protocol/limits.ts";
+import {
+  BYTES_PER_COST,
+  DEBT_MS_MAX,
+  LATE_BATCHES,
+  LATE_MS,
+  PRESENT_SHARE,
+  RESULTS_FREE_COST,
+  RESULTS_PACE,
+} from "../../protocol/limits.ts";
 import type { Request } from "../../protocol/request.ts";
 
 /** Results below this are part of what their request costs. */
@@ -41,10 +49,8 @@ export function resultCosts(
 export class Debts {
   /** When each debtor will have waited for long enough, in batch time and here. */
   readonly #debtors = new Map<Digest, { readonly paidMs: number; readonly paidUs: number }>();
-  /** Clients served in this window of `ACTIVE_MS`, and in the one before. */
-  #active = new Set<Digest>();
-  #activeBefore = new Set<Digest>();
-  #windowMs = Number.NEGATIVE_INFINITY;
+  /** Whom the batches of late served. */
+  #late: { readonly timestampMs: number; readonly clients: ReadonlySet<Digest> }[] = [];
 
   /** Does nobody owe anything? */
   get none(): boolean {
@@ -53,30 +59,41 @@ export class Debts {
 
   /** A batch of these requests was executed, with results of these costs. */
   executed({ requests, costs, timestampMs }: ExecutedBatch, nowUs: number): void {
-    this.#roll(timestampMs);
-    for (const { client } of requests) this.#active.add(client);
-    if (costs.size === 0) return;
-    let clients = this.#active.size;
-    for (const client of this.#activeBefore) if (!this.#active.has(client)) clients++;
-    if (clients < 2) return;
-    for (const [client, cost] of costs) {
-      if (cost <= RESULTS_FREE_COST) continue;
-      const fromMs = Math.max(timestampMs, this.#debtors.get(client)?.paidMs ?? 0);
-      const paidMs = Math.min(timestampMs + DEBT_MS_MAX, fromMs + (cost * clients) / RESULTS_PACE);
-      this.#debtors.set(client, { paidMs, paidUs: nowUs + 1_000 * (paidMs - timestampMs) });
-    }
+    this.#late.push({ timestampMs, clients: new Set(requests.map(({ client }) => client)) });
+    if (this.#late.length > LATE_BATCHES) this.#late.shift();
+    for (const [client, { paidMs }] of this.#debtors) if (paidMs <= timestampMs) this.#debtors.delete(client);
+    for (const [client, cost] of costs)
+      if (cost > RESULTS_FREE_COST) this.#charge(client, cost, { timestampMs, nowUs });
+  }
+
+  #charge(client: Digest, cost: number, { timestampMs, nowUs }: { timestampMs: number; nowUs: number }): void {
+    const others = this.#others(client, timestampMs);
+    if (others === 0) return;
+    // Its own part too, as it begins to wait when it begins to be served, but not for whoever comes now and then.
+    const shares = others + Math.min(1, others);
+    const fromMs = Math.max(timestampMs, this.#debtors.get(client)?.paidMs ?? 0);
+    const paidMs = Math.min(timestampMs + DEBT_MS_MAX, fromMs + (cost * shares) / RESULTS_PACE);
+    this.#debtors.set(client, { paidMs, paidUs: nowUs + 1_000 * (paidMs - timestampMs) });
+  }
+
+  /** How many others there are, who is served now and then for less than one. */
+  #others(client: Digest, timestampMs: number): number {
+    const late = this.#late.filter((batch) => batch.timestampMs > timestampMs - LATE_MS);
+    const times = new Map<Digest, number>();
+    for (const { clients } of late) for (const each of clients) times.set(each, (times.get(each) ?? 0) + 1);
+    times.delete(client);
+    let others = 0;
+    for (const count of times.values()) others += Math.min(1, count / (PRESENT_SHARE * late.length));
+    return others;
+  }
+
+  /** Has it owed something, until lately at least? */
+  owes(client: Digest): boolean {
+    return this.#debtors.has(client);
   }
 
   /** When this client has paid, or had; the distant past when it owes nothing. */
   paidUs(client: Digest): number {
     return this.#debtors.get(client)?.paidUs ?? Number.NEGATIVE_INFINITY;
-  }
-
-  #roll(timestampMs: number): void {
-    if (timestampMs < this.#windowMs + ACTIVE_MS) return;
-    this.#activeBefore = timestampMs < this.#windowMs + 2 * ACTIVE_MS ? this.#active : new Set();
-    this.#active = new Set();
-    this.#windowMs = timestampMs;
-    for (const [client, { paidMs }] of this.#debtors) if (paidMs <= timestampMs) this.#debtors.delete(client);
   }
 }

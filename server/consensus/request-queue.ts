@@ -75,6 +75,10 @@ const ARRIVALS_SAMPLED = 8;
 const FORWARDED_PER_CLIENT_MAX = 64;
 /** A client that has more pending than others waits for its turn: no leader is blamed meanwhile, at most so long. */
 const TURN_US_MAX = 10_000_000;
+/** And one that owes for results, so long. */
+const DEBTOR_TURN_US_MAX = 60_000_000;
+/** Requests of a client that owes that may wait: served within that time. */
+const DEBTOR_PENDING_MAX = 64;
 
 /** A request still pending after so many timeouts is forwarded again. */
 const FORWARD_AGAIN_TIMEOUTS = 4;
@@ -163,7 +167,9 @@ export class RequestQueue {
     const all = this.#rooms[source];
     const queue = this.#clients.get(wanted.client);
     const own = queue?.rooms[source] ?? { count: 0, bytes: 0 };
+    const patient = source !== "client" || own.count < DEBTOR_PENDING_MAX || !this.#debts.owes(wanted.client);
     const bounded =
+      patient &&
       all.count < most.all &&
       all.bytes + wanted.bytes <= most.bytes &&
       own.count < most.each &&
@@ -217,7 +223,7 @@ export class RequestQueue {
       cost,
       arrivedUs,
       dueUs,
-      turn: this.#served + queue.cost + cost,
+      turn: this.#served - queue.passedOver + queue.cost + cost,
       state: "waiting",
       forwardedUs: Number.NEGATIVE_INFINITY,
       asked: false,
@@ -346,7 +352,7 @@ export class RequestQueue {
   }
 
   #goesLast(queue: ClientQueue): void {
-    const client = queue.entries[queue.head]?.request.client;
+    const client = queue.oldest?.request.client;
     if (client === undefined) return;
     this.#clients.delete(client);
     this.#clients.set(client, queue);
@@ -371,12 +377,18 @@ export class RequestQueue {
         continue;
       }
       const queue = this.#clients.get(request.client);
+      const oldest = queue?.oldest;
       if (queue) queue.servedUs = nowUs;
       if (entry.state !== "decided") this.#leave(entry);
+      if (queue && queue.oldest !== oldest) queue.headUs = nowUs;
     }
     this.#costsBefore = this.#lastCosts;
     this.#lastCosts = costs;
-    this.#served += cost / Math.max(1, clients);
+    const servedEach = cost / Math.max(1, clients);
+    this.#served += servedEach;
+    for (const [client, queue] of this.#debts.none ? [] : this.#clients) {
+      if (this.#debts.paidUs(client) > nowUs) queue.passedOver += servedEach;
+    }
     if (cost > 0) this.#servedAtUs = nowUs;
     this.#admission.decided({ cost, backlog: this.readyUs(nowUs) === nowUs, nowUs });
     trim(this.#arrivals);
@@ -455,9 +467,19 @@ export class RequestQueue {
   }
 
   /** Since when it has been due: not before its client has had its turn, as long as instances are decided, and owes nothing. */
-  #dueUs({ dueUs, turn, arrivedUs, request }: PendingRequest): number {
-    const turnUs = Math.max(this.#served >= turn ? dueUs : this.#servedAtUs, this.#debts.paidUs(request.client));
-    return Math.max(dueUs, Math.min(turnUs, arrivedUs + TURN_US_MAX));
+  #dueUs(entry: PendingRequest): number {
+    const { dueUs, turn, arrivedUs, request } = entry;
+    const passedOver = this.#clients.get(request.client)?.passedOver ?? 0;
+    const turnUsMax = passedOver > 0 ? DEBTOR_TURN_US_MAX : TURN_US_MAX;
+    const turnUs = this.#served - passedOver >= turn ? dueUs : Math.min(this.#servedAtUs, arrivedUs + turnUsMax);
+    return Math.max(dueUs, turnUs, this.#paidUs(entry));
+  }
+
+  /** When its client has paid; its oldest request is next some time, whatever else of it is served before. */
+  #paidUs(entry: PendingRequest): number {
+    const paidUs = this.#debts.paidUs(entry.request.client);
+    const queue = this.#clients.get(entry.request.client);
+    return queue?.oldest === entry ? Math.min(paidUs, queue.headUs + DEBTOR_TURN_US_MAX) : paidUs;
   }
 
   /**
@@ -465,13 +487,8 @@ export class RequestQueue {
    * liars and we, and no leader can be blamed for what only we can check. Null when there is none.
    */
   oldestDueUs(witnesses: number): number | null {
-    const { entries, head } = this.#arrivals;
-    const end = Math.min(entries.length, head + OLDEST_SCAN_MAX);
     let oldest: number | null = null;
-    for (let at = head; at < end; at++) {
-      const entry = entries[at] as PendingRequest;
-      if (entry.state === "decided" || entry.state === "barred") continue;
-      if (entry.voices.size + 1 < witnesses) continue;
+    for (const entry of this.#witnessed(witnesses)) {
       const dueUs = this.#dueUs(entry);
       if (oldest === null || dueUs < oldest) oldest = dueUs;
     }
@@ -483,17 +500,30 @@ export class RequestQueue {
    * the oldest request of each client first, in turn. Null when there is none.
    */
   neglectedSinceUs(witnesses: number): number | null {
-    const { entries, head } = this.#arrivals;
     let since: number | null = null;
-    for (let at = head; at < Math.min(entries.length, head + OLDEST_SCAN_MAX); at++) {
-      const entry = entries[at] as PendingRequest;
-      if (entry.state === "decided" || entry.state === "barred" || entry.voices.size + 1 < witnesses) continue;
+    for (const entry of this.#witnessed(witnesses)) {
       const queue = this.#clients.get(entry.request.client);
-      if (queue?.entries[queue.head] !== entry) continue;
+      if (queue?.oldest !== entry) continue;
       const waitingUs = Math.max(this.#dueUs(entry), queue.servedUs);
       if (since === null || waitingUs < since) since = waitingUs;
     }
     return since;
+  }
+
+  /**
+   * The oldest requests that so many replicas have. Those of a client that owes behind its oldest one come on top of what is looked
+   * at: they wait for long, and would hide others.
+   */
+  *#witnessed(witnesses: number): Generator<PendingRequest> {
+    const { entries, head } = this.#arrivals;
+    let left = OLDEST_SCAN_MAX;
+    for (let at = head; at < entries.length && left > 0; at++) {
+      const entry = entries[at] as PendingRequest;
+      const { client } = entry.request;
+      if (!this.#debts.owes(client) || this.#clients.get(client)?.oldest === entry) left--;
+      if (entry.state === "decided" || entry.state === "barred" || entry.voices.size + 1 < witnesses) continue;
+      yield entry;
+    }
   }
 
   /**
@@ -522,6 +552,8 @@ export class RequestQueue {
   }
 
   #drop(entry: PendingRequest): void {
+    const queue = this.#clients.get(entry.request.client);
+    if (queue?.oldest === entry) queue.headUs = Number.POSITIVE_INFINITY;
     this.#leave(entry);
     this.#byKey.delete(entry.request.key);
     this.#byDigest.delete(entry.request.digest);

@@ -90,7 +90,14 @@ async function expectItWasNoticed(
     for (const fault of await cluster.faults(replica)) {
       if (fault.from !== String(liar)) expect(fault, `a correct replica is blamed by ${replica}`).toBeNull();
     }
-    const ready = await cluster.http(replica, "/readyz?verbose");
-    expect(ready, ready.text).toMatchObject({ code: 200 });
+    let said = "";
+    await until(
+      async () => {
+        const { code, text } = await cluster.http(replica, "/readyz?verbose");
+        said = text;
+        return code === 200 ? true : null;
+      },
+      { what: () => `replica ${replica} to be ready: ${said}` },
+    );
   }
 }

@@ -180,8 +180,8 @@ export const LOAD_BUGS: readonly Mutation[] = [
     changes: [
       {
         file: QUEUE,
-        find: "this.#served >= turn ? dueUs : this.#servedAtUs",
-        replace: "turn >= 0 ? dueUs : this.#servedAtUs",
+        find: "this.#served - passedOver >= turn ? dueUs : Math.min",
+        replace: "turn >= 0 ? dueUs : Math.min",
       },
     ],
     suite: "unit",
@@ -247,10 +247,24 @@ export const LOAD_BUGS: readonly Mutation[] = [
     changes: [
       {
         file: QUEUE,
-        find: "Math.max(this.#served >= turn ? dueUs : this.#servedAtUs, this.#debts.paidUs(request.client));",
-        replace: "Math.max(this.#served >= turn ? dueUs : this.#servedAtUs, request.sequence * 0);",
+        find: "return Math.max(dueUs, turnUs, this.#paidUs(entry));",
+        replace: "return Math.max(dueUs, turnUs);",
       },
     ],
+    suite: "unit",
+    tests: DEBT_TESTS,
+  },
+  {
+    name: "passed-over-by-those-before",
+    rule: "8: what others are served while a client owes does not bring its turn nearer",
+    changes: [{ file: QUEUE, find: "queue.passedOver += servedEach;", replace: "" }],
+    suite: "unit",
+    tests: DEBT_TESTS,
+  },
+  {
+    name: "oldest-of-a-debtor-left-out",
+    rule: "8: the oldest request of a client that owes is due when that has paid, whatever else of it is served",
+    changes: [{ file: QUEUE, find: "Math.min(paidUs, queue.headUs + DEBTOR_TURN_US_MAX)", replace: "paidUs" }],
     suite: "unit",
     tests: DEBT_TESTS,
   },

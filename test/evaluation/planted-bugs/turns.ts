@@ -147,7 +147,7 @@ export const TURN_BUGS: readonly Mutation[] = [
   unit(QUEUE, {
     name: "neglected-behind-its-own-requests",
     rule: "5: only the oldest request of a client is next",
-    find: "if (queue?.entries[queue.head] !== entry) continue;",
+    find: "if (queue?.oldest !== entry) continue;",
     replace: "if (!queue) continue;",
     test: "test/unit/consensus/request-queue.test.ts",
   }),

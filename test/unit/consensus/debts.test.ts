@@ -1,7 +1,7 @@
 /** Who waits for large results that it was served (docs/protocol.md section 8, "Results"). */
 import { describe, expect, it } from "vitest";
 import type { Digest } from "../../../protocol/bytes.ts";
-import { ACTIVE_MS, DEBT_MS_MAX, RESULTS_FREE_COST, RESULTS_PACE } from "../../../protocol/limits.ts";
+import { DEBT_MS_MAX, LATE_BATCHES, LATE_MS, RESULTS_FREE_COST, RESULTS_PACE } from "../../../protocol/limits.ts";
 import { Debts, NO_COSTS, type ResultCosts, resultCosts } from "../../../server/consensus/debts.ts";
 import { RequestQueue } from "../../../server/consensus/request-queue.ts";
 import { clientOf, requestOf } from "./queue-model.ts";
@@ -52,12 +52,36 @@ describe("debts for results", () => {
     expect(late.paidUs(GREEDY) - (400_000 + last * 100)).toBe(early.paidUs(GREEDY) - last * 7_000);
   });
 
-  it("who was not served for long does not count as one of the others, and what is paid is forgotten", () => {
+  it("who is served now and then counts for less, who was not for long for nothing", () => {
+    const waitMs = (others: readonly (readonly number[])[], eachMs = 1): number => {
+      const debts = new Debts();
+      let atMs = 0;
+      for (const clients of others) {
+        atMs += eachMs;
+        debts.executed(batch(clients, NO_COSTS, atMs), 0);
+      }
+      debts.executed(batch([0], greedy(COST), atMs), 0);
+      return debts.none ? 0 : debts.paidUs(GREEDY) / 1_000;
+    };
+    const mostly = (count: number): number[][] => [
+      ...Array(LATE_BATCHES - 1 - count).fill([0]),
+      ...Array(count).fill([1]),
+    ];
+    expect(waitMs(mostly(31))).toBe(200);
+    expect(waitMs(mostly(LATE_BATCHES / 4))).toBe(200);
+    expect(waitMs(mostly(LATE_BATCHES / 8))).toBe(100);
+    expect(waitMs(mostly(1))).toBe(25);
+    expect(waitMs([[1], ...Array(LATE_BATCHES).fill([0])])).toBe(0);
+    expect(waitMs([[1], ...Array(4).fill([0])], LATE_MS / 4)).toBe(0);
+    expect(waitMs([[1], [2], [0]], LATE_MS / 4)).toBe(300);
+  });
+
+  it("what is paid is forgotten", () => {
     const debts = new Debts();
-    debts.executed(batch([1], NO_COSTS, 0), 0);
-    debts.executed(batch([0], greedy(COST), ACTIVE_MS), 0);
-    expect(debts.none, "served in the window before").toBe(false);
-    debts.executed(batch([0], greedy(COST), 5 * ACTIVE_MS), 0);
+    debts.executed(batch([0, 1], greedy(COST), 0), 0);
+    debts.executed(batch([1], NO_COSTS, 199), 0);
+    expect(debts.owes(GREEDY)).toBe(true);
+    debts.executed(batch([1], NO_COSTS, 200), 0);
     expect(debts.none).toBe(true);
   });
 
@@ -115,5 +139,55 @@ describe("the queue of a client that owes", () => {
     expect(queue.waitingSinceUs([requestOf(0, 5, 100)])).toBe(paidUs);
     expect(queue.overdue(paidUs + 999, 1_000, 10)).toEqual([]);
     expect(queue.overdue(paidUs + 1_000, 1_000, 10)).toHaveLength(1);
+  });
+
+  it("what others are served meanwhile does not bring its turn nearer", () => {
+    const queue = indebted({ beside: false });
+    for (let sequence = 6; sequence < 12; sequence++) queue.add(requestOf(0, sequence, 100_000), ENVELOPE, 0, 0);
+    queue.decided([requestOf(1, 1, 400_000)], 100_000);
+    queue.decided([requestOf(0, 5, 100)], paidUs);
+    queue.decided([requestOf(0, 6, 100_000)], paidUs + 10);
+    queue.decided([requestOf(1, 2, 100)], paidUs + 5_000_000);
+    expect(queue.oldestDueUs(1), "behind what is served of others by then").toBe(paidUs + 5_000_000);
+  });
+
+  it("holds 64 at most while it owes", () => {
+    const queue = indebted({ beside: false });
+    const room = (client: Digest): boolean => queue.room({ client, bytes: 100, cost: 1_400, lot: 0.5 }, "client");
+    for (let sequence = 6; sequence < 69; sequence++) {
+      expect(room(GREEDY)).toBe(true);
+      queue.add(requestOf(0, sequence, 100), ENVELOPE, 0, 0);
+      queue.add(requestOf(1, sequence, 100), ENVELOPE, 0, 0);
+    }
+    expect([room(GREEDY), room(OTHER)]).toEqual([false, true]);
+    queue.executed(batch([1], NO_COSTS, 1_000), 1_000_000);
+    expect(room(GREEDY), "paid").toBe(true);
+  });
+
+  it("hides nobody else's request, however much of it waits", () => {
+    const queue = indebted({ beside: false });
+    for (let sequence = 6; sequence < 4_000; sequence++) queue.add(requestOf(0, sequence, 100), ENVELOPE, 0, 0);
+    queue.add(requestOf(1, 5, 100), ENVELOPE, 0, 1_000);
+    expect(queue.neglectedSinceUs(1)).toBe(1_000);
+  });
+
+  it("is served in its order: its oldest request is due though others of it are served instead, again and again", () => {
+    const queue = indebted({ beside: false });
+    for (let atMs = 100; atMs < 90_000; atMs += 100) {
+      queue.decided([requestOf(0, 1_000 + atMs, 100)], 1_000 * atMs);
+      queue.executed(batch([0, 1], greedy(COST), atMs), 1_000 * atMs);
+    }
+    expect(queue.oldestDueUs(1)).toBe(60_000_000);
+  });
+
+  it("and one behind others only when those are through: however long that takes, nobody is to blame", () => {
+    const queue = indebted({ beside: false });
+    for (let sequence = 6; sequence < 56; sequence++) queue.add(requestOf(0, sequence, 100), ENVELOPE, 0, 0);
+    for (let sequence = 5; sequence < 55; sequence++) {
+      const atUs = 1_000_000 * sequence;
+      queue.decided([requestOf(0, sequence, 100)], atUs);
+      queue.executed(batch([0, 1], greedy(5 * COST), atUs / 1_000), atUs);
+      expect(queue.oldestDueUs(1)).toBe(atUs + 1_000_000);
+    }
   });
 });
