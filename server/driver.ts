@@ -479,7 +479,7 @@ export class Driver {
     if (instance > this.#parts.settledFrom) for (const reply of replies) this.#reply(reply);
     if (!this.#aheadOfLinks) this.archive.executed(instance, batch.requests.length);
     const { timestampMs } = batch;
-    this.#step({ type: "executed", instance, tookUs, timestampMs, costs: resultCosts(replies) });
+    this.#step({ type: "executed", instance, tookUs, timestampMs, costs: resultCosts(replies, instance) });
     this.#viewChange.look();
   }
 

@@ -63,7 +63,9 @@ export class ClientQueue implements Fifo, Standing {
   readonly entries: (PendingRequest | undefined)[] = [];
   head = 0;
   cost = 0;
-  /** What others were served meanwhile, if all were served alike, when this client owed for results: its turns come later by that. */
+  /** Until when it has to wait for results that it was served (debts.ts), or had to; the distant past when it never had. */
+  paidUs: number;
+  /** What others were served meanwhile, if all were served alike: its turns come later by that. */
   passedOver = 0;
   /** When a request of this client was decided last. */
   servedUs = 0;
@@ -81,6 +83,15 @@ export class ClientQueue implements Fifo, Standing {
     reserved: { count: 0, bytes: 0 },
     statement: { count: 0, bytes: 0 },
   };
+
+  constructor(paidUs: number) {
+    this.paidUs = paidUs;
+  }
+
+  /** Did it have to wait for results since it has had something pending? */
+  get debtor(): boolean {
+    return this.paidUs !== Number.NEGATIVE_INFINITY;
+  }
 
   get count(): number {
     const { client, replica, reserved, statement } = this.rooms;

@@ -5,7 +5,7 @@
  * Invariants: 1. who is alone never waits, and nobody for longer than `DEBT_MS_MAX`. 2. who was served results of
  * `RESULTS_FREE_COST` in a batch at most owes nothing. 3. how long somebody waits follows from what was executed and from batch
  * times: replicas differ by when they executed it only, or a follower would blame a leader that waits for longer. 4. what is
- * kept is bounded by `LATE_BATCHES`.
+ * kept is bounded by the clients in the batches of late, and those that owe.
  */
 import type { Digest } from "../../protocol/bytes.ts";
 import {
@@ -34,16 +34,29 @@ export type ResultCosts = ReadonlyMap<Digest, number>;
 
 export const NO_COSTS: ResultCosts = new Map();
 
-export function resultCosts(
-  replies: Iterable<{ readonly request: { readonly client: Digest }; readonly result: Uint8Array | null }>,
-): ResultCosts {
+/** An answer to a request, and the instance that executed it. */
+interface Answered {
+  readonly request: Pick<Request, "client" | "kind">;
+  readonly instance: number;
+  readonly result: Uint8Array | null;
+}
+
+/** Of what this instance executed: a leader may order again what was executed before, and is answered from what is kept. */
+export function resultCosts(replies: Iterable<Answered>, executed: number): ResultCosts {
   let costs: Map<Digest, number> | null = null;
-  for (const { request, result } of replies) {
+  for (const { request, instance, result } of replies) {
     if (!result || result.length < SMALL_RESULT_BYTES) continue;
+    if (instance !== executed || request.kind !== "ordered") continue;
     costs ??= new Map();
     costs.set(request.client, (costs.get(request.client) ?? 0) + result.length / BYTES_PER_COST);
   }
   return costs ?? NO_COSTS;
+}
+
+/** For how much each client counts, and all of them together. */
+interface Presence {
+  readonly of: ReadonlyMap<Digest, number>;
+  readonly all: number;
 }
 
 export class Debts {
@@ -61,33 +74,46 @@ export class Debts {
   executed({ requests, costs, timestampMs }: ExecutedBatch, nowUs: number): void {
     this.#late.push({ timestampMs, clients: new Set(requests.map(({ client }) => client)) });
     if (this.#late.length > LATE_BATCHES) this.#late.shift();
-    for (const [client, { paidMs }] of this.#debtors) if (paidMs <= timestampMs) this.#debtors.delete(client);
-    for (const [client, cost] of costs)
-      if (cost > RESULTS_FREE_COST) this.#charge(client, cost, { timestampMs, nowUs });
+    for (const [client, { paidMs, paidUs }] of this.#debtors) {
+      if (paidMs <= timestampMs && paidUs <= nowUs) this.#debtors.delete(client);
+    }
+    let presence: Presence | null = null;
+    for (const [client, cost] of costs) {
+      if (cost <= RESULTS_FREE_COST) continue;
+      presence ??= this.#presence(timestampMs);
+      this.#charge(client, cost, { timestampMs, nowUs, others: presence.all - (presence.of.get(client) ?? 0) });
+    }
   }
 
-  #charge(client: Digest, cost: number, { timestampMs, nowUs }: { timestampMs: number; nowUs: number }): void {
-    const others = this.#others(client, timestampMs);
+  #charge(client: Digest, cost: number, at: { timestampMs: number; nowUs: number; others: number }): void {
+    const { timestampMs, nowUs, others } = at;
     if (others === 0) return;
     // Its own part too, as it begins to wait when it begins to be served, but not for whoever comes now and then.
     const shares = others + Math.min(1, others);
-    const fromMs = Math.max(timestampMs, this.#debtors.get(client)?.paidMs ?? 0);
-    const paidMs = Math.min(timestampMs + DEBT_MS_MAX, fromMs + (cost * shares) / RESULTS_PACE);
-    this.#debtors.set(client, { paidMs, paidUs: nowUs + 1_000 * (paidMs - timestampMs) });
+    const before = this.#debtors.get(client);
+    // Neither what passed here nor what passed in batch time is waited for twice: one of them may stand still.
+    const left = before ? Math.min(before.paidMs - timestampMs, (before.paidUs - nowUs) / 1_000) : 0;
+    const waitMs = Math.min(DEBT_MS_MAX, Math.max(0, left) + (cost * shares) / RESULTS_PACE);
+    this.#debtors.set(client, { paidMs: timestampMs + waitMs, paidUs: nowUs + 1_000 * waitMs });
   }
 
-  /** How many others there are, who is served now and then for less than one. */
-  #others(client: Digest, timestampMs: number): number {
+  /** Who is served now and then counts for less than one. */
+  #presence(timestampMs: number): Presence {
     const late = this.#late.filter((batch) => batch.timestampMs > timestampMs - LATE_MS);
     const times = new Map<Digest, number>();
     for (const { clients } of late) for (const each of clients) times.set(each, (times.get(each) ?? 0) + 1);
-    times.delete(client);
-    let others = 0;
-    for (const count of times.values()) others += Math.min(1, count / (PRESENT_SHARE * late.length));
-    return others;
+    const most = PRESENT_SHARE * late.length;
+    let all = 0;
+    const of = new Map<Digest, number>();
+    for (const [client, count] of times) {
+      const share = Math.min(1, count / most);
+      of.set(client, share);
+      all += share;
+    }
+    return { of, all };
   }
 
-  /** Has it owed something, until lately at least? */
+  /** Does it owe something, or did until the last batch? */
   owes(client: Digest): boolean {
     return this.#debtors.has(client);
   }

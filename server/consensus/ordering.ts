@@ -419,8 +419,9 @@ export class Ordering {
     }
     this.#running.candidates.set(candidate.digest, candidate);
     const waitingSinceUs = this.#queue.waitingSinceUs(candidate.batch.requests);
+    ballot.executionUs = this.#chain.executionUs;
     if (waitingSinceUs !== null) {
-      const sinceUs = Math.max(waitingSinceUs, this.#running.sinceUs) + this.#chain.executionUs;
+      const sinceUs = Math.max(waitingSinceUs, this.#running.sinceUs) + ballot.executionUs;
       this.#port.proposedAfter(Math.max(0, this.#context.nowUs - sinceUs));
     }
     ballot.proposal = examine(this.#context, this.#queue, message, { candidate, envelopes }, () => this.#progress());
@@ -498,12 +499,12 @@ export class Ordering {
   }
 
   #ledInstance({ ballot, sinceUs, instance }: RunningInstance, { requests }: Batch): LedInstance | null {
-    const { proposal, regency } = ballot;
+    const { proposal, regency, executionUs } = ballot;
     if (!proposal?.message || proposal.candidate.batch.instance !== instance) return null;
     const waitingUs = this.#queue.waitingSinceUs(requests, requests.length);
     return {
       leader: leaderOf(this.#context.view, regency, instance),
-      startedUs: waitingUs === null ? null : Math.max(waitingUs, sinceUs),
+      startedUs: waitingUs === null ? null : Math.max(waitingUs, sinceUs) + executionUs,
       requests: requests.length,
       bytes: proposal.candidate.bytes.length,
     };

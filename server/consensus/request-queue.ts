@@ -12,6 +12,7 @@ import type { Digest } from "../../protocol/bytes.ts";
 import { decoded, isRejection } from "../../protocol/errors.ts";
 import {
   BATCH_STATEMENTS_MAX,
+  DEBT_MS_MAX,
   FORWARDED_BYTES_PER_CLIENT_MAX,
   FORWARDED_BYTES_RESERVE,
   MUST_SIGN_MAX,
@@ -26,16 +27,7 @@ import {
 import { decodeEnvelope, type Request } from "../../protocol/request.ts";
 import type { ReplicaId } from "../../protocol/view.ts";
 import { Admission } from "./admission.ts";
-import {
-  type ClientLane,
-  ClientQueue,
-  costOf,
-  type Fifo,
-  type PendingRequest,
-  type Source,
-  sourceOf,
-  trim,
-} from "./client-queue.ts";
+import { type ClientLane, ClientQueue, costOf, type PendingRequest, type Source, sourceOf } from "./client-queue.ts";
 import { Debts, type ExecutedBatch } from "./debts.ts";
 import { lowerMedian } from "./median.ts";
 import { takeInTurns } from "./turns.ts";
@@ -75,7 +67,7 @@ const ARRIVALS_SAMPLED = 8;
 const FORWARDED_PER_CLIENT_MAX = 64;
 /** A client that has more pending than others waits for its turn: no leader is blamed meanwhile, at most so long. */
 const TURN_US_MAX = 10_000_000;
-/** And one that owes for results, so long. */
+/** And one that owes for results, so long, or as long as all that it has pending may take. */
 const DEBTOR_TURN_US_MAX = 60_000_000;
 /** Requests of a client that owes that may wait: served within that time. */
 const DEBTOR_PENDING_MAX = 64;
@@ -87,7 +79,7 @@ export class RequestQueue {
   readonly #byKey = new Map<string, PendingRequest>();
   readonly #byDigest = new Map<Digest, PendingRequest>();
   readonly #clients = new Map<Digest, ClientQueue>();
-  readonly #arrivals: Fifo = { entries: [], head: 0 };
+  readonly #arrivals = new Set<PendingRequest>();
   /** Keys of requests that were decided, and not executed yet, before a copy arrived here. */
   readonly #decidedUnseen = new Set<string>();
   /** A request that has a batch of its own was met while another batch was taken: the next batch is its. */
@@ -128,8 +120,8 @@ export class RequestQueue {
     if (this.#waiting === 0) return null;
     if (this.#debts.none) return nowUs;
     let readyUs = Number.POSITIVE_INFINITY;
-    for (const [client, queue] of this.#clients) {
-      const paidUs = Math.max(nowUs, this.#debts.paidUs(client));
+    for (const queue of this.#clients.values()) {
+      const paidUs = Math.max(nowUs, queue.paidUs);
       if (paidUs >= readyUs || !queue.waits) continue;
       if (paidUs === nowUs) return nowUs;
       readyUs = paidUs;
@@ -167,9 +159,9 @@ export class RequestQueue {
     const all = this.#rooms[source];
     const queue = this.#clients.get(wanted.client);
     const own = queue?.rooms[source] ?? { count: 0, bytes: 0 };
-    const patient = source !== "client" || own.count < DEBTOR_PENDING_MAX || !this.#debts.owes(wanted.client);
+    // This turns away nobody else, and is no sign of a crowd.
+    if (source === "client" && own.count >= DEBTOR_PENDING_MAX && this.#debts.owes(wanted.client)) return false;
     const bounded =
-      patient &&
       all.count < most.all &&
       all.bytes + wanted.bytes <= most.bytes &&
       own.count < most.each &&
@@ -211,7 +203,7 @@ export class RequestQueue {
     const dueUs = arrivedUs + Math.min(DRAIN_US_MAX, this.#pending * this.#usPerRequest);
     let queue = this.#clients.get(request.client);
     if (!queue) {
-      queue = new ClientQueue();
+      queue = new ClientQueue(this.#debts.paidUs(request.client));
       this.#clients.set(request.client, queue);
     }
     const cost = costOf(request);
@@ -232,7 +224,7 @@ export class RequestQueue {
     this.#byKey.set(request.key, entry);
     this.#byDigest.set(request.digest, entry);
     queue.push(entry);
-    this.#arrivals.entries.push(entry);
+    this.#arrivals.add(entry);
     this.#waiting++;
     this.#tally(entry, 1);
     return true;
@@ -275,8 +267,7 @@ export class RequestQueue {
 
   /** Another regency: what was proposed and not decided waits again. */
   proposalsDropped(): void {
-    for (let at = this.#arrivals.head; at < this.#arrivals.entries.length; at++) {
-      const entry = this.#arrivals.entries[at] as PendingRequest;
+    for (const entry of this.#arrivals) {
       if (entry.state !== "proposed") continue;
       entry.state = "waiting";
       this.#waiting++;
@@ -312,8 +303,10 @@ export class RequestQueue {
     let bytes = 0;
     let statements = 0;
     const lanes: ClientLane[] = [];
-    for (const [client, queue] of this.#clients) {
-      if (this.#debts.paidUs(client) <= nowUs) lanes.push(queue.lane(costMaxEach));
+    // Where most are debtors, the median of what clients want bounds none of them.
+    const costMaxOfDebtor = costMaxEach && Math.min(costMaxEach, this.#admission.extra(this.#clients.size));
+    for (const queue of this.#clients.values()) {
+      if (queue.paidUs <= nowUs) lanes.push(queue.lane(queue.debtor ? costMaxOfDebtor : costMaxEach));
     }
     const served = takeInTurns<PendingRequest, ClientLane>(
       lanes,
@@ -372,11 +365,13 @@ export class RequestQueue {
       cost += each;
       costs.set(request.client, (costs.get(request.client) ?? 0) + each);
       const entry = this.#byKey.get(request.key);
+      const queue = this.#clients.get(request.client);
+      // The one before was dropped: from now on this one is passed over.
+      if (queue?.headUs === Number.POSITIVE_INFINITY) queue.headUs = nowUs;
       if (!entry) {
         this.#decidedUnseen.add(request.key);
         continue;
       }
-      const queue = this.#clients.get(request.client);
       const oldest = queue?.oldest;
       if (queue) queue.servedUs = nowUs;
       if (entry.state !== "decided") this.#leave(entry);
@@ -386,18 +381,18 @@ export class RequestQueue {
     this.#lastCosts = costs;
     const servedEach = cost / Math.max(1, clients);
     this.#served += servedEach;
-    for (const [client, queue] of this.#debts.none ? [] : this.#clients) {
-      if (this.#debts.paidUs(client) > nowUs) queue.passedOver += servedEach;
+    for (const queue of this.#debts.none ? [] : this.#clients.values()) {
+      if (queue.paidUs > nowUs) queue.passedOver += servedEach;
     }
     if (cost > 0) this.#servedAtUs = nowUs;
     this.#admission.decided({ cost, backlog: this.readyUs(nowUs) === nowUs, nowUs });
-    trim(this.#arrivals);
   }
 
   /** Out of pending and of its client's queue. */
   #leave(entry: PendingRequest): void {
     if (entry.state === "waiting") this.#waiting--;
     entry.state = "decided";
+    this.#arrivals.delete(entry);
     this.#tally(entry, -1);
     const queue = this.#clients.get(entry.request.client);
     if (!queue) return;
@@ -416,6 +411,10 @@ export class RequestQueue {
 
   executed(batch: ExecutedBatch, nowUs: number): void {
     this.#debts.executed(batch, nowUs);
+    for (const client of batch.costs.keys()) {
+      const queue = this.#clients.get(client);
+      if (queue) queue.paidUs = this.#debts.paidUs(client);
+    }
     for (const request of batch.requests) {
       const entry = this.#byKey.get(request.key);
       if (!entry) {
@@ -446,10 +445,13 @@ export class RequestQueue {
     const crowded = nowUs - this.#turnedAwayUs < 2 * timeoutUs;
     const late: PendingRequest[] = [];
     const ofClient = new Map<Digest, number>();
-    for (let at = this.#arrivals.head; at < this.#arrivals.entries.length && late.length < max; at++) {
-      const entry = this.#arrivals.entries[at] as PendingRequest;
+    for (const entry of this.#arrivals) {
+      if (late.length >= max) break;
       if (entry.dueUs > nowUs - timeoutUs) break;
-      if (entry.state === "decided" || entry.state === "barred" || this.#dueUs(entry) > nowUs - timeoutUs) continue;
+      if (entry.state === "decided" || entry.state === "barred") continue;
+      // Forwarding blames nobody: what only some have must not wait for as long as a debtor may.
+      const forwardUs = Math.min(this.#dueUs(entry), Math.max(entry.dueUs, entry.arrivedUs + TURN_US_MAX));
+      if (forwardUs > nowUs - timeoutUs) continue;
       if (entry.forwardedUs > nowUs - FORWARD_AGAIN_TIMEOUTS * timeoutUs) continue;
       if (crowded && entry.state === "waiting" && entry.source === "client" && !entry.asked) {
         this.#drop(entry);
@@ -462,24 +464,19 @@ export class RequestQueue {
       entry.forwardedUs = nowUs;
       late.push(entry);
     }
-    trim(this.#arrivals);
     return late;
   }
 
   /** Since when it has been due: not before its client has had its turn, as long as instances are decided, and owes nothing. */
   #dueUs(entry: PendingRequest): number {
     const { dueUs, turn, arrivedUs, request } = entry;
-    const passedOver = this.#clients.get(request.client)?.passedOver ?? 0;
-    const turnUsMax = passedOver > 0 ? DEBTOR_TURN_US_MAX : TURN_US_MAX;
+    const queue = this.#clients.get(request.client);
+    if (!queue) return dueUs;
+    const { passedOver, paidUs, headUs } = queue;
+    const turnUsMax = queue.debtor ? Math.max(DEBTOR_TURN_US_MAX, queue.count * 1_000 * DEBT_MS_MAX) : TURN_US_MAX;
     const turnUs = this.#served - passedOver >= turn ? dueUs : Math.min(this.#servedAtUs, arrivedUs + turnUsMax);
-    return Math.max(dueUs, turnUs, this.#paidUs(entry));
-  }
-
-  /** When its client has paid; its oldest request is next some time, whatever else of it is served before. */
-  #paidUs(entry: PendingRequest): number {
-    const paidUs = this.#debts.paidUs(entry.request.client);
-    const queue = this.#clients.get(entry.request.client);
-    return queue?.oldest === entry ? Math.min(paidUs, queue.headUs + DEBTOR_TURN_US_MAX) : paidUs;
+    // The oldest one is next some time, whatever else of its client is served before.
+    return Math.max(dueUs, turnUs, queue.oldest === entry ? Math.min(paidUs, headUs + turnUsMax) : paidUs);
   }
 
   /**
@@ -515,12 +512,11 @@ export class RequestQueue {
    * at: they wait for long, and would hide others.
    */
   *#witnessed(witnesses: number): Generator<PendingRequest> {
-    const { entries, head } = this.#arrivals;
     let left = OLDEST_SCAN_MAX;
-    for (let at = head; at < entries.length && left > 0; at++) {
-      const entry = entries[at] as PendingRequest;
-      const { client } = entry.request;
-      if (!this.#debts.owes(client) || this.#clients.get(client)?.oldest === entry) left--;
+    for (const entry of this.#arrivals) {
+      if (left <= 0) return;
+      const queue = this.#clients.get(entry.request.client);
+      if (!queue?.debtor || queue.oldest === entry) left--;
       if (entry.state === "decided" || entry.state === "barred" || entry.voices.size + 1 < witnesses) continue;
       yield entry;
     }
@@ -531,24 +527,21 @@ export class RequestQueue {
    * client did not sign them. It sends them again if it is honest.
    */
   dropHopeless(beforeUs: number, witnesses: number): void {
-    for (let at = this.#arrivals.head; at < this.#arrivals.entries.length; at++) {
-      const entry = this.#arrivals.entries[at] as PendingRequest;
+    for (const entry of this.#arrivals) {
       if (entry.dueUs > beforeUs) break;
       const alone = entry.state === "waiting" && entry.voices.size + 1 < witnesses;
       if (alone || entry.state === "barred") this.#drop(entry);
     }
-    trim(this.#arrivals);
   }
 
   /** Forgets requests due before `beforeUs` that need no ordering any more, whatever became of them. */
   dropSettled(beforeUs: number, settled: (request: Request) => boolean, max: number): void {
-    const { entries, head } = this.#arrivals;
-    for (let at = head; at < Math.min(entries.length, head + max); at++) {
-      const entry = entries[at] as PendingRequest;
+    let left = max;
+    for (const entry of this.#arrivals) {
+      if (left-- <= 0) break;
       if (entry.dueUs > beforeUs) break;
       if (entry.state === "waiting" && settled(entry.request)) this.#drop(entry);
     }
-    trim(this.#arrivals);
   }
 
   #drop(entry: PendingRequest): void {
@@ -559,13 +552,13 @@ export class RequestQueue {
     this.#byDigest.delete(entry.request.digest);
   }
 
-  /** When the first requests of this batch arrived here, from clients that owe nothing: the earliest of them, or null when none did. */
+  /** When the first requests of this batch arrived here, or their clients had paid: the earliest of them, or null when none did. */
   waitingSinceUs(requests: readonly Request[], sampled = ARRIVALS_SAMPLED): number | null {
     let earliest: number | null = null;
     for (const { digest } of requests.slice(0, sampled)) {
       const entry = this.#byDigest.get(digest);
       if (!entry) continue;
-      const sinceUs = Math.max(entry.arrivedUs, this.#debts.paidUs(entry.request.client));
+      const sinceUs = Math.max(entry.arrivedUs, this.#clients.get(entry.request.client)?.paidUs ?? 0);
       if (earliest === null || sinceUs < earliest) earliest = sinceUs;
     }
     return earliest;

@@ -51,6 +51,8 @@ export class Ballot {
   readonly writes = new VoteBox();
   readonly accepts = new VoteBox();
   proposal: Proposal | null = null;
+  /** How long the batch executed last had taken when the proposal came: for so long it could not come. */
+  executionUs = 0;
   /** Its leader proposed what everybody refuses: nothing else of it is looked at. */
   refused = false;
   ownWrite: MessageOf<"WRITE"> | null = null;

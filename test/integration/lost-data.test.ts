@@ -3,7 +3,17 @@ import { cpSync, mkdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { until } from "./cluster.ts";
-import { advance, expectRecords, type Filled, fetched, filledCluster, rob, transfers, votes, write } from "./lost-data.ts";
+import {
+  advance,
+  expectRecords,
+  type Filled,
+  fetched,
+  filledCluster,
+  rob,
+  transfers,
+  votes,
+  write,
+} from "./lost-data.ts";
 
 const LIAR = new URL("./lying-replica.ts", import.meta.url);
 

@@ -233,9 +233,47 @@ export const LOAD_BUGS: readonly Mutation[] = [
     changes: [
       {
         file: DEBTS,
-        find: "const fromMs = Math.max(timestampMs, this.#debtors.get(client)?.paidMs ?? 0);",
-        replace:
-          "const fromMs = Math.max(timestampMs, timestampMs + ((this.#debtors.get(client)?.paidUs ?? 0) - nowUs) / 1_000);",
+        find: "Math.min(before.paidMs - timestampMs, (before.paidUs - nowUs) / 1_000)",
+        replace: "(before.paidUs - nowUs) / 1_000",
+      },
+    ],
+    suite: "unit",
+    tests: DEBT_TESTS,
+  },
+  {
+    name: "debts-by-batch-time-alone",
+    rule: "8: what was waited for is not waited for again, though batch time stands still",
+    changes: [
+      {
+        file: DEBTS,
+        find: "Math.min(before.paidMs - timestampMs, (before.paidUs - nowUs) / 1_000)",
+        replace: "before.paidMs - timestampMs",
+      },
+    ],
+    suite: "unit",
+    tests: DEBT_TESTS,
+  },
+  {
+    name: "repeated-requests-are-charged",
+    rule: "8: a leader makes nobody owe by ordering again what was executed",
+    changes: [
+      {
+        file: DEBTS,
+        find: 'if (instance !== executed || request.kind !== "ordered") continue;',
+        replace: "if (executed < 0 || instance < 0) continue;",
+      },
+    ],
+    suite: "unit",
+    tests: DEBT_TESTS,
+  },
+  {
+    name: "debtors-hide-others",
+    rule: "8: what waits of a client that owes hides nobody else's requests",
+    changes: [
+      {
+        file: QUEUE,
+        find: "if (!queue?.debtor || queue.oldest === entry) left--;",
+        replace: "if (queue || left > 0) left--;",
       },
     ],
     suite: "unit",
@@ -247,8 +285,8 @@ export const LOAD_BUGS: readonly Mutation[] = [
     changes: [
       {
         file: QUEUE,
-        find: "return Math.max(dueUs, turnUs, this.#paidUs(entry));",
-        replace: "return Math.max(dueUs, turnUs);",
+        find: "return Math.max(dueUs, turnUs, queue.oldest === entry ? Math.min(paidUs, headUs + turnUsMax) : paidUs);",
+        replace: "return Math.max(dueUs, paidUs > headUs ? turnUs : turnUs);",
       },
     ],
     suite: "unit",
@@ -264,7 +302,7 @@ export const LOAD_BUGS: readonly Mutation[] = [
   {
     name: "oldest-of-a-debtor-left-out",
     rule: "8: the oldest request of a client that owes is due when that has paid, whatever else of it is served",
-    changes: [{ file: QUEUE, find: "Math.min(paidUs, queue.headUs + DEBTOR_TURN_US_MAX)", replace: "paidUs" }],
+    changes: [{ file: QUEUE, find: "Math.min(paidUs, headUs + turnUsMax)", replace: "(headUs > turnUsMax ? paidUs : paidUs)" }],
     suite: "unit",
     tests: DEBT_TESTS,
   },
@@ -274,7 +312,7 @@ export const LOAD_BUGS: readonly Mutation[] = [
     changes: [
       {
         file: "server/consensus/ordering.ts",
-        find: "Math.max(waitingSinceUs, this.#running.sinceUs) + this.#chain.executionUs;",
+        find: "Math.max(waitingSinceUs, this.#running.sinceUs) + ballot.executionUs;",
         replace: "Math.max(waitingSinceUs, this.#running.sinceUs);",
       },
     ],

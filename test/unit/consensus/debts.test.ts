@@ -79,19 +79,33 @@ describe("debts for results", () => {
   it("what is paid is forgotten", () => {
     const debts = new Debts();
     debts.executed(batch([0, 1], greedy(COST), 0), 0);
-    debts.executed(batch([1], NO_COSTS, 199), 0);
-    expect(debts.owes(GREEDY)).toBe(true);
-    debts.executed(batch([1], NO_COSTS, 200), 0);
-    expect(debts.none).toBe(true);
+    for (const [atMs, none] of [
+      [199, false],
+      [200, true],
+    ] as const) {
+      debts.executed(batch([1], NO_COSTS, atMs), 1_000 * atMs);
+      expect(debts.none).toBe(none);
+    }
   });
 
-  it("large results are added up by client", () => {
-    const reply = (client: number, bytes: number | null) => ({
+  it("what was waited for is not waited for again, though batch time stands still", () => {
+    const debts = new Debts();
+    for (let nowUs = 0; nowUs < 5_000_000; nowUs = debts.paidUs(GREEDY)) {
+      debts.executed(batch([0, 1], greedy(COST), 10_000), nowUs);
+      expect(debts.paidUs(GREEDY)).toBe(nowUs + 200_000);
+    }
+  });
+
+  it("large results are added up by client, of what was executed now", () => {
+    const EXECUTED = 7;
+    const reply = (client: number, bytes: number | null, instance = EXECUTED) => ({
       request: requestOf(client, 1, 100),
+      instance,
       result: bytes === null ? null : new Uint8Array(bytes),
     });
-    expect(resultCosts([reply(0, 100), reply(1, null)])).toBe(NO_COSTS);
-    const costs = resultCosts([reply(0, 40_000), reply(1, 8_000), reply(0, 40_000), reply(2, 100)]);
+    expect(resultCosts([reply(0, 100), reply(1, null)], EXECUTED)).toBe(NO_COSTS);
+    expect(resultCosts([reply(0, 40_000, 3)], EXECUTED), "ordered again").toBe(NO_COSTS);
+    const costs = resultCosts([reply(0, 40_000), reply(1, 8_000), reply(0, 40_000), reply(2, 100)], EXECUTED);
     expect([...costs]).toEqual([
       [GREEDY, 20_000],
       [OTHER, 2_000],
@@ -169,6 +183,55 @@ describe("the queue of a client that owes", () => {
     for (let sequence = 6; sequence < 4_000; sequence++) queue.add(requestOf(0, sequence, 100), ENVELOPE, 0, 0);
     queue.add(requestOf(1, 5, 100), ENVELOPE, 0, 1_000);
     expect(queue.neglectedSinceUs(1)).toBe(1_000);
+  });
+
+  it("hides nobody behind what was decided since, however old its oldest request is", () => {
+    const queue = indebted({ beside: false });
+    for (let sequence = 100; sequence < 1_500; sequence++) {
+      queue.add(requestOf(1, sequence, 100), ENVELOPE, 0, 1_000);
+      queue.decided([requestOf(1, sequence, 100)], 2_000);
+    }
+    queue.add(requestOf(2, 1, 100), ENVELOPE, 0, 10_000);
+    for (let atMs = 100; atMs < 30_000; atMs += 100) {
+      queue.decided([requestOf(0, 1_000 + atMs, 100), requestOf(1, 10_000 + atMs, 100)], 1_000 * atMs);
+      queue.executed(batch([0, 1], greedy(20 * COST), atMs), 1_000 * atMs);
+    }
+    expect(queue.oldestDueUs(1)).toBeLessThan(11_000_000);
+  });
+
+  it("when its oldest one was dropped, the next is due in its time", () => {
+    const queue = indebted({ beside: false });
+    queue.add(requestOf(0, 6, 100), ENVELOPE, 0, 0);
+    for (let atMs = 100; atMs < 200_000; atMs += 100) {
+      if (atMs === 5_000) queue.dropSettled(1_000 * atMs, ({ sequence }) => sequence === 5, 256);
+      queue.decided([requestOf(0, 1_000 + atMs, 100)], 1_000 * atMs);
+      queue.executed(batch([0, 1], greedy(COST), atMs), 1_000 * atMs);
+    }
+    expect(queue.oldestDueUs(1)).toBe(5_000_000 + 60_000_000);
+  });
+
+  it("others come to have what they lack, though it is the oldest at one replica only", () => {
+    const followers = [new RequestQueue(), new RequestQueue(), new RequestQueue()];
+    const starved = [5, 6, 7];
+    for (const [at, queue] of followers.entries()) {
+      queue.executed(batch([0, 1], greedy(COST), 0), 0);
+      for (const offset of starved.keys()) {
+        queue.add(requestOf(0, starved[(at + offset) % starved.length] as number, 100), ENVELOPE, 0, 0);
+      }
+    }
+    let overdue = false;
+    for (let atMs = 50; atMs < 100_000 && !overdue; atMs += 50) {
+      const nowUs = 1_000 * atMs;
+      for (const [at, queue] of followers.entries()) {
+        queue.decided([requestOf(0, 1_000 + atMs, 100), requestOf(1, atMs, 100)], nowUs);
+        queue.executed(batch([0, 1], greedy(COST), atMs), nowUs);
+        for (const { request } of queue.overdue(nowUs, 1_000_000, 256)) {
+          for (const other of followers) if (other !== queue) other.voice(request.digest, at + 1);
+        }
+        overdue ||= (queue.oldestDueUs(followers.length) ?? nowUs) < nowUs;
+      }
+    }
+    expect(overdue).toBe(true);
   });
 
   it("is served in its order: its oldest request is due though others of it are served instead, again and again", () => {

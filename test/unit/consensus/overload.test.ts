@@ -55,6 +55,14 @@ describe("overload (section 8)", () => {
     expect(overdueUsMax).toBeLessThan(2 * 200_000);
   });
 
+  it("nor is one of large results that wait for others", () => {
+    for (const others of [1, 5]) {
+      const polite = each(others, { type: "closed", underWay: 1, bytes: 100 });
+      const greedy: Load = { type: "closed", underWay: 64, bytes: 100, resultBytes: 1024 * 1024 };
+      expect(run([...polite, greedy], { seconds: 20 }).overdueUsMax).toBeLessThan(1_000_000);
+    }
+  });
+
   it("what reaches followers only is served all the same, and late ones wait for no more than T and a turn", () => {
     const polite = each(4, { type: "closed", underWay: 1, bytes: 100 });
     const reaches = (client: number): readonly number[] => (client === 0 ? [1, 2, 3] : [0, 1, 2, 3]);

@@ -207,8 +207,9 @@ export class QueueModel {
     return resultCosts(
       requests.map((request) => {
         const client = this.#arrivedUs.get(request.key)?.client ?? 0;
-        return { request, result: bodyOf(this.#options.clients[client]?.resultBytes ?? 0) };
+        return { request, instance: 1, result: bodyOf(this.#options.clients[client]?.resultBytes ?? 0) };
       }),
+      1,
     );
   }
 
