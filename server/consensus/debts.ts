@@ -53,6 +53,13 @@ export function resultCosts(replies: Iterable<Answered>, executed: number): Resu
   return costs ?? NO_COSTS;
 }
 
+/** How long a debtor waits, and when it will have, in batch time and here. */
+interface Debt {
+  readonly waitMs: number;
+  readonly paidMs: number;
+  readonly paidUs: number;
+}
+
 /** For how much each client counts, and all of them together. */
 interface Presence {
   readonly of: ReadonlyMap<Digest, number>;
@@ -60,8 +67,7 @@ interface Presence {
 }
 
 export class Debts {
-  /** When each debtor will have waited for long enough, in batch time and here. */
-  readonly #debtors = new Map<Digest, { readonly paidMs: number; readonly paidUs: number }>();
+  readonly #debtors = new Map<Digest, Debt>();
   /** Whom the batches of late served. */
   #late: { readonly timestampMs: number; readonly clients: ReadonlySet<Digest> }[] = [];
 
@@ -87,14 +93,14 @@ export class Debts {
 
   #charge(client: Digest, cost: number, at: { timestampMs: number; nowUs: number; others: number }): void {
     const { timestampMs, nowUs, others } = at;
-    if (others === 0) return;
     // Its own part too, as it begins to wait when it begins to be served, but not for whoever comes now and then.
     const shares = others + Math.min(1, others);
     const before = this.#debtors.get(client);
     // Neither what passed here nor what passed in batch time is waited for twice: one of them may stand still.
     const left = before ? Math.min(before.paidMs - timestampMs, (before.paidUs - nowUs) / 1_000) : 0;
     const waitMs = Math.min(DEBT_MS_MAX, Math.max(0, left) + (cost * shares) / RESULTS_PACE);
-    this.#debtors.set(client, { paidMs: timestampMs + waitMs, paidUs: nowUs + 1_000 * waitMs });
+    // Who has nothing to wait for has been served until now all the same: what it has waiting is not late before that.
+    this.#debtors.set(client, { waitMs, paidMs: timestampMs + waitMs, paidUs: nowUs + 1_000 * waitMs });
   }
 
   /** Who is served now and then counts for less than one. */
@@ -115,10 +121,10 @@ export class Debts {
 
   /** Does it owe something, or did until the last batch? */
   owes(client: Digest): boolean {
-    return this.#debtors.has(client);
+    return (this.#debtors.get(client)?.waitMs ?? 0) > 0;
   }
 
-  /** When this client has paid, or had; the distant past when it owes nothing. */
+  /** When this client has paid, or had; the distant past when it was served nothing large of late. */
   paidUs(client: Digest): number {
     return this.#debtors.get(client)?.paidUs ?? Number.NEGATIVE_INFINITY;
   }

@@ -302,7 +302,9 @@ export const LOAD_BUGS: readonly Mutation[] = [
   {
     name: "oldest-of-a-debtor-left-out",
     rule: "8: the oldest request of a client that owes is due when that has paid, whatever else of it is served",
-    changes: [{ file: QUEUE, find: "Math.min(paidUs, headUs + turnUsMax)", replace: "(headUs > turnUsMax ? paidUs : paidUs)" }],
+    changes: [
+      { file: QUEUE, find: "Math.min(paidUs, headUs + turnUsMax)", replace: "(headUs > turnUsMax ? paidUs : paidUs)" },
+    ],
     suite: "unit",
     tests: DEBT_TESTS,
   },

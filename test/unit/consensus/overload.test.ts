@@ -56,10 +56,10 @@ describe("overload (section 8)", () => {
   });
 
   it("nor is one of large results that wait for others", () => {
-    for (const others of [1, 5]) {
+    for (const others of [0, 1, 5]) {
       const polite = each(others, { type: "closed", underWay: 1, bytes: 100 });
       const greedy: Load = { type: "closed", underWay: 64, bytes: 100, resultBytes: 1024 * 1024 };
-      expect(run([...polite, greedy], { seconds: 20 }).overdueUsMax).toBeLessThan(1_000_000);
+      expect(run([...polite, greedy], { seconds: 20 }).overdueUsMax).toBeLessThan(2 * 1_000_000);
     }
   });
 
