@@ -106,7 +106,7 @@ describe("a timeline", () => {
       if (++calls % 50 === 0) throw new QuorateError("QUORUM_UNAVAILABLE", "two are down");
     };
     const timeline = new Timeline({ intervalMs: 20 });
-    const phase = { operations: [operation], warmupMs: 20, measureMs: 200, histogram: latencyHistogram() };
+    const phase = { operations: [operation], warmupMs: 20, measureMs: 1_500, histogram: latencyHistogram() };
     const { operations, errors } = await runPhase({ ...phase, observer: timeline });
     const total = (of: (interval: Interval) => number): number =>
       timeline.intervals.reduce((sum, interval) => sum + of(interval), 0);

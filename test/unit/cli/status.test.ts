@@ -114,7 +114,7 @@ describe("kv status", () => {
     expect(one.code).toBe(0);
     expect(one.out).toMatch(/3 +no .*HTTP 503/);
     answer = (replica) => (replica >= 2 ? "silence" : good(replica));
-    const two = await status("--timeout", "200ms");
+    const two = await status("--timeout", "2s");
     expect(two.code).toBe(3);
     expect(two.out).toMatch(/2 +no .*no answer in time/);
     expect(two.err).toBe("kv: no quorum: 2 of 4 replicas answer, 3 are needed\n");
@@ -235,7 +235,7 @@ describe("a replica that recovers", () => {
   test("--watch ends with 0 on Ctrl-C, and leaves no listener", async () => {
     const before = process.listenerCount("SIGINT");
     const running = status("--watch", "--interval", "1h");
-    await vi.waitFor(() => expect(process.listenerCount("SIGINT")).toBe(before + 1));
+    await vi.waitFor(() => expect(process.listenerCount("SIGINT")).toBe(before + 1), { timeout: 20_000 });
     process.emit("SIGINT");
     expect((await running).code).toBe(0);
     expect(process.listenerCount("SIGINT")).toBe(before);

@@ -176,7 +176,8 @@ describe("kv view add, replace, remove, set-f", () => {
     expect(fetching.err).toMatch(/\nkv: replica 4 is not ready: it fetches the state; [^\n]+\n$/);
     const file = await prepared(5);
     readies.delete(7052);
-    const silent = await kv("view", "add", file, "--yes", "--wait", "100ms");
+    // Long enough that it is not over before the first look.
+    const silent = await kv("view", "add", file, "--yes", "--wait", "2s");
     expect(silent.err).toMatch(/kv: waiting for replica 5: nobody answers at 127.0.0.1:7052\n/);
     expect([silent.code, cluster.view.id]).toEqual([3, 0]);
   });
@@ -185,7 +186,7 @@ describe("kv view add, replace, remove, set-f", () => {
     const file = await prepared(4, { status: 404 });
     const twin = (view: View) => cluster.world.replacing(view, 2, 4);
     const waiting = kv("view", "replace", "1", file, "--yes", "--wait", "1m");
-    await vi.waitFor(() => expect(invitations.size).toBe(4));
+    await vi.waitFor(() => expect(invitations.size).toBe(4), { timeout: 20_000 });
     cluster.reconfigure(twin);
     const { code, out, err } = await waiting;
     expect({ code, out }).toEqual({ code: 4, out: "" });
@@ -196,7 +197,7 @@ describe("kv view add, replace, remove, set-f", () => {
   test("a change that comes first and is no hindrance is followed, and what is waited for shown anew", async () => {
     const file = await prepared(4, { status: 404 });
     const adding = kv("view", "add", file, "--yes", "-o", "json");
-    await vi.waitFor(() => expect(invitations.size).toBe(4));
+    await vi.waitFor(() => expect(invitations.size).toBe(4), { timeout: 20_000 });
     cluster.reconfigure(() => ({ type: "setF", f: 0 }));
     becomeReady(parseJoinFile(readFileSync(file, "utf8"), "").member);
     const { out, err } = await adding;
@@ -319,7 +320,7 @@ describe("before anything is changed", () => {
 
   test("a cluster that does not answer: exit 3, nothing signed", async () => {
     for (const id of [0, 1]) cluster.replica(id).down = true;
-    const { code, err } = await run(["--cluster", path, "--timeout", "300ms", "view", "set-f", "0", "--yes"], {
+    const { code, err } = await run(["--cluster", path, "--timeout", "3s", "view", "set-f", "0", "--yes"], {
       network,
     });
     expect(code).toBe(3);

@@ -15,6 +15,9 @@ import { keyFileText } from "../../../protocol/identity.ts";
 import { FakeClock, FakeCluster } from "./fake-replicas.ts";
 import { answerOf, errorOf, opened } from "./fixture.ts";
 
+/** A poll gives up after a second, which a busy machine may need. */
+const PATIENT = { timeout: 20_000 };
+
 const cleanups: (() => Promise<void> | void)[] = [];
 afterEach(async () => {
   for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
@@ -82,7 +85,7 @@ describe("over WebSockets", () => {
     expect(keys).toEqual(["greeting", "large", "small"]);
     expect(kv.replicas().filter(({ connected }) => connected).length).toBeGreaterThanOrEqual(3);
     await kv.close();
-    await expect.poll(() => state.sockets).toBe(0);
+    await expect.poll(() => state.sockets, PATIENT).toBe(0);
   });
 
   test("the browser's transport does the same on a global WebSocket", async () => {
@@ -97,7 +100,7 @@ describe("over WebSockets", () => {
     expect((await kv.get("large"))?.value).toBe(value);
     expect(cluster.faults).toEqual([]);
     await kv.close();
-    await expect.poll(() => state.sockets).toBe(0);
+    await expect.poll(() => state.sockets, PATIENT).toBe(0);
   });
 
   test("one replica down is no obstacle, two are: the message names them", async () => {
@@ -106,12 +109,12 @@ describe("over WebSockets", () => {
     await kv.put("a", "1");
     await kv.close();
     const two = await listening({ only: [0, 3] });
-    const error = await connect({ cluster: two.file, identity: newIdentity(), timeoutMs: 300 }).catch(
+    const error = await connect({ cluster: two.file, identity: newIdentity(), timeoutMs: 3_000 }).catch(
       (thrown) => thrown,
     );
     expect(error).toMatchObject({ code: "QUORUM_UNAVAILABLE", detail: { have: 2, need: 3 } });
     expect(error.message).toMatch(/replica 1 .*replica 2 /);
-    await expect.poll(() => two.state.sockets).toBe(0);
+    await expect.poll(() => two.state.sockets, PATIENT).toBe(0);
   });
 });
 

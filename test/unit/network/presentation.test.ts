@@ -19,6 +19,8 @@ const HIGHER = 2;
 const LOOKS_MS = 200;
 /** Long enough that a link is not lost because the machine is busy; there are several looks in it. */
 const LINKED_SILENCE_MS = 1_000;
+/** Not so short that somebody who speaks at once would be late on a busy machine. */
+const HANDSHAKE_MS = 1_500;
 const MAGIC = 0x5142_5631;
 
 /** A chain whose links are texts: "link 0" leads out of view 0. It takes those that lead on. */
@@ -65,7 +67,7 @@ beforeEach(async () => {
   seen = new Recorder();
   chain = new Chain(1);
   const members = [harness.member(SLEEPER), harness.member(GONE)];
-  await harness.start(SLEEPER, seen, { members, chain, limits: { handshakeMs: 200 } });
+  await harness.start(SLEEPER, seen, { members, chain, limits: { handshakeMs: HANDSHAKE_MS } });
 });
 
 afterEach(async () => {

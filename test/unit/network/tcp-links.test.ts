@@ -27,7 +27,7 @@ describe("attacks on TCP links (section 2)", () => {
   beforeEach(async () => {
     harness = new TcpHarness([HONEST, LIAR, VICTIM]);
     seen = new Recorder();
-    victim = await harness.start(VICTIM, seen, { limits: { handshakeMs: 150, unauthenticatedMax: 8 } });
+    victim = await harness.start(VICTIM, seen, { limits: { unauthenticatedMax: 8 } });
     honest = await harness.start(HONEST, new Recorder());
     await until(() => victim.connected().includes(HONEST), "honest link");
   });
@@ -170,9 +170,14 @@ describe("attacks on TCP links (section 2)", () => {
   });
 
   test("a slow handshake is cut at the deadline, whether silent or dripping", async () => {
+    await victim.close();
+    seen = new Recorder();
+    // Not so short that the honest member, too, would be late on a busy machine.
+    victim = await harness.start(VICTIM, seen, { limits: { handshakeMs: 1_500 } });
+    await until(() => victim.connected().includes(HONEST), "honest again");
     const silent = await raw();
     const dripping = await raw();
-    const drip = setInterval(() => dripping.socket.write(Uint8Array.of(0)), 60);
+    const drip = setInterval(() => dripping.socket.write(Uint8Array.of(0)), 600);
     try {
       await until(() => silent.closed() && dripping.closed(), "both cut");
     } finally {
@@ -186,7 +191,7 @@ describe("attacks on TCP links (section 2)", () => {
     const crowd = await Promise.all(Array.from({ length: 12 }, raw));
     await authenticated();
     expect(seen.codes()).toContain("LINK_FLOOD");
-    expect(crowd.filter((one) => one.closed()).length).toBeGreaterThan(0);
+    await until(() => crowd.some((one) => one.closed()), "somebody to give way");
     await healthy();
   });
 
