@@ -1,20 +1,22 @@
 /** Admin HTTP of a running replica (docs/operations.md): what it tells, and when it is not ready. */
 import { expect, test } from "vitest";
-import { TestCluster, until } from "./cluster.ts";
+import { PATIENT, TestCluster, until } from "./cluster.ts";
 
 const DIGEST = expect.stringMatching(/^[0-9a-f]{64}$/);
 
 test("livez, readyz, metrics and status of a cluster that works, and of one that lost its quorum", async () => {
-  const cluster = await TestCluster.start();
+  const cluster = await TestCluster.start(PATIENT);
   const kv = await cluster.connect();
   for (let index = 0; index < 20; index++) await kv.put(`key/${index}`, "value");
   await kv.get("key/1");
   const { revision } = await cluster.agreement();
   expect(revision).toBe("20");
-  // All agree before every link stands: one that was dialled too early is dialled again after a while.
+  // All agree before every link stands: one that was dialled too early is dialled again after a while. And a client goes on
+  // when a quorum has let it in.
   const linked = async (): Promise<true | null> => {
     const all = await Promise.all(cluster.ids.map((replica) => cluster.status(replica)));
-    return all.every(({ peers }) => peers.every(({ connected, decided }) => connected && decided !== null)) || null;
+    const stand = all.every(({ peers }) => peers.every(({ connected, decided }) => connected && decided !== null));
+    return (stand && all.every(({ queues }) => queues.clientConnections === 1)) || null;
   };
   await until(linked, { what: "every link to stand" });
   for (const replica of cluster.ids) {
@@ -68,7 +70,7 @@ test("livez, readyz, metrics and status of a cluster that works, and of one that
     const { peers } = await cluster.status(replica);
     expect(peers.filter(({ connected }) => !connected).map((peer) => peer.replica)).toEqual([2, 3]);
   }
-  const status = await cluster.kv(["status"]);
+  const status = await cluster.kv(["status", "--timeout", "10s"]);
   expect(status.code).toBe(3);
   expect(status.stderr).toMatch(/^kv: no quorum: 2 of 4 [^\n]*\n$/);
   expect(status.stdout).toContain("not running");

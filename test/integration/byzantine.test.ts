@@ -1,12 +1,10 @@
 /** A lying replica changes no client's answer (docs/protocol.md section 1): f = 1 of four, real processes, real keys. */
 import { expect, test } from "vitest";
 import type { Kv } from "../../client/index.ts";
-import { TestCluster, until } from "./cluster.ts";
+import { PATIENT, TestCluster, until } from "./cluster.ts";
 import { Load } from "./load.ts";
 
 const LIAR = new URL("./lying-replica.ts", import.meta.url);
-/** No correct leader is to be blamed for a disk that stands still for a second or two. */
-const PATIENT = { settings: { requestTimeoutMs: 5_000 } };
 
 /** Raises a counter by compare-and-swap until told to stop; how often it did. */
 async function count(kv: Kv<string>, key: string, going: () => boolean): Promise<number> {

@@ -18,6 +18,8 @@ import { compiled, type Ended, type Exit, Program, run } from "./programs.ts";
 import { type Proxied, TcpProxy } from "./tcp-proxy.ts";
 
 const READY_MS = 30_000;
+/** For tests in which no correct leader is to be blamed for a machine that stands still for a second or two. */
+export const PATIENT = { settings: { requestTimeoutMs: 5_000 } };
 /** Below the ports that systems give to outgoing connections. */
 const PORTS = { from: 10_000, blocks: 50, size: 100 };
 const PORTS_PER_REPLICA = 10;

@@ -2,7 +2,7 @@
 import { expect, onTestFinished, test } from "vitest";
 import { connectService, newIdentity, type ServiceProxy } from "../../client/index.ts";
 import { textOf, utf8 } from "../../protocol/bytes.ts";
-import { TestCluster } from "./cluster.ts";
+import { TestCluster, until } from "./cluster.ts";
 import { fetched, rob, SHORT_PERIOD, votes } from "./lost-data.ts";
 import { run } from "./programs.ts";
 
@@ -50,6 +50,9 @@ test("counts every addition once, with a replica killed, started again, and robb
   const times = 3 * SHORT_PERIOD;
   expect(sorted(await count(proxies, times))).toEqual(inOrder(total, total + times * CLIENTS));
   total += times * CLIENTS;
+  const truncated = async (): Promise<true | null> =>
+    (await Promise.all([0, 1, 2].map((id) => cluster.status(id)))).every(({ log }) => (log?.first ?? 0) > 1) || null;
+  await until(truncated, { what: "the others to truncate their logs" });
   await cluster.startOne(3, { program });
   await votes(filled, 3);
   expect(fetched(filled, 3)).toBe(true);

@@ -9,7 +9,7 @@ const CRASH_MODE = { mode: "cft", replicas: 3 } as const;
 
 test("leaders killed with SIGKILL under load and started again: another leads each time, and nothing acknowledged is lost", async () => {
   const { cluster, load, conclude } = await underLoad(CRASH_MODE);
-  const { stdout } = await cluster.kv(["status"]);
+  const { stdout } = await cluster.kv(["status", "--timeout", "10s"]);
   expect(stdout).toContain("n=3 f=1 quorum=2 reachable=3 mode=cft\n");
   for (let round = 0; round < 3; round++) {
     const { regency, leader } = await leadershipFrom(cluster, { regency: round });

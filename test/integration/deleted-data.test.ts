@@ -3,7 +3,7 @@ import { rmSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { TestCluster, until } from "./cluster.ts";
-import { dataOf, expectRecords, type Filled, filledCluster, rob, transfers, votes, write } from "./lost-data.ts";
+import { dataOf, expectRecords, type Filled, filledCluster, robUntilTransfers, votes, write } from "./lost-data.ts";
 
 const WHAT = "are not where they were opened any more";
 
@@ -43,10 +43,7 @@ test("the state alone deleted in an idle cluster is noticed without a request", 
 
 test("the data directory deleted while a state is fetched into it: that is noticed at the latest when it is to be installed", async () => {
   const filled = await filledCluster({ records: 6_000, together: 20 });
-  const { cluster } = filled;
-  await rob(filled, 3);
-  await cluster.startOne(3);
-  const { pid } = await transfers(filled, 3, true);
+  const { pid } = await robUntilTransfers(filled, 3);
   rmSync(dataOf(filled, 3), { recursive: true, maxRetries: 5 });
   expect((await votes(filled, 3)).pid).toBe(pid);
   await write(filled, 100);

@@ -39,13 +39,14 @@ async function everyVerb(cluster: Cluster): Promise<void> {
   expect(keys.stdout).toContain("cli/b");
   const exported = await cluster.kv(["export"]);
   expect(exported.stdout.split("\n").filter((line) => line.includes('"cli/'))).toEqual(records.split("\n").slice(0, 2));
-  const status = await cluster.kv(["status", "-o", "json"]);
+  const status = await cluster.kv(["status", "-o", "json", "--timeout", "10s"]);
   expect(JSON.parse(status.stdout)).toMatchObject({ n: 4, f: 1, quorum: 3, reachable: 3 });
 }
 
 /** `kv put` ends by itself with 3, and says in one line what is missing. */
 async function refusesToWrite(cluster: Cluster, missing: readonly number[]): Promise<void> {
-  const put = await cluster.kv(["put", "blocked", "x", "--timeout", "1s"], { timeoutMs: 30_000 });
+  // Time enough to connect with the two that are there.
+  const put = await cluster.kv(["put", "blocked", "x", "--timeout", "4s"], { timeoutMs: 30_000 });
   expect(put).toMatchObject({ code: 3, stdout: "" });
   expect(put.stderr).toMatch(/^kv: [^\n]*2 of the 3 replicas needed are connected[^\n]*\n$/);
   for (const replica of missing) expect(put.stderr).toContain(`replica ${replica} `);

@@ -12,11 +12,13 @@ import { nodeCrypto } from "../../protocol/crypto/node.ts";
 import { clientIdOf, type Identity, publicKeysBytes, sharedMacKey } from "../../protocol/identity.ts";
 import { CLIENT_FRAME_BYTES_MAX } from "../../protocol/limits.ts";
 import { openTcpLinks } from "../../server/network/tcp-links.ts";
-import { sleep, TestCluster } from "./cluster.ts";
+import { PATIENT, sleep, TestCluster, until } from "./cluster.ts";
 import { Load } from "./load.ts";
 import { Stranger, WireClient } from "./wire.ts";
 
 const ROUNDS = 4;
+/** One that impostors dial, whoever they pose as. */
+const POSED_TO = 2;
 /** A client like any other, as far as the gateway can tell. */
 const attacker = newIdentity();
 let session = 1;
@@ -118,7 +120,7 @@ const atTheLinks: Record<string, Uint8Array> = {
 /** Somebody who knows the cluster file and poses as a replica: without its key, or from another cluster. */
 async function poseAsReplica(
   cluster: TestCluster,
-  options: { self: number; identity: Identity; clusterId?: string },
+  options: { self: number; identity: Identity; clusterId?: string; refusal: string },
 ): Promise<void> {
   const { id, view } = clusterOf(nodeCrypto, cluster.file);
   const links = await openTcpLinks({
@@ -132,6 +134,9 @@ async function poseAsReplica(
     limits: { backoffMsMin: 50, backoffMsMax: 100 },
   });
   onTestFinished(() => links.close());
+  const refused = async (): Promise<true | null> =>
+    (await cluster.faults(POSED_TO)).some(({ code }) => code === options.refusal) || null;
+  await until(refused, { what: `replica ${POSED_TO} to refuse with ${options.refusal}` });
   await sleep(1_000);
   expect(links.connected()).toEqual([]);
   await links.close();
@@ -150,10 +155,11 @@ async function atTheAdminPort(cluster: TestCluster, replica: number): Promise<vo
 }
 
 test("hostile connections to every port are closed, counted and logged once, and disturb nobody", async () => {
-  const cluster = await TestCluster.start();
-  const load = new Load({ connections: [await cluster.connect()], writers: 8, readers: 1, strict: true });
+  const cluster = await TestCluster.start(PATIENT);
+  const connections = [await cluster.connect()];
+  const load = new Load({ connections, writers: 8, readers: 1, strict: true, putTimeoutMs: 30_000 });
   await load.progress(50);
-  const victims = [0, 2];
+  const victims = [0, POSED_TO];
   const attacks: Promise<unknown>[] = [];
   for (const replica of victims) {
     const { peerPort, clientPort } = cluster.member(replica);
@@ -164,8 +170,9 @@ test("hostile connections to every port are closed, counted and logged once, and
       attacks.push(atTheAdminPort(cluster, replica));
     }
   }
-  attacks.push(poseAsReplica(cluster, { self: 0, identity: newIdentity() }));
-  attacks.push(poseAsReplica(cluster, { self: 1, identity: newIdentity(), clusterId: latin1(nodeCrypto.random(32)) }));
+  attacks.push(poseAsReplica(cluster, { self: 0, identity: newIdentity(), refusal: "LINK_MAC" }));
+  const clusterId = latin1(nodeCrypto.random(32));
+  attacks.push(poseAsReplica(cluster, { self: 1, identity: newIdentity(), clusterId, refusal: "LINK_CLUSTER" }));
   await Promise.all(attacks);
   await load.progress(50);
   await load.stop();

@@ -36,7 +36,9 @@ test("leaders take turns under load; one is killed, its turns are cut short, and
   expect({ faultModel, rotation }).toEqual({ faultModel: "malicious", rotation: ROTATION });
   await led(cluster, 2);
   expect(await metric(cluster, 0, "quorate_rotation")).toBe(ROTATION);
-  expect(await metric(cluster, 0, "quorate_leader_handovers_total")).toBeGreaterThan(0);
+  await until(async () => (await metric(cluster, 0, "quorate_leader_handovers_total")) > 0 || null, {
+    what: "replica 0 to count a handover",
+  });
 
   const victim = 2;
   const others = cluster.ids.filter((id) => id !== victim);
@@ -57,9 +59,10 @@ test("leaders take turns under load; one is killed, its turns are cut short, and
   const shown = await until(
     async () => {
       const { stdout } = await cluster.kv(["status"]);
-      return stdout.includes("reachable=3") ? stdout : null;
+      // Another one may be on probation for a while, on a machine that is short of time.
+      return stdout.includes("reachable=3") && /on probation: \d$/m.test(stdout) ? stdout : null;
     },
-    { what: "three answers to kv status" },
+    { what: "three answers to kv status, and one on probation" },
   );
   expect(shown).toContain(`reachable=3 mode=bft fault-model=malicious rotation=${ROTATION}\n`);
   expect(shown).toMatch(/^replica \d leads up to instance \d+; on probation: \d$/m);

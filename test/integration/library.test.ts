@@ -120,8 +120,8 @@ test.each([
   expect(await add(proxy, "+1")).toBe("1");
   expect(await add(proxy, "+13")).toBe("14");
   expect(await add(proxy, "+1")).toBe("15");
-  expect(refusals.length).toBeGreaterThan(0);
   await agreed(running.replicas, 3);
+  expect(refusals.length).toBeGreaterThan(0);
 });
 
 test("a leader that alone proposes what the others refuse is replaced, and nothing of it is executed", async () => {
@@ -172,7 +172,8 @@ test("a replier hears of every execution, whoever replies, and keeps a reply fro
   expect(textOf(result)).toBe("5");
   await agreed(running.replicas, 1);
   // Three are left, and a quorum takes all of them: the one whose replier fails among them.
-  expect(heard.map(({ replica }) => replica).sort()).toEqual([1, 2, 3]);
+  // Some may have been asked again, and have said the same again.
+  expect([...new Set(heard.map(({ replica }) => replica))].sort()).toEqual([1, 2, 3]);
   const [first] = told;
   expect(first).toMatchObject({ status: "OK", repeated: false });
   expect(first?.commands.map(textOf)).toEqual(["+5"]);

@@ -77,16 +77,27 @@ export function votes({ cluster }: Filled, replica: number): Promise<Status> {
   );
 }
 
-/** Until a replica fetches a checkpoint, and has some of it when `begun`. */
+/** Until a replica fetches a checkpoint, and has some of it when `begun`; or votes, when that was over between two looks. */
 export function transfers({ cluster }: Filled, replica: number, begun = false): Promise<Status> {
   let last: Status | null = null;
   return until(
     async () => {
       last = await cluster.status(replica);
+      if (last.state === "voting") return last;
       return last.recovery && (!begun || last.recovery.bytes > 0) ? last : null;
     },
     { everyMs: 10, what: () => `replica ${replica} to fetch a checkpoint: ${JSON.stringify(last)}` },
   );
+}
+
+/** Robs a replica and starts it, until it is seen in the middle of fetching a checkpoint. */
+export async function robUntilTransfers(filled: Filled, replica: number): Promise<Status> {
+  for (;;) {
+    await rob(filled, replica);
+    await filled.cluster.startOne(replica);
+    const status = await transfers(filled, replica, true);
+    if (status.recovery) return status;
+  }
 }
 
 /**

@@ -20,7 +20,10 @@ test("all four stopped with SIGTERM under load and started again go on, and ever
   await load.progress(200);
   await load.stop();
   await load.verify(await cluster.connect());
-  expect((await cluster.agreement()).state).toBe("voting");
+  await cluster.agreement();
+  const voting = async (): Promise<true | null> =>
+    (await Promise.all(cluster.ids.map((id) => cluster.status(id)))).every(({ state }) => state === "voting") || null;
+  await until(voting, { what: "all to vote" });
 });
 
 test("a follower killed with SIGKILL again and again under load catches up each time, and nothing is lost", async () => {

@@ -10,7 +10,7 @@ for (const { n, f } of [
 ]) {
   test(`n = ${n}: writes, reads and ranges, also with ${f} killed, who catch up`, async () => {
     const cluster = await TestCluster.start({ replicas: n });
-    const kv = await cluster.connect();
+    const kv = await cluster.connect({ timeoutMs: 60_000 });
     const load = new Load({ connections: [kv], writers: 8, readers: 1, strict: true, putTimeoutMs: 30_000 });
     await load.progress(50);
     const victims = cluster.ids.slice(-f);

@@ -117,7 +117,8 @@ test("a member moves: its admin port as well, and it is found there after a rest
       () => null,
     );
   await until(answers, { timeoutMs: 30_000, what: "the admin port in its new place" });
-  expect(JSON.parse((await cluster.kv(["status", "-o", "json"])).stdout)).toMatchObject({ reachable: 4 });
+  const status = await cluster.kv(["status", "-o", "json", "--timeout", "10s"]);
+  expect(JSON.parse(status.stdout)).toMatchObject({ reachable: 4 });
   await cluster.kill(3, "SIGKILL");
   const ready = await cluster.launch(3).line((line) => line.startsWith("ready replica=3 "), 30_000);
   expect(ready).toMatch(new RegExp(`:${port}/ peers=[^ ]*:${port + 1} http=[^ ]*:${port + 2}/`));

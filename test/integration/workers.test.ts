@@ -54,8 +54,9 @@ test.each([{ signedRequests: true }, { signedRequests: false }])(
   async ({ signedRequests }) => {
     const cluster = await TestCluster.start({ signedRequests, settings: { workers: 1 } });
     const connections = [await cluster.connect(), await cluster.connect()];
-    const small = new Load({ connections, writers: 8, readers: 1, strict: true });
-    const large = new Load({ connections, writers: 2, name: "large", valueChars: 40_000, strict: true });
+    const patient = { connections, strict: true, putTimeoutMs: 30_000 };
+    const small = new Load({ ...patient, writers: 8, readers: 1 });
+    const large = new Load({ ...patient, writers: 2, name: "large", valueChars: 40_000 });
     await small.progress(50);
     const identity = newIdentity();
     let session = 0;
