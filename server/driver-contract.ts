@@ -74,6 +74,8 @@ export interface ReplicaParts {
   readonly checkpointPeriod: number;
   /** Its disk is older than a vote of this replica. */
   rolledBack(): void;
+  /** What it had forgotten matters no more, and that is on its disk. */
+  remembered(): void;
 }
 
 /** Something an operator should look at. */

@@ -387,7 +387,7 @@ export class Driver {
         this.#parts.rolledBack();
         return;
       case "remembered":
-        this.#parts.logger.info({}, "nothing that this replica had forgotten matters any more");
+        this.#parts.remembered();
         return;
       case "link":
         this.#viewChange.linked(effect.link);

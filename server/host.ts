@@ -228,6 +228,12 @@ export class Host {
     this.#parts.logger.warn({}, `${detail}; it votes when it knows how far`);
   }
 
+  /** That is on disk: a journal opened again says so itself. */
+  #remembered(): void {
+    this.#older = false;
+    this.#parts.logger.info({}, "nothing that this replica had forgotten matters any more");
+  }
+
   async #run(): Promise<void> {
     let storage: Storage | null = null;
     while (!this.#stopping) {
@@ -481,6 +487,7 @@ export class Host {
       verifier,
       openIntakeStage: this.#parts.openIntakeStage ?? inThreadStage,
       rolledBack: () => this.#rolledBack(),
+      remembered: () => this.#remembered(),
       logger,
       observer,
     });

@@ -25,6 +25,19 @@ export const RESTART_BUGS: readonly Mutation[] = [
     tests: ["test/unit/simulation/run.test.ts"],
   },
   {
+    name: "rollback-remembered-for-ever",
+    rule: "4: what was forgotten and matters no more is not forgotten again when the disk is full",
+    changes: [
+      {
+        file: "server/host.ts",
+        find: "    this.#older = false;\n    this.#parts.logger.info({}",
+        replace: "    this.#parts.logger.info({}",
+      },
+    ],
+    suite: "unit",
+    tests: ["test/unit/simulation/run.test.ts"],
+  },
+  {
     name: "no-abstention",
     rule: "4, restart rules: no WRITE where one may have left before a crash",
     changes: [

@@ -61,6 +61,7 @@ export class VotesChecker implements RunObserver {
   readonly #said = new Map<string, Said>();
   /** Whose disk was lost some time: what they said and nobody took is gone with it. */
   readonly #lost = new Set<ReplicaId>();
+  readonly #decided = new Map<string, Digest>();
 
   constructor(crypto: Crypto) {
     this.#crypto = crypto;
@@ -81,6 +82,8 @@ export class VotesChecker implements RunObserver {
         return;
       case "ACCEPT":
         this.#state(replica, said, "ACCEPT", message, message.digest);
+        // One that was said before may be sent again after its instance went to another batch.
+        if ((this.#decided.get(`${replica} ${message.instance}`) ?? message.digest) !== message.digest) return;
         this.#remember(said, message);
         return;
       case "STOPDATA":
@@ -94,6 +97,7 @@ export class VotesChecker implements RunObserver {
 
   /** An accepted batch that lost its instance to another one is not owed to anybody any more. */
   decided({ replica, instance, digest }: { replica: ReplicaId; instance: number; digest: Digest }): void {
+    this.#decided.set(`${replica} ${instance}`, digest);
     for (const [name, { accepted }] of this.#said) {
       if (!name.startsWith(`${replica} `)) continue;
       for (const [regency, accept] of accepted) {
