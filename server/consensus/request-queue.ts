@@ -413,7 +413,7 @@ export class RequestQueue {
     this.#debts.executed(batch, nowUs);
     for (const client of batch.costs.keys()) {
       const queue = this.#clients.get(client);
-      if (queue) queue.paidUs = this.#debts.paidUs(client);
+      if (queue) queue.paidUs = Math.max(queue.paidUs, this.#debts.paidUs(client));
     }
     for (const request of batch.requests) {
       const entry = this.#byKey.get(request.key);

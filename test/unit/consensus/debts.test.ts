@@ -178,6 +178,14 @@ describe("the queue of a client that owes", () => {
     expect(room(GREEDY), "paid").toBe(true);
   });
 
+  it("what it had waiting meanwhile is not due before that, also once the debt is forgotten and little is served", () => {
+    const queue = indebted({ beside: false });
+    queue.executed(batch([1], NO_COSTS, 300), 300_000);
+    expect(queue.oldestDueUs(1)).toBe(paidUs);
+    queue.executed(batch([0], greedy(RESULTS_FREE_COST), 400), 400_000);
+    expect(queue.oldestDueUs(1)).toBe(paidUs);
+  });
+
   it("hides nobody else's request, however much of it waits", () => {
     const queue = indebted({ beside: false });
     for (let sequence = 6; sequence < 4_000; sequence++) queue.add(requestOf(0, sequence, 100), ENVELOPE, 0, 0);
