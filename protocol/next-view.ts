@@ -38,7 +38,7 @@ export const REFUSALS = {
   OTHER_RESULT: "the view that comes out is not the one that was signed; are all programs of one version?",
   NO_CHANGE: "it changes nothing",
   NOT_A_MEMBER: "the replica it names is no member",
-  ID_USED: "the id was used before, and ids are never used again",
+  ID_USED: "the id was used before, or is below one that was: ids rise, and are never used again",
   KEY_USED: "another member has that key, or this one has it already",
   KEY_WEAK: "the box key is of low order: anybody could compute what is shared with it",
   ADDRESS_USED: "another member listens at that address, or two of the ports are the same",
