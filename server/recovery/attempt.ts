@@ -29,6 +29,8 @@ export interface Attempt {
   readonly probe: Probe;
   /** When anything last went on. */
   progressUs: number;
+  /** Where nobody has proven any more of the log for long: who could may be gone. */
+  provenEnd: number | null;
 }
 
 /** What the proven log says against the checkpoint it begins above: a code, or null. */

@@ -295,6 +295,7 @@ export class StateTransfer {
       patienceUs: PROBE_PATIENCE_US,
       probe: new Probe({ view, crypto, port: this.#port }),
       progressUs: this.#nowUs,
+      provenEnd: null,
     };
     this.#log.rebase(instance);
     this.#effects.push({ type: "chosen", donor, header });
@@ -365,11 +366,11 @@ export class StateTransfer {
     const { instance } = attempt.executed;
     const next = attempt.witnesses.next(instance, this.#reachable(attempt));
     if (next === null) {
-      this.#askBeyond(attempt);
+      this.#askBeyond(attempt, this.#reachable(attempt));
       return;
     }
     if (next > instance) {
-      this.#replay(attempt, next);
+      if (!this.#replay(attempt, next) && attempt.provenEnd === instance) this.#askBeyond(attempt, instance);
       return;
     }
     attempt.busy = true;
@@ -399,16 +400,15 @@ export class StateTransfer {
   // ---- one instance beyond what is proven (docs/decisions/021)
 
   /**
-   * There is no root to compare on the proven history: up to its end it is executed, if one lies right above. Each time that is
+   * There is no root to compare on the proven history: up to its `end` it is executed, if one lies right above. Each time that is
    * waited for longer, so that who lures on with such roots does not keep this replica from waiting for others.
    */
-  #askBeyond(attempt: Attempt): void {
+  #askBeyond(attempt: Attempt, end: number): void {
     const { instance } = attempt.executed;
     if (instance < attempt.tryAfter) {
       this.#replay(attempt, attempt.tryAfter);
       return;
     }
-    const end = this.#reachable(attempt);
     const members = attempt.witnesses.at(end + 1);
     if (members.length === 0) return;
     if (attempt.tryAfter === end) attempt.probe.ask(members, end + 1);
@@ -494,7 +494,10 @@ export class StateTransfer {
     if (other) this.#drop(forLog ? "LOG_MISSING" : "ROOTS_MISSING");
     // Who had the log above it is gone. Without witnesses nobody lies, and others may wait for this replica to go on.
     else if (!needsRoots) this.#believe(attempt);
-    else attempt.progressUs = this.#nowUs;
+    else {
+      attempt.provenEnd = instance;
+      attempt.progressUs = this.#nowUs;
+    }
   }
 
   #verify(checks: readonly SignatureCheck[], then: (valid: readonly boolean[]) => void): void {

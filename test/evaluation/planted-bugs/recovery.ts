@@ -303,9 +303,22 @@ const TRANSFER_BUGS: readonly Mutation[] = [
 
 const TRIAL_BUGS: readonly Mutation[] = [
   {
+    name: "log-of-the-dead-waited-for",
+    rule: "6: what nobody has proven for long is not waited for: a root right above the proven log is compared on trial",
+    changes: [
+      {
+        file: "server/recovery/state-transfer.ts",
+        find: "if (!this.#replay(attempt, next) && attempt.provenEnd === instance) this.#askBeyond(attempt, instance);",
+        replace: "this.#replay(attempt, next);",
+      },
+    ],
+    suite: "unit",
+    tests: ["test/unit/simulation/run.test.ts"],
+  },
+  {
     name: "never-tried",
     rule: "6: others that stand one instance apart for good do not hold a transfer up",
-    changes: [{ file: TRANSFER, find: "      this.#askBeyond(attempt);\n", replace: "" }],
+    changes: [{ file: TRANSFER, find: "      this.#askBeyond(attempt, this.#reachable(attempt));\n", replace: "" }],
     suite: "unit",
     tests: TRANSFER_TESTS,
   },
