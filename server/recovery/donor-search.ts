@@ -41,8 +41,8 @@ export class DonorSearch {
   #youngerFrom = 0;
   readonly #liars = new Set<ReplicaId>();
   readonly #tried = new Set<ReplicaId>();
-  /** Roots of checkpoints that are not offered any more. */
-  readonly #gone = new Set<Digest>();
+  /** Roots of checkpoints that these members had given away when they were asked for them, until they offer anew. */
+  readonly #gone = new Map<ReplicaId, Set<Digest>>();
 
   constructor(options: DonorSearchOptions) {
     this.#options = options;
@@ -119,9 +119,15 @@ export class DonorSearch {
     this.#liars.add(donor);
   }
 
-  gone({ header }: Pick<DonorChoice, "header">): void {
+  gone({ donor, header }: Pick<DonorChoice, "donor" | "header">): void {
     const { crypto, genesis } = this.#options;
-    this.#gone.add(rootOf(crypto, genesis, header));
+    const roots = this.#gone.get(donor) ?? new Set();
+    this.#gone.set(donor, roots.add(rootOf(crypto, genesis, header)));
+  }
+
+  /** What it offers now it has: where nothing is decided any more, nobody ever has another state than before. */
+  offered(donor: ReplicaId): void {
+    this.#gone.delete(donor);
   }
 
   #choose(withoutThis: ReplicaId | null = null): DonorChoice | null {
@@ -135,7 +141,9 @@ export class DonorSearch {
       target: offers.target,
       servesLog,
       excluded: (member, header) =>
-        member === withoutThis || this.#liars.has(member) || this.#gone.has(rootOf(crypto, genesis, header)),
+        member === withoutThis ||
+        this.#liars.has(member) ||
+        (this.#gone.get(member)?.has(rootOf(crypto, genesis, header)) ?? false),
       tried: this.#tried,
     });
   }

@@ -209,6 +209,7 @@ export class StateTransfer {
     const attempt = this.#attempt;
     switch (message.type) {
       case "OFFER":
+        this.#donors.offered(from);
         this.#offers.onOffer(from, message);
         return;
       case "ROOT":

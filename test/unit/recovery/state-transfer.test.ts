@@ -352,6 +352,30 @@ describe("6: donors that do not deliver", () => {
     expect(run.blamed).toEqual([]);
   });
 
+  it("nor is it excluded at another member: where nothing is decided any more there is no other", () => {
+    const idle = { checkpoints: [400], neverTakes: true };
+    const lie = lying("MANIFEST", (m) => ({ ...m, manifest: new Uint8Array(0) }));
+    const { run, history } = cluster(1, [{ ...idle, lie }, idle, idle]);
+    run.until(30);
+    expect(run.right).toBe(true);
+    expect(run.dropped).toEqual(["0 CHECKPOINT_GONE"]);
+    expect(run.accepted?.place.instance).toBe(history.length);
+  });
+
+  it("nor for good: a member that offers the same again has it again", () => {
+    const idle = { checkpoints: [400], neverTakes: true };
+    const silent = lying("MANIFEST", () => null);
+    const { run, peers } = cluster(1, [idle, { ...idle, lie: silent }, { ...idle, lie: silent }]);
+    run.until(60, (current) => {
+      const [donor] = peers;
+      if (!donor) return;
+      const gone = current.nowUs < 3_000_000;
+      donor.options.lie = lying("MANIFEST", (m) => (gone ? { ...m, manifest: new Uint8Array(0) } : m));
+    });
+    expect(run.right).toBe(true);
+    expect(run.dropped[0]).toBe("0 CHECKPOINT_GONE");
+  });
+
   it("a new link to the donor: what was asked is asked again at once", () => {
     let lost = true;
     const lie = lying("CHUNK", (m) => (lost ? null : m));
