@@ -79,6 +79,7 @@ export class RequestQueue {
   readonly #byKey = new Map<string, PendingRequest>();
   readonly #byDigest = new Map<Digest, PendingRequest>();
   readonly #clients = new Map<Digest, ClientQueue>();
+  /** What is pending, oldest first. */
   readonly #arrivals = new Set<PendingRequest>();
   /** Keys of requests that were decided, and not executed yet, before a copy arrived here. */
   readonly #decidedUnseen = new Set<string>();
@@ -448,7 +449,7 @@ export class RequestQueue {
     for (const entry of this.#arrivals) {
       if (late.length >= max) break;
       if (entry.dueUs > nowUs - timeoutUs) break;
-      if (entry.state === "decided" || entry.state === "barred") continue;
+      if (entry.state === "barred") continue;
       // Forwarding blames nobody: what only some have must not wait for as long as a debtor may.
       const forwardUs = Math.min(this.#dueUs(entry), Math.max(entry.dueUs, entry.arrivedUs + TURN_US_MAX));
       if (forwardUs > nowUs - timeoutUs) continue;
@@ -517,7 +518,7 @@ export class RequestQueue {
       if (left <= 0) return;
       const queue = this.#clients.get(entry.request.client);
       if (!queue?.debtor || queue.oldest === entry) left--;
-      if (entry.state === "decided" || entry.state === "barred" || entry.voices.size + 1 < witnesses) continue;
+      if (entry.state === "barred" || entry.voices.size + 1 < witnesses) continue;
       yield entry;
     }
   }
