@@ -146,13 +146,23 @@ class Opening {
     return StoredState.open(this.#state, { crypto, genesis: founding.genesis });
   }
 
-  /** A state that was installed here above the end of the journal: the journal begins above it. */
+  /** After an installation: a journal that the state takes the place of begins above it. */
   async #rebased(scan: Scan, state: StoredState): Promise<Scan> {
     const note = state.installNote;
-    if (!note || scan.held.last >= note.applied.instance) return scan;
+    if (!note || !this.#endsBefore(scan, note.applied)) return scan;
     const { instance, digest } = note.applied;
     const options = { scan, base: { instance, digest }, certificate: note.certificate };
     return rebaseJournal(this.#journalStore, this.#options.crypto, options);
+  }
+
+  /**
+   * Whether the journal ends below where the state was installed, or there with a record of another batch: what was accepted last
+   * was not decided, and is replaced like any such record.
+   */
+  #endsBefore(scan: Scan, { instance, digest }: JournalBase): boolean {
+    const { summary, held } = scan;
+    if (held.last !== instance) return held.last < instance;
+    return summary.base.instance < instance && this.#digestAt(scan, instance) !== digest;
   }
 
   /**

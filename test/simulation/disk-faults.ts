@@ -1,7 +1,7 @@
 /**
  * What happens to disks, and the atlas of what that costs: at any time at most f replicas lie or are *recovering*, which
- * means that they may not know what they said; and at most f are without a sound state. A replica that has recovered counts no
- * longer, so losses move on from one to the next (docs/protocol.md section 4, "Lost journal", and section 6).
+ * means that they may not know what they said; and at most f are without a sound state, which others keep. A replica that has
+ * recovered counts no longer, so losses move on from one to the next (docs/protocol.md section 4, "Lost journal", and section 6).
  *
  * A disk that was rolled back is recovering like one that was lost. Whether anybody can show the replica that it is older
  * than its votes depends on who was told of them: until it knows, nothing it says is held against it.
@@ -128,6 +128,23 @@ export class DiskFaults {
   #rolledBack(machine: Machine): void {
     machine.forgetful = true;
     machine.aware = false;
+  }
+
+  /**
+   * Whether those that lost their state, and have not fetched one yet, find enough that have it when these are dead. The log does
+   * not lead there: everybody may have dropped what a replica that lags would need of it.
+   */
+  canSpare(dead: ReadonlySet<Machine>): boolean {
+    const stateless = this.#withoutState();
+    const lost = [...this.#stateless].filter(([machine]) => !dead.has(machine)).map(([, instance]) => instance);
+    if (lost.length === 0) return true;
+    const needed = Math.max(...lost);
+    const having = this.#trusted.filter((machine) => {
+      const executed = machine.replica?.executedInstance ?? 0;
+      return !dead.has(machine) && !stateless.has(machine) && executed >= needed;
+    });
+    const { mode, f } = this.#world.options;
+    return having.length >= (mode === "cft" ? 1 : f + 1);
   }
 
   // ---- what happens

@@ -55,7 +55,7 @@ export class Faults {
 
   /**
    * Ends all faults. Whoever is down comes back, with whatever its disk holds, but for `deadAtLast` that stay dead: with
-   * those that lie or are recovering no more than f.
+   * those that lie or are recovering no more than f, and none that alone have what others lost.
    * @returns the correct machines that live from now on
    */
   heal(): Machine[] {
@@ -85,7 +85,10 @@ export class Faults {
     const dead = new Set<Machine>();
     for (let count = 0; count < this.#plan.deadAtLast; count++) {
       const room = options.f - liars.size - new Set([...recovering, ...dead]).size;
-      const candidates = correct.filter((machine) => !dead.has(machine) && (room > 0 || recovering.has(machine)));
+      const candidates = correct.filter((machine) => {
+        const fits = room > 0 || recovering.has(machine);
+        return !dead.has(machine) && fits && this.#disks.canSpare(new Set([...dead, machine]));
+      });
       if (candidates.length === 0) break;
       const victim = scheduler.random.pick(candidates);
       dead.add(victim);

@@ -393,6 +393,19 @@ const TRIAL_BUGS: readonly Mutation[] = [
 
 const STORE_BUGS: readonly Mutation[] = [
   {
+    name: "another-batch-of-the-installed-instance",
+    rule: "6: an accept record of another batch than was decided does not cost the state that is installed at its instance",
+    changes: [
+      {
+        file: "storage/open.ts",
+        find: "return summary.base.instance < instance && this.#digestAt(scan, instance) !== digest;",
+        replace: "return false;",
+      },
+    ],
+    suite: "unit",
+    tests: STORAGE_TESTS,
+  },
+  {
     name: "truncation-drops-certificate",
     rule: "6: the newest certificate outlives the record it was in",
     changes: [

@@ -17,16 +17,25 @@ export function historyOf(options: {
   const records: InstanceRecord[] = [];
   let previous: Digest = FOUNDING.genesis;
   for (let instance = 1; instance <= count; instance++) {
-    const request = Buffer.alloc(bytes, `${instance}:`);
-    const batch = encodeBatch({ instance, timestampMs: 1000 + instance, requests: [request] });
-    const batchDigest = nodeCrypto.sha256(batch);
-    const digest = historyDigest(nodeCrypto, { cluster: FOUNDING.cluster, instance, previous, batchDigest });
-    const place = { view: 0, regency: 0, instance, digest };
-    const votes = [0, 1, 3].map((replica) => ({ replica, signature: Buffer.alloc(64, replica + instance) }));
-    records.push({ ...place, batchDigest, batch, certificate: accepted(instance) ? { ...place, votes } : null });
-    previous = digest;
+    const record = following(previous, { instance, bytes, accepted: accepted(instance) });
+    records.push(record);
+    previous = record.digest;
   }
   return records;
+}
+
+/** A record of this instance after the history of that digest. */
+export function following(
+  previous: Digest,
+  { instance, bytes, accepted }: { instance: number; bytes: number; accepted: boolean },
+): InstanceRecord {
+  const request = Buffer.alloc(bytes, `${instance}:`);
+  const batch = encodeBatch({ instance, timestampMs: 1000 + instance, requests: [request] });
+  const batchDigest = nodeCrypto.sha256(batch);
+  const digest = historyDigest(nodeCrypto, { cluster: FOUNDING.cluster, instance, previous, batchDigest });
+  const place = { view: 0, regency: 0, instance, digest };
+  const votes = [0, 1, 3].map((replica) => ({ replica, signature: Buffer.alloc(64, replica + instance) }));
+  return { ...place, batchDigest, batch, certificate: accepted ? { ...place, votes } : null };
 }
 
 export function asAppend(record: InstanceRecord): JournalRecord {

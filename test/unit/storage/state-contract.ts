@@ -5,7 +5,7 @@ import { assert, InvariantViolation } from "../../../protocol/errors.ts";
 import { ChunkBuilder } from "../../../protocol/image.ts";
 import { CHUNK_BYTES_TARGET } from "../../../protocol/limits.ts";
 import type { Applied, StagedChunk, StateSnapshot, StateStore, Storage } from "../../../storage/contract.ts";
-import { appendAll, asAppend, at, codeOf, FOUNDING, historyOf } from "./history.ts";
+import { appendAll, asAppend, at, codeOf, FOUNDING, following, historyOf } from "./history.ts";
 
 export async function stateOf(state: StateStore): Promise<Record<string, string>> {
   const found: Record<string, string> = {};
@@ -239,6 +239,46 @@ export function stateContract(harness: { storage(): Storage; reopen(): Promise<S
       expect(storage().repairs).toEqual([]);
       expect(storage().journal.summary).toMatchObject({ first: 23, last: 25, base: { instance: 22 } });
       expect(storage().state.applied.instance).toBe(21);
+    });
+
+    it("takes the place of the newest record, when that accepted another batch than was decided there", async () => {
+      const records = historyOf({ count: 23 });
+      const other = following(at(records, 20).digest, { instance: 21, bytes: 50, accepted: true });
+      await appendAll(storage(), [...records.slice(0, 20), other]);
+      await completed();
+      await storage().install(at(records, 21).certificate);
+      for (let attempt = 0; attempt < 2; attempt++) {
+        await reopen();
+        expect(storage().repairs).toEqual([]);
+        expect(storage().state.applied).toEqual(appliedAt(21));
+        expect(storage().journal.summary).toMatchObject({
+          base: { instance: 21, digest: at(records, 21).digest },
+          last: 0,
+          newestAccepted: null,
+          keptCertificate: { instance: 21 },
+        });
+      }
+      await appendAll(storage(), records.slice(21));
+      expect((await reopen()).journal.summary).toMatchObject({ first: 22, last: 23 });
+    });
+
+    it("stands where the journal ends with the same batch: that stays as it is", async () => {
+      await appendAll(storage(), historyOf({ count: 21 }));
+      await completed();
+      await storage().install(null);
+      expect((await reopen()).journal.summary).toMatchObject({ first: 1, last: 21, newestAccepted: { instance: 21 } });
+      expect(storage().repairs).toEqual([]);
+    });
+
+    it("of another history than where an empty journal begins is noticed: that was decided", async () => {
+      await completed();
+      await storage().install(null);
+      await reopen();
+      const staged = await storage().stage();
+      await staged.complete({ ...appliedAt(21), digest: "z".repeat(32) });
+      await storage().install(null);
+      await reopen();
+      expect(storage().repairs).toMatchObject([{ store: "state", setAside: "aside/state-1" }]);
     });
 
     it("of another history than the journal's is noticed", async () => {
