@@ -485,8 +485,8 @@ export class Core {
       acting,
       leading: acting === self,
       // Whoever failed last is left for what waits here alone: witnesses would cost the time that this is to save.
-      oldestDueUs: this.queue.oldestDueUs(this.#suspicion.isOnProbation(acting) ? 1 : view.witnesses),
-      neglectedSinceUs: view.faultModel === "malicious" ? this.queue.neglectedSinceUs(view.witnesses) : null,
+      oldestDueUs: this.queue.lateness.oldestDueUs(this.#suspicion.isOnProbation(acting) ? 1 : view.witnesses),
+      neglectedSinceUs: view.faultModel === "malicious" ? this.queue.lateness.neglectedSinceUs(view.witnesses) : null,
       behind: this.#catchUp.behind,
       proposedSinceUs: this.#ordering.proposedSinceUs,
       abstaining: this.#ordering.abstainingUntil > 0,

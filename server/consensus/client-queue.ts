@@ -37,29 +37,13 @@ export interface PendingRequest {
   voices: ReadonlySet<ReplicaId>;
 }
 
-/** In order of arrival, from `head` on; nothing stands before it. */
-export interface Fifo {
-  readonly entries: (PendingRequest | undefined)[];
-  head: number;
-}
-
-/** Lets go of the finished front at once; its places are cut off in large pieces. */
-export function trim(fifo: Fifo): void {
-  while (fifo.head < fifo.entries.length && fifo.entries[fifo.head]?.state === "decided") {
-    fifo.entries[fifo.head++] = undefined;
-  }
-  if (fifo.head > 256 && fifo.head * 2 > fifo.entries.length) {
-    fifo.entries.splice(0, fifo.head);
-    fifo.head = 0;
-  }
-}
-
 interface Room {
   count: number;
   bytes: number;
 }
 
-export class ClientQueue implements Fifo, Standing {
+export class ClientQueue implements Standing {
+  /** In order of arrival, from `head` on; nothing stands before it. */
   readonly entries: (PendingRequest | undefined)[] = [];
   head = 0;
   cost = 0;
@@ -116,7 +100,16 @@ export class ClientQueue implements Fifo, Standing {
   /** This entry was decided or dropped. */
   leave(entry: PendingRequest): void {
     this.#tally(entry, -1);
-    trim(this);
+    this.#trim();
+  }
+
+  /** Lets go of the finished front at once; its places are cut off in large pieces. */
+  #trim(): void {
+    const { entries } = this;
+    while (this.head < entries.length && entries[this.head]?.state === "decided") entries[this.head++] = undefined;
+    if (this.head <= 256 || this.head * 2 <= entries.length) return;
+    entries.splice(0, this.head);
+    this.head = 0;
   }
 
   #tally({ source, cost, request }: PendingRequest, sign: 1 | -1): void {

@@ -12,7 +12,6 @@ import type { Digest } from "../../protocol/bytes.ts";
 import { decoded, isRejection } from "../../protocol/errors.ts";
 import {
   BATCH_STATEMENTS_MAX,
-  DEBT_MS_MAX,
   FORWARDED_BYTES_PER_CLIENT_MAX,
   FORWARDED_BYTES_RESERVE,
   MUST_SIGN_MAX,
@@ -29,6 +28,7 @@ import type { ReplicaId } from "../../protocol/view.ts";
 import { Admission } from "./admission.ts";
 import { type ClientLane, ClientQueue, costOf, type PendingRequest, type Source, sourceOf } from "./client-queue.ts";
 import { Debts, type ExecutedBatch } from "./debts.ts";
+import { Lateness } from "./lateness.ts";
 import { lowerMedian } from "./median.ts";
 import { takeInTurns } from "./turns.ts";
 
@@ -40,6 +40,14 @@ export interface Wanted {
   readonly bytes: number;
   readonly cost: number;
   readonly lot: number;
+}
+
+/** What a batch may hold, when it is taken at `nowUs`. */
+interface BatchLimits {
+  readonly requestsMax: number;
+  readonly bytesMax: number;
+  readonly overheadBytes: number;
+  readonly nowUs: number;
 }
 
 /** Bounds of a room per client, and of all. */
@@ -57,18 +65,10 @@ const ROOMS: Readonly<Record<Source, ReturnType<typeof bounds>>> = {
 
 const NOBODY: ReadonlySet<ReplicaId> = new Set();
 
-/** The drain time of a queue is believed up to here, in microseconds. */
-const DRAIN_US_MAX = 10_000_000;
-/** Entries looked at to find the oldest one that counts. */
-const OLDEST_SCAN_MAX = 1_024;
 /** Requests of a batch whose arrival is looked up. */
 const ARRIVALS_SAMPLED = 8;
 /** Requests of one client forwarded at once. */
 const FORWARDED_PER_CLIENT_MAX = 64;
-/** A client that has more pending than others waits for its turn: no leader is blamed meanwhile, at most so long. */
-const TURN_US_MAX = 10_000_000;
-/** And one that owes for results, so long, or as long as all that it has pending may take. */
-const DEBTOR_TURN_US_MAX = 60_000_000;
 /** Requests of a client that owes that may wait: served within that time. */
 const DEBTOR_PENDING_MAX = 64;
 
@@ -87,23 +87,19 @@ export class RequestQueue {
   #alone: PendingRequest | null = null;
   /** Clients whose requests must be signed: what they only authenticated is not proposed. */
   readonly #mustSign = new Set<Digest>();
-  /** How long one request takes at the pace of late, in microseconds. */
-  #usPerRequest = 0;
-  #decidedAtUs = 0;
   #waiting = 0;
   #pending = 0;
   #cost = 0;
   readonly #admission = new Admission();
   readonly #debts = new Debts();
+  /** What of it is late, and since when. */
+  readonly lateness = new Lateness(this.#arrivals, this.#clients);
   readonly #rooms: Readonly<Record<Source, { count: number; bytes: number }>> = {
     client: { count: 0, bytes: 0 },
     replica: { count: 0, bytes: 0 },
     reserved: { count: 0, bytes: 0 },
     statement: { count: 0, bytes: 0 },
   };
-  /** What every client has been served, if all were served alike: fair time. */
-  #served = 0;
-  #servedAtUs = 0;
   /** Cost of what each client had in the last batches. */
   #lastCosts: ReadonlyMap<Digest, number> = new Map();
   #costsBefore: ReadonlyMap<Digest, number> = new Map();
@@ -201,7 +197,6 @@ export class RequestQueue {
     if (known && !this.#yields(known, request, envelope)) return false;
     if (known) this.#drop(known);
     if (this.#decidedUnseen.has(request.key)) return false;
-    const dueUs = arrivedUs + Math.min(DRAIN_US_MAX, this.#pending * this.#usPerRequest);
     let queue = this.#clients.get(request.client);
     if (!queue) {
       queue = new ClientQueue(this.#debts.paidUs(request.client));
@@ -215,8 +210,8 @@ export class RequestQueue {
       source,
       cost,
       arrivedUs,
-      dueUs,
-      turn: this.#served - queue.passedOver + queue.cost + cost,
+      dueUs: this.lateness.dueOnArrival(arrivedUs, this.#pending),
+      turn: this.lateness.turn(queue, cost),
       state: "waiting",
       forwardedUs: Number.NEGATIVE_INFINITY,
       asked: false,
@@ -280,7 +275,7 @@ export class RequestQueue {
    * Takes a batch: of each client the same cost per round, in all at most `requestsMax` and `bytesMax`. Envelopes and `overheadBytes`
    * count as well, so that the PROPOSE around the batch fits a frame. Who owes for results waits.
    */
-  take(limits: { requestsMax: number; bytesMax: number; overheadBytes: number; nowUs: number }): PendingRequest[] {
+  take(limits: BatchLimits): PendingRequest[] {
     const alone = this.#alone;
     this.#alone = null;
     const taken = alone?.state === "waiting" ? [alone] : this.#takeInTurns(limits, this.#costMaxEach);
@@ -292,12 +287,7 @@ export class RequestQueue {
   }
 
   #takeInTurns(
-    {
-      requestsMax,
-      bytesMax,
-      overheadBytes,
-      nowUs,
-    }: { requestsMax: number; bytesMax: number; overheadBytes: number; nowUs: number },
+    { requestsMax, bytesMax, overheadBytes, nowUs }: BatchLimits,
     costMaxEach: number | null,
   ): PendingRequest[] {
     const taken: PendingRequest[] = [];
@@ -354,7 +344,6 @@ export class RequestQueue {
 
   /** A decided batch leaves pending at once, whatever copy of a request was held. */
   decided(requests: readonly Request[], nowUs: number): void {
-    this.#measure(requests.length, nowUs);
     const total = this.#cost;
     const clients = this.#clients.size;
     for (const queue of this.#clients.values())
@@ -380,12 +369,7 @@ export class RequestQueue {
     }
     this.#costsBefore = this.#lastCosts;
     this.#lastCosts = costs;
-    const servedEach = cost / Math.max(1, clients);
-    this.#served += servedEach;
-    for (const queue of this.#debts.none ? [] : this.#clients.values()) {
-      if (queue.paidUs > nowUs) queue.passedOver += servedEach;
-    }
-    if (cost > 0) this.#servedAtUs = nowUs;
+    this.lateness.decided({ requests: requests.length, cost, clients }, nowUs);
     this.#admission.decided({ cost, backlog: this.readyUs(nowUs) === nowUs, nowUs });
   }
 
@@ -399,15 +383,6 @@ export class RequestQueue {
     if (!queue) return;
     queue.leave(entry);
     if (queue.count === 0) this.#clients.delete(entry.request.client);
-  }
-
-  /** The pace of late: what one request takes, smoothed over the last instances. */
-  #measure(requests: number, nowUs: number): void {
-    const sinceUs = nowUs - this.#decidedAtUs;
-    this.#decidedAtUs = nowUs;
-    if (requests === 0) return;
-    const usEach = Math.min(sinceUs, 1_000_000) / requests;
-    this.#usPerRequest = this.#usPerRequest === 0 ? usEach : 0.8 * this.#usPerRequest + 0.2 * usEach;
   }
 
   executed(batch: ExecutedBatch, nowUs: number): void {
@@ -450,9 +425,7 @@ export class RequestQueue {
       if (late.length >= max) break;
       if (entry.dueUs > nowUs - timeoutUs) break;
       if (entry.state === "barred") continue;
-      // Forwarding blames nobody: what only some have must not wait for as long as a debtor may.
-      const forwardUs = Math.min(this.#dueUs(entry), Math.max(entry.dueUs, entry.arrivedUs + TURN_US_MAX));
-      if (forwardUs > nowUs - timeoutUs) continue;
+      if (this.lateness.forwardUs(entry) > nowUs - timeoutUs) continue;
       if (entry.forwardedUs > nowUs - FORWARD_AGAIN_TIMEOUTS * timeoutUs) continue;
       if (crowded && entry.state === "waiting" && entry.source === "client" && !entry.asked) {
         this.#drop(entry);
@@ -466,61 +439,6 @@ export class RequestQueue {
       late.push(entry);
     }
     return late;
-  }
-
-  /** Since when it has been due: not before its client has had its turn, as long as instances are decided, and owes nothing. */
-  #dueUs(entry: PendingRequest): number {
-    const { dueUs, turn, arrivedUs, request } = entry;
-    const queue = this.#clients.get(request.client);
-    if (!queue) return dueUs;
-    const { passedOver, paidUs, headUs } = queue;
-    const turnUsMax = queue.debtor ? Math.max(DEBTOR_TURN_US_MAX, queue.count * 1_000 * DEBT_MS_MAX) : TURN_US_MAX;
-    const turnUs = this.#served - passedOver >= turn ? dueUs : Math.min(this.#servedAtUs, arrivedUs + turnUsMax);
-    // The oldest one is next some time, whatever else of its client is served before.
-    return Math.max(dueUs, turnUs, queue.oldest === entry ? Math.min(paidUs, headUs + turnUsMax) : paidUs);
-  }
-
-  /**
-   * Since when the oldest request has been due that `witnesses` replicas (this one included) say they have: fewer may be
-   * liars and we, and no leader can be blamed for what only we can check. Null when there is none.
-   */
-  oldestDueUs(witnesses: number): number | null {
-    let oldest: number | null = null;
-    for (const entry of this.#witnessed(witnesses)) {
-      const dueUs = this.#dueUs(entry);
-      if (oldest === null || dueUs < oldest) oldest = dueUs;
-    }
-    return oldest;
-  }
-
-  /**
-   * Since when some client has waited for a leader to serve it, whose oldest request `witnesses` replicas have: a leader takes
-   * the oldest request of each client first, in turn. Null when there is none.
-   */
-  neglectedSinceUs(witnesses: number): number | null {
-    let since: number | null = null;
-    for (const entry of this.#witnessed(witnesses)) {
-      const queue = this.#clients.get(entry.request.client);
-      if (queue?.oldest !== entry) continue;
-      const waitingUs = Math.max(this.#dueUs(entry), queue.servedUs);
-      if (since === null || waitingUs < since) since = waitingUs;
-    }
-    return since;
-  }
-
-  /**
-   * The oldest requests that so many replicas have. Those of a client that owes behind its oldest one come on top of what is looked
-   * at: they wait for long, and would hide others.
-   */
-  *#witnessed(witnesses: number): Generator<PendingRequest> {
-    let left = OLDEST_SCAN_MAX;
-    for (const entry of this.#arrivals) {
-      if (left <= 0) return;
-      const queue = this.#clients.get(entry.request.client);
-      if (!queue?.debtor || queue.oldest === entry) left--;
-      if (entry.state === "barred" || entry.voices.size + 1 < witnesses) continue;
-      yield entry;
-    }
   }
 
   /**

@@ -2,6 +2,7 @@
 import type { Mutation } from "./mutation.ts";
 
 const ADMISSION = "server/consensus/admission.ts";
+const LATENESS = "server/consensus/lateness.ts";
 const QUEUE = "server/consensus/request-queue.ts";
 const SESSIONS = "server/network/client-session.ts";
 const INTAKE = "server/intake.ts";
@@ -179,7 +180,7 @@ export const LOAD_BUGS: readonly Mutation[] = [
     rule: "8: a request is due when its client's turn would have come",
     changes: [
       {
-        file: QUEUE,
+        file: LATENESS,
         find: "this.#served - passedOver >= turn ? dueUs : Math.min",
         replace: "turn >= 0 ? dueUs : Math.min",
       },
@@ -190,7 +191,7 @@ export const LOAD_BUGS: readonly Mutation[] = [
   {
     name: "patience-renewed-by-empty-batches",
     rule: "8: only what is served prolongs patience",
-    changes: [{ file: QUEUE, find: "if (cost > 0) this.#servedAtUs = nowUs;", replace: "this.#servedAtUs = nowUs;" }],
+    changes: [{ file: LATENESS, find: "if (cost === 0) return;", replace: "if (cost < 0) return;" }],
     suite: "unit",
     tests: QUEUE_TESTS,
   },
@@ -271,7 +272,7 @@ export const LOAD_BUGS: readonly Mutation[] = [
     rule: "8: what waits of a client that owes hides nobody else's requests",
     changes: [
       {
-        file: QUEUE,
+        file: LATENESS,
         find: "if (!queue?.debtor || queue.oldest === entry) left--;",
         replace: "if (queue || left > 0) left--;",
       },
@@ -284,7 +285,7 @@ export const LOAD_BUGS: readonly Mutation[] = [
     rule: "8: a request of a client that owes is not due before it has paid",
     changes: [
       {
-        file: QUEUE,
+        file: LATENESS,
         find: "return Math.max(dueUs, turnUs, queue.oldest === entry ? Math.min(paidUs, headUs + turnUsMax) : paidUs);",
         replace: "return Math.max(dueUs, paidUs > headUs ? turnUs : turnUs);",
       },
@@ -295,7 +296,7 @@ export const LOAD_BUGS: readonly Mutation[] = [
   {
     name: "passed-over-by-those-before",
     rule: "8: what others are served while a client owes does not bring its turn nearer",
-    changes: [{ file: QUEUE, find: "queue.passedOver += servedEach;", replace: "" }],
+    changes: [{ file: LATENESS, find: "queue.passedOver += servedEach;", replace: "" }],
     suite: "unit",
     tests: DEBT_TESTS,
   },
@@ -303,7 +304,11 @@ export const LOAD_BUGS: readonly Mutation[] = [
     name: "oldest-of-a-debtor-left-out",
     rule: "8: the oldest request of a client that owes is due when that has paid, whatever else of it is served",
     changes: [
-      { file: QUEUE, find: "Math.min(paidUs, headUs + turnUsMax)", replace: "(headUs > turnUsMax ? paidUs : paidUs)" },
+      {
+        file: LATENESS,
+        find: "Math.min(paidUs, headUs + turnUsMax)",
+        replace: "(headUs > turnUsMax ? paidUs : paidUs)",
+      },
     ],
     suite: "unit",
     tests: DEBT_TESTS,

@@ -5,7 +5,7 @@ const BATCHING = "server/consensus/batching.ts";
 const CORE = "server/core.ts";
 const FORWARDING = "server/consensus/forwarding.ts";
 const ORDERING = "server/consensus/ordering.ts";
-const QUEUE = "server/consensus/request-queue.ts";
+const LATENESS = "server/consensus/lateness.ts";
 const RECORD = "server/consensus/leader-record.ts";
 const SUSPICION = "server/consensus/suspicion.ts";
 
@@ -137,14 +137,14 @@ export const TURN_BUGS: readonly Mutation[] = [
     replace: "    this.#leaderSinceUs = nowUs;",
     test: SUSPICION_TEST,
   }),
-  unit(QUEUE, {
+  unit(LATENESS, {
     name: "served-client-still-waits",
     rule: "5: a client waits since it was served last",
-    find: "const waitingUs = Math.max(this.#dueUs(entry), queue.servedUs);",
-    replace: "const waitingUs = this.#dueUs(entry);",
+    find: "const waitingUs = Math.max(this.dueUs(entry), queue.servedUs);",
+    replace: "const waitingUs = this.dueUs(entry);",
     test: "test/unit/consensus/request-queue.test.ts",
   }),
-  unit(QUEUE, {
+  unit(LATENESS, {
     name: "neglected-behind-its-own-requests",
     rule: "5: only the oldest request of a client is next",
     find: "if (queue?.oldest !== entry) continue;",

@@ -148,8 +148,8 @@ describe("the queue of a client that owes", () => {
 
   it("is nobody's fault: no leader is late before it has paid", () => {
     const queue = indebted({ beside: false });
-    expect(queue.oldestDueUs(1)).toBe(paidUs);
-    expect(queue.neglectedSinceUs(1)).toBe(paidUs);
+    expect(queue.lateness.oldestDueUs(1)).toBe(paidUs);
+    expect(queue.lateness.neglectedSinceUs(1)).toBe(paidUs);
     expect(queue.waitingSinceUs([requestOf(0, 5, 100)])).toBe(paidUs);
     expect(queue.overdue(paidUs + 999, 1_000, 10)).toEqual([]);
     expect(queue.overdue(paidUs + 1_000, 1_000, 10)).toHaveLength(1);
@@ -162,7 +162,7 @@ describe("the queue of a client that owes", () => {
     queue.decided([requestOf(0, 5, 100)], paidUs);
     queue.decided([requestOf(0, 6, 100_000)], paidUs + 10);
     queue.decided([requestOf(1, 2, 100)], paidUs + 5_000_000);
-    expect(queue.oldestDueUs(1), "behind what is served of others by then").toBe(paidUs + 5_000_000);
+    expect(queue.lateness.oldestDueUs(1), "behind what is served of others by then").toBe(paidUs + 5_000_000);
   });
 
   it("holds 64 at most while it owes", () => {
@@ -181,16 +181,16 @@ describe("the queue of a client that owes", () => {
   it("what it had waiting meanwhile is not due before that, also once the debt is forgotten and little is served", () => {
     const queue = indebted({ beside: false });
     queue.executed(batch([1], NO_COSTS, 300), 300_000);
-    expect(queue.oldestDueUs(1)).toBe(paidUs);
+    expect(queue.lateness.oldestDueUs(1)).toBe(paidUs);
     queue.executed(batch([0], greedy(RESULTS_FREE_COST), 400), 400_000);
-    expect(queue.oldestDueUs(1)).toBe(paidUs);
+    expect(queue.lateness.oldestDueUs(1)).toBe(paidUs);
   });
 
   it("hides nobody else's request, however much of it waits", () => {
     const queue = indebted({ beside: false });
     for (let sequence = 6; sequence < 4_000; sequence++) queue.add(requestOf(0, sequence, 100), ENVELOPE, 0, 0);
     queue.add(requestOf(1, 5, 100), ENVELOPE, 0, 1_000);
-    expect(queue.neglectedSinceUs(1)).toBe(1_000);
+    expect(queue.lateness.neglectedSinceUs(1)).toBe(1_000);
   });
 
   it("hides nobody behind what was decided since, however old its oldest request is", () => {
@@ -204,7 +204,7 @@ describe("the queue of a client that owes", () => {
       queue.decided([requestOf(0, 1_000 + atMs, 100), requestOf(1, 10_000 + atMs, 100)], 1_000 * atMs);
       queue.executed(batch([0, 1], greedy(20 * COST), atMs), 1_000 * atMs);
     }
-    expect(queue.oldestDueUs(1)).toBeLessThan(11_000_000);
+    expect(queue.lateness.oldestDueUs(1)).toBeLessThan(11_000_000);
   });
 
   it("when its oldest one was dropped, the next is due in its time", () => {
@@ -215,7 +215,7 @@ describe("the queue of a client that owes", () => {
       queue.decided([requestOf(0, 1_000 + atMs, 100)], 1_000 * atMs);
       queue.executed(batch([0, 1], greedy(COST), atMs), 1_000 * atMs);
     }
-    expect(queue.oldestDueUs(1)).toBe(5_000_000 + 60_000_000);
+    expect(queue.lateness.oldestDueUs(1)).toBe(5_000_000 + 60_000_000);
   });
 
   it("others come to have what they lack, though it is the oldest at one replica only", () => {
@@ -236,7 +236,7 @@ describe("the queue of a client that owes", () => {
         for (const { request } of queue.overdue(nowUs, 1_000_000, 256)) {
           for (const other of followers) if (other !== queue) other.voice(request.digest, at + 1);
         }
-        overdue ||= (queue.oldestDueUs(followers.length) ?? nowUs) < nowUs;
+        overdue ||= (queue.lateness.oldestDueUs(followers.length) ?? nowUs) < nowUs;
       }
     }
     expect(overdue).toBe(true);
@@ -248,7 +248,7 @@ describe("the queue of a client that owes", () => {
       queue.decided([requestOf(0, 1_000 + atMs, 100)], 1_000 * atMs);
       queue.executed(batch([0, 1], greedy(COST), atMs), 1_000 * atMs);
     }
-    expect(queue.oldestDueUs(1)).toBe(60_000_000);
+    expect(queue.lateness.oldestDueUs(1)).toBe(60_000_000);
   });
 
   it("and one behind others only when those are through: however long that takes, nobody is to blame", () => {
@@ -258,7 +258,7 @@ describe("the queue of a client that owes", () => {
       const atUs = 1_000_000 * sequence;
       queue.decided([requestOf(0, sequence, 100)], atUs);
       queue.executed(batch([0, 1], greedy(5 * COST), atUs / 1_000), atUs);
-      expect(queue.oldestDueUs(1)).toBe(atUs + 1_000_000);
+      expect(queue.lateness.oldestDueUs(1)).toBe(atUs + 1_000_000);
     }
   });
 });

@@ -222,7 +222,7 @@ export class QueueModel {
         this.#forwarded++;
         for (const other of this.#queues) if (other !== queue) this.#forward(other, request, replica);
       }
-      const dueUs = replica === 0 ? null : queue.oldestDueUs(3);
+      const dueUs = replica === 0 ? null : queue.lateness.oldestDueUs(3);
       if (dueUs !== null) this.#overdueUsMax = Math.max(this.#overdueUsMax, this.#nowUs - dueUs);
     }
     this.#propose();

@@ -59,7 +59,7 @@ describe("request queue (section 4.1 and 8)", () => {
     queue.decided(requests.slice(1), 0);
     expect(queue.pending).toBe(1);
     expect(queue.pendingBytes).toBe(requests[0]?.bytes.length);
-    expect(queue.oldestDueUs(1)).toBe(1);
+    expect(queue.lateness.oldestDueUs(1)).toBe(1);
   });
 
   it("a client waits since its oldest request was due, or since it was served last, once enough have that request", () => {
@@ -68,18 +68,18 @@ describe("request queue (section 4.1 and 8)", () => {
     queue.add(first, ENVELOPE, 0, 10);
     queue.add(second, ENVELOPE, 0, 20);
     queue.add(other, ENVELOPE, 0, 30);
-    expect(queue.neglectedSinceUs(2)).toBeNull();
+    expect(queue.lateness.neglectedSinceUs(2)).toBeNull();
     queue.voice(second.digest, 3);
-    expect(queue.neglectedSinceUs(2), "behind an older one of its client").toBeNull();
+    expect(queue.lateness.neglectedSinceUs(2), "behind an older one of its client").toBeNull();
     queue.voice(other.digest, 3);
-    expect(queue.neglectedSinceUs(2)).toBe(30);
+    expect(queue.lateness.neglectedSinceUs(2)).toBe(30);
     queue.voice(first.digest, 3);
-    expect(queue.neglectedSinceUs(2)).toBe(10);
+    expect(queue.lateness.neglectedSinceUs(2)).toBe(10);
     queue.decided([first], 40);
-    expect(queue.neglectedSinceUs(2), "the turn of the other has not come").toBe(40);
+    expect(queue.lateness.neglectedSinceUs(2), "the turn of the other has not come").toBe(40);
     queue.decided([other], 50);
     queue.decided([request(2, "other")], 60);
-    expect(queue.neglectedSinceUs(2), "served at 40, though due before").toBe(40);
+    expect(queue.lateness.neglectedSinceUs(2), "served at 40, though due before").toBe(40);
   });
 });
 
@@ -154,11 +154,11 @@ describe("rooms of the request queue (section 8)", () => {
     for (let sequence = 1; sequence <= 3; sequence++) queue.add(requestOf(1, sequence, 10), ENVELOPE, 0, 1_000);
     queue.add(requestOf(2, 1, 10), ENVELOPE, 0, 1_000);
     queue.decided([requestOf(2, 1, 10)], 500_000);
-    expect(queue.oldestDueUs(1), "another one was served meanwhile").toBe(500_000);
+    expect(queue.lateness.oldestDueUs(1), "another one was served meanwhile").toBe(500_000);
     queue.decided([], 900_000);
-    expect(queue.oldestDueUs(1), "empty batches serve nobody").toBe(500_000);
+    expect(queue.lateness.oldestDueUs(1), "empty batches serve nobody").toBe(500_000);
     queue.decided([requestOf(9, 1, 10)], 30_000_000);
-    expect(queue.oldestDueUs(1)).toBeLessThanOrEqual(10_001_000);
+    expect(queue.lateness.oldestDueUs(1)).toBeLessThanOrEqual(10_001_000);
   });
 
   it("a batch holds no more of one client than half of the others want, and a little", () => {
