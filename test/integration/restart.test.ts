@@ -1,6 +1,6 @@
 /** Restarts of real processes under load (docs/protocol.md section 4, restart rules; section 6). */
 import { expect, test } from "vitest";
-import { sleep, TestCluster, until } from "./cluster.ts";
+import { sleep, TestCluster } from "./cluster.ts";
 import { isBack } from "./leadership.ts";
 import { Load } from "./load.ts";
 
@@ -22,9 +22,7 @@ test("all four stopped with SIGTERM under load and started again go on, and ever
   await load.stop();
   await load.verify(await cluster.connect());
   await cluster.agreement();
-  const voting = async (): Promise<true | null> =>
-    (await Promise.all(cluster.ids.map((id) => cluster.status(id)))).every(({ state }) => state === "voting") || null;
-  await until(voting, { what: "all to vote" });
+  for (const id of cluster.ids) await isBack(cluster, id);
 });
 
 test("a follower killed with SIGKILL again and again under load catches up each time, and nothing is lost", async () => {
