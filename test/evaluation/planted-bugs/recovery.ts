@@ -357,6 +357,20 @@ const TRIAL_BUGS: readonly Mutation[] = [
     tests: ["test/unit/server/log-server.test.ts"],
   },
   {
+    name: "scrub-takes-truncation-for-damage",
+    rule: "6, scrub: what is being dropped from the log is not lost",
+    changes: [
+      {
+        file: "server/archive/scrub.ts",
+        find: "    for (const record of records) at = this.#checked(record, at);",
+        replace:
+          '    if (records.length === 0 && this.#journal.base.instance <= at.instance) throw damagedJournal(to, "");\n    for (const record of records) at = this.#checked(record, at);',
+      },
+    ],
+    suite: "unit",
+    tests: ARCHIVE_TESTS,
+  },
+  {
     name: "trial-not-undone",
     rule: "6: a tried batch leaves nothing behind",
     changes: [

@@ -2,6 +2,7 @@
 import { encodeBatch, historyDigest } from "../../../protocol/batch.ts";
 import { type Digest, utf8 } from "../../../protocol/bytes.ts";
 import { nodeCrypto } from "../../../protocol/crypto/node.ts";
+import { QuorateError } from "../../../protocol/errors.ts";
 import { identityFrom } from "../../../protocol/identity.ts";
 import { type View, viewOf } from "../../../protocol/view.ts";
 import type { Applied, InstanceRecord, Journal, StateSnapshot, StateStore } from "../../../storage/contract.ts";
@@ -198,8 +199,14 @@ export class MemoryJournal implements Journal {
   }
 
   async range({ from, to, maxRecords }: { from: number; to: number; maxRecords: number }): Promise<InstanceRecord[]> {
-    if (!(await this.read(from))) return [];
-    return this.records.filter(({ instance }) => from <= instance && instance <= to).slice(0, maxRecords);
+    if (from <= this.base.instance || from > this.last) return [];
+    const upTo = Math.min(to, this.last, from + maxRecords - 1);
+    const records = this.records.filter(({ instance }) => from <= instance && instance <= upTo);
+    for (let instance = from; instance <= upTo; instance++) {
+      if (records[instance - from]?.instance === instance) continue;
+      throw new QuorateError("STORAGE_DAMAGED", "an instance is missing", { store: "journal", instance });
+    }
+    return records;
   }
 
   async digestAt(instance: number): Promise<Digest | null> {

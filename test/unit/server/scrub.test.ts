@@ -2,7 +2,9 @@ import { describe, expect, it } from "vitest";
 import { utf8 } from "../../../protocol/bytes.ts";
 import { nodeCrypto } from "../../../protocol/crypto/node.ts";
 import { QuorateError } from "../../../protocol/errors.ts";
-import { Scrub, type ScrubPace } from "../../../server/archive/scrub.ts";
+import { Scrub, type ScrubPace, type ScrubPort } from "../../../server/archive/scrub.ts";
+import { SimulatedDisk } from "../../simulation/disk.ts";
+import { asAppend, at, FOUNDING, historyOf } from "../storage/history.ts";
 import { CLUSTER, FakeClock, MemoryJournal, MemoryState, someEntries } from "./fixture.ts";
 
 const SECOND_US = 1_000_000;
@@ -17,6 +19,7 @@ class World {
   /** Clock time that each piece takes. */
   readUs = 0;
   readonly pieces: { store: string; us: number }[] = [];
+  readonly port: ScrubPort;
   readonly scrub: Scrub;
 
   constructor(records: number, entries: number) {
@@ -33,19 +36,14 @@ class World {
       this.#piece("state");
       return read.call(this.state, options);
     };
-    this.scrub = new Scrub({
-      crypto: nodeCrypto,
-      cluster: CLUSTER,
-      journal: this.journal,
-      state: this.state,
-      pace: PACE,
-      port: {
-        clock: this.clock,
-        wallMs: () => this.clock.wallMs(),
-        damaged: (error) => this.damage.push(error),
-        failed: (error) => this.errors.push(error),
-      },
-    });
+    this.port = {
+      clock: this.clock,
+      wallMs: () => this.clock.wallMs(),
+      damaged: (error) => this.damage.push(error),
+      failed: (error) => this.errors.push(error),
+    };
+    const { journal, state, port } = this;
+    this.scrub = new Scrub({ crypto: nodeCrypto, cluster: CLUSTER, journal, state, pace: PACE, port });
   }
 
   #piece(store: string): void {
@@ -132,6 +130,36 @@ describe("the scrub", () => {
     await world.clock.run(100 * SECOND_US);
     expect(world.scrub.progress.lastCompletedMs).not.toBeNull();
     expect([world.damage, world.errors]).toEqual([[], []]);
+  });
+
+  it("nor is a log while the write that drops its beginning is under way", async () => {
+    const held: (() => void)[] = [];
+    let holding = false;
+    const disk = new SimulatedDisk({
+      schedule: (complete) => (holding ? held.push(complete) : queueMicrotask(complete)),
+    });
+    const { journal, state } = await disk.open({ founding: FOUNDING });
+    const records = historyOf({ count: 200 });
+    await journal.append(records.map(asAppend));
+    const { digest } = at(records, 200);
+    await state.write({ changes: new Map(), applied: { instance: 200, digest, timestampMs: 200 } });
+    const { clock, port, damage, errors } = new World(1, 1);
+    const scrub = new Scrub({ crypto: nodeCrypto, cluster: FOUNDING.cluster, journal, state, pace: PACE, port });
+    scrub.start();
+    await clock.run(SECOND_US + 15_000);
+    expect(scrub.progress.store).toBe("journal");
+    holding = true;
+    const dropped = journal.truncate(150);
+    await clock.run(SECOND_US);
+    expect(held).toHaveLength(1);
+    expect([damage, errors, scrub.progress.store]).toEqual([[], [], "journal"]);
+    holding = false;
+    for (const complete of held) complete();
+    await dropped;
+    await clock.run(100 * SECOND_US);
+    expect(scrub.progress.lastCompletedMs).not.toBeNull();
+    expect([damage, errors]).toEqual([[], []]);
+    scrub.stop();
   });
 
   it("nor is a log that is truncated in the middle of a piece", async () => {
