@@ -197,7 +197,7 @@ export class Synchronization {
     const idle = this.#ordering.proposedSinceUs === null;
     if ((news || idle) && this.#ordering.acts(from)) this.leaveRegency();
     // Said before a restart, and somebody needs it still.
-    if (message.regency <= this.#askedFor) this.#want(message.regency);
+    this.#want(Math.min(message.regency, this.#askedFor));
     if (news) this.#countStops();
   }
 

@@ -212,16 +212,17 @@ export class World {
     this.#told((observer) => observer.issued?.({ client: request.client, request }));
   }
 
-  /** Every one of these machines is up, stands at the same instance, and has executed it. */
+  /** Every one of these machines is up, in the same regency, stands at the same instance, and has executed it. */
   converged(machines: readonly Machine[]): boolean {
     const [first] = machines;
     if (!first?.replica) return false;
-    const { lastDecided } = first.replica.core.state;
+    const { lastDecided, regency } = first.replica.core.state;
     return machines.every(({ replica }) => {
       if (!replica) return false;
       const state = replica.core.state;
       return (
         state.view === this.view.id &&
+        state.regency === regency &&
         state.lastDecided.digest === lastDecided.digest &&
         replica.executedInstance === lastDecided.instance &&
         replica.executionBacklog === 0

@@ -487,7 +487,7 @@ const STORE_BUGS: readonly Mutation[] = [
     changes: [
       {
         file: SYNCHRONIZATION,
-        find: "    if (message.regency <= this.#askedFor) this.#want(message.regency);\n",
+        find: "    this.#want(Math.min(message.regency, this.#askedFor));\n",
         replace: "",
       },
     ],

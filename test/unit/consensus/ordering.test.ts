@@ -447,6 +447,25 @@ describe("restart rules (section 4)", () => {
     }
   });
 
+  it("all stopped cleanly while the leader hands over, and started again: nobody stays behind in another regency", () => {
+    for (let seed = 0; seed < 60; seed++) {
+      const cluster = new CoreCluster({ n: 4, seed });
+      for (let round = 0; round < 4; round++) {
+        cluster.request();
+        cluster.settle(2);
+        for (const each of cluster.replicas) cluster.input(each, { type: "draining" });
+        for (const id of [3, 2, 1, 0]) {
+          for (let step = cluster.random.below(60); step > 0; step--) cluster.randomStep();
+          cluster.stopCleanly(id);
+        }
+        for (const id of [0, 1, 2, 3]) cluster.restart(id);
+        cluster.settle(60);
+        const regencies = cluster.replicas.map(({ core }) => core.state.regency);
+        expect(new Set(regencies).size, `seed ${seed} round ${round}: ${regencies}`).toBe(1);
+      }
+    }
+  });
+
   it("a clean stop while abstaining after a crash does not end the abstention: nobody votes twice", () => {
     for (let seed = 0; seed < 60; seed++) {
       const cluster = new CoreCluster({ n: 4, seed });
