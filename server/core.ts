@@ -21,6 +21,7 @@ import { BATCH_FETCH_RETRY_US } from "./consensus/running-instance.ts";
 import { Suspicion } from "./consensus/suspicion.ts";
 import { Synchronization } from "./consensus/synchronization.ts";
 import { CatchUp } from "./recovery/catch-up.ts";
+import type { LogProgress } from "./recovery/log-progress.ts";
 
 /** An OFFER goes to one member no more often than this: it is large, asking for it is not, and a frame asks many times. */
 const OFFER_INTERVAL_US = 100_000;
@@ -160,6 +161,11 @@ export class Core {
       pendingBytes: this.queue.pendingBytes,
       bufferedMessages: this.#ordering.bufferedMessages,
     };
+  }
+
+  /** Of catching up by log; null while not much is missing. */
+  get catchUpProgress(): LogProgress | null {
+    return this.#catchUp.progress;
   }
 
   get lastDecided(): number {

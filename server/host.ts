@@ -30,6 +30,7 @@ import { LastingAlarms } from "./lasting-alarms.ts";
 import { fetchLinks } from "./link-search.ts";
 import type { Gateway, Links } from "./network/contract.ts";
 import { type Recovered, recover } from "./recover.ts";
+import { byLog } from "./recovery-report.ts";
 import { RequestHooks } from "./request-hooks.ts";
 import { formerMembers, isFormer, retireWhenDone } from "./retirement.ts";
 import type { Executor } from "./service/executor.ts";
@@ -104,8 +105,12 @@ export class Host {
     return this.#stage.type === "replica" ? this.#stage.replica : null;
   }
 
-  get transferProgress(): TransferProgress | null {
-    return this.#stage.type === "transfer" ? this.#stage.transfer.progress : null;
+  /** Of a transfer, or of catching up by log. */
+  get recovery(): TransferProgress | null {
+    if (this.#stage.type === "transfer") return this.#stage.transfer.progress;
+    const { clock } = this.#parts;
+    const progress = this.replica?.core.catchUpProgress;
+    return progress ? byLog(progress, { nowUs: clock.nowUs(), wallMs: clock.wallMs() }) : null;
   }
 
   /** Less free disk than the reserve. */

@@ -29,6 +29,7 @@ import { type GatewayOptions, openGateway } from "./network/gateway.ts";
 import { Metrics } from "./network/metrics.ts";
 import type { ChainPort } from "./network/presentation.ts";
 import { openTcpLinks, type TcpLinksOptions } from "./network/tcp-links.ts";
+import { reportCatchingUp } from "./recovery-report.ts";
 import { ReplicaKeys } from "./replica-keys.ts";
 import type { RequestHooks } from "./request-hooks.ts";
 import type { ServiceFactory } from "./service/contract.ts";
@@ -186,6 +187,9 @@ export async function startServer(
     open.push(async () => stopWatching());
     const stopLooking = watchStores(() => host.lookAtStores());
     open.push(async () => stopLooking());
+    const catchingUp = () => (host.replica ? host.recovery : null);
+    const stopReporting = reportCatchingUp(catchingUp, logger);
+    open.push(async () => stopReporting());
     let stopping: Promise<void> | null = null;
     return {
       host,

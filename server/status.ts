@@ -151,7 +151,7 @@ export class Health implements AdminRoutes {
   async metrics(): Promise<string> {
     const { metrics, host } = this.#parts;
     const running = this.#running;
-    metrics.transfer = host.transferProgress;
+    metrics.transfer = host.recovery;
     metrics.alarms = host.alarms.length;
     for (const [name, bytes] of Object.entries(await host.diskUse())) {
       metrics.setDiskBytes(name.replace(/Bytes$/, ""), bytes);
@@ -214,7 +214,7 @@ export class Health implements AdminRoutes {
       view,
       ...(running ? runningStatus(running) : { ...IDLE, state: stateOf(host.stage) }),
       peers: this.#peers(),
-      recovery: host.transferProgress,
+      recovery: host.recovery,
       alarms: host.alarms,
       disk: { ...(await host.diskUse()), low: host.diskLow },
     };

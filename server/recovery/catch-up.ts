@@ -14,6 +14,7 @@ import { type Rejection, reject } from "../../protocol/errors.ts";
 import { type Certificate, type Message, type MessageOf, statusStatement } from "../../protocol/messages.ts";
 import { memberOf, type ReplicaId, type View } from "../../protocol/view.ts";
 import { Claims, type Status } from "./claims.ts";
+import type { LogProgress } from "./log-progress.ts";
 import { type ProvenBatch, provenCount, type Segment as Received, segmentOf } from "./segments.ts";
 
 const REQUEST_TIMEOUT_US = 1_000_000;
@@ -93,6 +94,8 @@ export class CatchUp {
   #seenInstance = -1;
   #learning = false;
   #unreachableSinceUs: number | null = null;
+  /** While much is missing: since when, from where, and what was learned since. */
+  #course: { readonly from: number; readonly sinceUs: number; bytes: number } | null = null;
   #beyondReach = false;
 
   constructor(port: CatchUpPort) {
@@ -114,6 +117,13 @@ export class CatchUp {
     return this.#claims.credible > this.#port.position().instance + SMALL_GAP;
   }
 
+  get progress(): LogProgress | null {
+    if (!this.#course) return null;
+    const sources = new Set([...this.#asked.keys(), ...[...this.#segments.values()].map(({ source }) => source)]);
+    const { instance } = this.#port.position();
+    return { ...this.#course, sources: [...sources].sort((a, b) => a - b), instance, to: this.#claims.credible };
+  }
+
   get statuses(): ReadonlyMap<ReplicaId, Status> {
     return this.#claims.statuses;
   }
@@ -129,6 +139,7 @@ export class CatchUp {
 
   onStatus(from: ReplicaId, status: Status): void {
     this.#claims.onStatus(from, status, this.#port.nowUs());
+    this.#follow();
     this.#ask();
   }
 
@@ -167,7 +178,13 @@ export class CatchUp {
       this.#asked.delete(replica);
       this.#avoid(replica);
     }
+    this.#follow();
     this.#advance();
+  }
+
+  #follow(): void {
+    if (!this.behind) this.#course = null;
+    else this.#course ??= { from: this.#port.position().instance, sinceUs: this.#port.nowUs(), bytes: 0 };
   }
 
   #avoid(replica: ReplicaId): void {
@@ -342,6 +359,7 @@ export class CatchUp {
       if (!this.#proveByStatus(segment)) this.#avoid(source);
       return false;
     }
+    if (this.#course) for (const { bytes } of batches) this.#course.bytes += bytes.length;
     this.#port.learn(batches, segment.certificate);
     return this.#port.position().instance > position.instance;
   }

@@ -4,6 +4,8 @@ import type { Digest } from "../../../protocol/bytes.ts";
 import { nodeCrypto } from "../../../protocol/crypto/node.ts";
 import type { Message } from "../../../protocol/messages.ts";
 import { CatchUp } from "../../../server/recovery/catch-up.ts";
+import type { LogProgress } from "../../../server/recovery/log-progress.ts";
+import { CoreCluster } from "../../simulation/core-cluster.ts";
 import { viewOfSize } from "../server/fixture.ts";
 
 const view = viewOfSize(4);
@@ -58,6 +60,34 @@ function givesUpAfter(outOfReachUs: number, untilUs: number): number | null {
   }
   return gaveUpUs;
 }
+
+describe("section 6, small gap", () => {
+  it("shows how far it is while much is missing, and nothing before and after", () => {
+    const cluster = new CoreCluster({ n: 4, seed: 1 });
+    const progress = () => cluster.replicas[3]?.core.catchUpProgress ?? null;
+    for (const id of [0, 1, 2]) cluster.cut(3, id);
+    for (let request = 0; request < 60; request++) {
+      cluster.request();
+      cluster.settle(2);
+    }
+    const missed = cluster.heights()[0] as number;
+    expect([missed > 30, cluster.heights()[3], progress()]).toEqual([true, 0, null]);
+    for (const id of [0, 1, 2]) cluster.mend(3, id);
+    const seen: LogProgress[] = [];
+    for (let step = 0; step < 20_000 && cluster.heights()[3] !== missed; step++) {
+      cluster.randomStep();
+      const now = progress();
+      if (now) seen.push(now);
+    }
+    expect(seen.every(({ from, instance, to }) => from === 0 && instance <= to && to <= missed)).toBe(true);
+    expect(seen.some(({ sources }) => sources.length > 0 && !sources.includes(3))).toBe(true);
+    expect(new Set(seen.map(({ sinceUs }) => sinceUs)).size).toBe(1);
+    const half = seen.filter(({ instance }) => instance > 0);
+    expect(half.every(({ bytes }) => bytes > 0)).toBe(true);
+    cluster.settle(5);
+    expect([cluster.heights()[3], progress()]).toEqual([missed, null]);
+  });
+});
 
 describe("section 6, large gap: nobody has the next batch", () => {
   it("a checkpoint is asked for as soon as all have said so", () => {
