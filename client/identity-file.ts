@@ -36,12 +36,12 @@ export async function readIdentityFile(path: string): Promise<Identity> {
     text = await readFile(path, "utf8");
   } catch (cause) {
     if (cause instanceof QuorateError) throw cause;
-    throw new QuorateError(
-      "KEY_FILE_UNREADABLE",
-      `cannot read the key file ${path}; kv init writes client.key`,
-      { path },
-      cause,
-    );
+    const { code } = cause as NodeJS.ErrnoException;
+    const message =
+      code === "ENOENT"
+        ? `the key file ${path} does not exist; kv init and kv client-key write key files`
+        : `cannot read the key file ${path} (${code ?? "unknown error"}); check path and owner`;
+    throw new QuorateError("KEY_FILE_UNREADABLE", message, { path }, cause);
   }
   const { role, identity } = parseKeyFile(text, path);
   if (role === "replica") {

@@ -2,10 +2,10 @@
 import { statSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { Command } from "commander";
+import { readIdentityFile } from "../../client/identity-file.ts";
 import { hex } from "../../protocol/bytes.ts";
 import { clusterOf } from "../../protocol/cluster.ts";
 import { nodeCrypto } from "../../protocol/crypto/node.ts";
-import { readKeyFile } from "../../server/config.ts";
 import type { SnapshotSummary } from "../../server/snapshot/verify.ts";
 import { formatBytes } from "../byte-size.ts";
 import { usageError } from "../exit.ts";
@@ -62,7 +62,7 @@ function saveCommand(io: Io): Command {
       const format = requireFormat(globals, ["simple", "json"]);
       requireFolder(path);
       const choice = chooseCluster(globals, io);
-      const identity = readKeyFile(chooseIdentity(globals, choice), "client");
+      const identity = await readIdentityFile(chooseIdentity(globals, choice));
       const cluster = clusterOf(nodeCrypto, choice.file);
       const chain = await followedChain(globals, io, choice);
       const { AdminClient } = await import("../snapshot/admin-client.ts");

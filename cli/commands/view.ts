@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { createInterface } from "node:readline/promises";
 import { Command, Option } from "commander";
+import { readIdentityFile } from "../../client/identity-file.ts";
 import type { ViewAdministration } from "../../client/view-administration.ts";
 import { hex } from "../../protocol/bytes.ts";
 import { clusterOf } from "../../protocol/cluster.ts";
@@ -12,7 +13,6 @@ import type { Identity } from "../../protocol/identity.ts";
 import { parseJoinFile, parseRotationFile } from "../../protocol/member-file.ts";
 import type { Change, Ready } from "../../protocol/reconfiguration.ts";
 import { type Member, memberOf, type ReplicaId, type View } from "../../protocol/view.ts";
-import { readKeyFile } from "../../server/config.ts";
 import { parseDurationMs } from "../duration.ts";
 import { usageError } from "../exit.ts";
 import {
@@ -401,7 +401,7 @@ async function administrationOf(options: {
 }): Promise<ViewAdministration> {
   const { globals, cluster, network } = options;
   const { adminKey = [join(dirname(cluster.path), "admin.key")], validFor = VALID_MS } = options.options;
-  const administrators = adminKey.map((file) => readKeyFile(file, "admin")) as [Identity, ...Identity[]];
+  const administrators = (await Promise.all(adminKey.map(readIdentityFile))) as [Identity, ...Identity[]];
   const { ViewAdministration } = await import("../../client/view-administration.ts");
   const { systemClock } = await import("../../client/clock.ts");
   const { SessionNumbers } = await import("../../client/session-numbers.ts");

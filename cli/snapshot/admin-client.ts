@@ -17,7 +17,11 @@ const BUSY_TRIES_MAX = 40;
 
 export type Told<T> =
   | { readonly value: T; readonly problem: null }
-  | { readonly value: null; readonly problem: string };
+  /** `status` of HTTP, when it was answered at all. */
+  | { readonly value: null; readonly problem: string; readonly status?: number | undefined };
+
+/** HTTP status: the client may not read every key, or its clock is off. */
+export const DENIED = 401;
 
 export interface AdminClientOptions {
   readonly cluster: Digest;
@@ -72,13 +76,15 @@ export class AdminClient {
         if (isRejection(message) || message.type !== type) return { value: null, problem: "answers something else" };
         return { value: message as MessageOf<T>, problem: null };
       }
-      if (answer.status !== 503 || attempt === BUSY_TRIES_MAX) return { value: null, problem: problemOf(answer) };
+      if (answer.status !== 503 || attempt === BUSY_TRIES_MAX) {
+        return { value: null, problem: problemOf(answer), status: answer.status };
+      }
       await pause(BUSY_MS);
     }
   }
 }
 
 function problemOf({ status, problem }: { status?: number; problem: string }): string {
-  if (status === 401) return "refuses this client, or this time (HTTP 401)";
+  if (status === DENIED) return "refuses this client, or this time (HTTP 401)";
   return status === 404 ? "does not offer it (HTTP 404)" : problem;
 }

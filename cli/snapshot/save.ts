@@ -12,12 +12,12 @@ import type { Crypto } from "../../protocol/crypto/contract.ts";
 import { decoded, isRejection, QuorateError } from "../../protocol/errors.ts";
 import { type ChunkSummary, decodeManifest } from "../../protocol/image.ts";
 import { encodeMessage, imageHeaderSchema, type MessageOf } from "../../protocol/messages.ts";
-import { type Member, memberOf } from "../../protocol/view.ts";
+import { type Member, memberOf, type View } from "../../protocol/view.ts";
 import { encodeLink, type ViewChain } from "../../protocol/view-chain.ts";
 import { SnapshotWriter } from "../../server/snapshot/file.ts";
 import { provenBatches, provenPrefix } from "../../server/snapshot/history-proof.ts";
 import { type SnapshotSummary, verifySnapshot } from "../../server/snapshot/verify.ts";
-import type { AdminClient } from "./admin-client.ts";
+import { type AdminClient, DENIED } from "./admin-client.ts";
 import { type CheckedOffer, checkedOffer, credibleDecided, holdsLog, type Plan, plansOf } from "./plan.ts";
 
 const ASK_AGAIN_MS = 500;
@@ -49,11 +49,20 @@ export interface SaveOptions {
 /** Why one plan came to nothing. */
 class PlanFailed extends Error {}
 
-/** @throws QuorateError QUORUM_UNAVAILABLE, SNAPSHOT_INVALID */
+/** Why a member offers nothing. */
+interface Problem {
+  readonly text: string;
+  /** Of HTTP, when it answered at all. */
+  readonly status: number | undefined;
+}
+
+/** @throws QuorateError QUORUM_UNAVAILABLE, NOT_PERMITTED, SNAPSHOT_INVALID; DECODE_FAILED when the cluster runs another service */
 export async function saveSnapshot(options: SaveOptions): Promise<SnapshotSummary> {
   const { crypto, path, clusterFile, onTrouble } = options;
   const temporary = `${path}.tmp`;
   const tried = new Set<string>();
+  /** Donors whose state is none of a key-value store. */
+  const foreign = new Set<number>();
   try {
     for (;;) {
       const { plan, offers } = await choosePlan(options, tried);
@@ -70,11 +79,19 @@ export async function saveSnapshot(options: SaveOptions): Promise<SnapshotSummar
         const invalid = error instanceof QuorateError && error.code === "SNAPSHOT_INVALID";
         if (!invalid && !(error instanceof PlanFailed)) throw error;
         onTrouble(`with replica ${plan.donor} as the donor: ${(error as Error).message}`);
+        if (invalid && error.detail.foreign === true) foreign.add(plan.donor);
+        if (foreign.size >= options.chain.newest.weakQuorum) throw anotherService();
       }
     }
   } finally {
     await rm(temporary, { force: true });
   }
+}
+
+/** Said once more donors show it than can be liars. */
+function anotherService(): QuorateError {
+  const why = "this cluster runs another service than the key-value store";
+  return new QuorateError("DECODE_FAILED", `${why}; kv snapshot is for that store alone`);
 }
 
 function nameOf({ donor, root, end, roots }: Plan): string {
@@ -106,6 +123,7 @@ async function choosePlan(
     // Nobody decides any more: only roots at the last instance of all can be proven.
     if (rootsFrom === 0 || decided === decidedBefore) rootsFrom = decided;
     decidedBefore = decided;
+    if (isDenied(view, offers, problems)) throw denied();
     if (performance.now() >= untilMs || (offers.length < view.weakQuorum && problems.every(isRefusal))) {
       throw noPlan(options, offers, problems);
     }
@@ -113,31 +131,42 @@ async function choosePlan(
   }
 }
 
-function isRefusal(problem: string): boolean {
-  return /HTTP 40\d/.test(problem);
+function isRefusal({ status }: Problem): boolean {
+  return status !== undefined && status >= 400 && status < 500;
 }
 
-function noPlan({ chain }: SaveOptions, offers: readonly CheckedOffer[], problems: readonly string[]): QuorateError {
+/** More say so than can be faulty, and the others cannot make a snapshot. */
+function isDenied({ weakQuorum }: View, offers: readonly CheckedOffer[], problems: readonly Problem[]): boolean {
+  return offers.length < weakQuorum && problems.filter(({ status }) => status === DENIED).length >= weakQuorum;
+}
+
+function denied(): QuorateError {
+  const why = "this client may not read every key, which a snapshot takes";
+  const todo = "ask an administrator for: kv client grant --keys HEX --read ''";
+  return new QuorateError("NOT_PERMITTED", `${why}; ${todo} (or this machine's clock is off)`);
+}
+
+function noPlan({ chain }: SaveOptions, offers: readonly CheckedOffer[], problems: readonly Problem[]): QuorateError {
   const { weakQuorum, n } = chain.newest;
   const enough = offers.length >= weakQuorum;
   const why = enough
     ? `no checkpoint of ${offers.length} replicas is vouched for by ${weakQuorum} of them yet; try again, with a longer --timeout`
     : `${offers.length} of ${n} replicas offer anything and ${weakQuorum} are needed`;
-  const said = problems.length === 0 ? "" : ` (${problems.join("; ")})`;
+  const said = problems.length === 0 ? "" : ` (${problems.map(({ text }) => text).join("; ")})`;
   return new QuorateError("QUORUM_UNAVAILABLE", `${why}${said}`);
 }
 
 async function askAll(
   options: SaveOptions,
   rootsFrom: number,
-): Promise<{ offers: CheckedOffer[]; problems: string[] }> {
+): Promise<{ offers: CheckedOffer[]; problems: Problem[] }> {
   const { client, crypto, chain } = options;
-  const problems: string[] = [];
+  const problems: Problem[] = [];
   const answers = await Promise.all(
     chain.newest.members.map(async (member) => {
-      const { value, problem } = await client.offer(member, rootsFrom);
-      if (value) return [checkedOffer(crypto, chain, member.id, value)];
-      problems.push(`replica ${member.id}: ${problem}`);
+      const told = await client.offer(member, rootsFrom);
+      if (told.value) return [checkedOffer(crypto, chain, member.id, told.value)];
+      problems.push({ text: `replica ${member.id}: ${told.problem}`, status: told.status });
       return [];
     }),
   );

@@ -77,7 +77,7 @@ export interface VerifiedSnapshot {
   readonly state: ScratchState;
 }
 
-/** @throws QuorateError SNAPSHOT_INVALID with what is wrong */
+/** @throws QuorateError SNAPSHOT_INVALID with what is wrong; `detail.foreign`: the entries are those of another service */
 export async function verifySnapshot(options: SnapshotOptions): Promise<VerifiedSnapshot> {
   const reader = await SnapshotReader.open(options.file);
   try {
@@ -234,10 +234,16 @@ class Replay {
     if (index > 0 && (entries[0]?.[0] ?? "") <= this.#lastKey) throw snapshotInvalid(`${place} is out of order`);
     this.#lastKey = entries.at(-1)?.[0] ?? "";
     await this.#state.write(entries);
+    for (const entry of entries) this.#load(place, entry);
+  }
+
+  #load(place: string, [key, value]: readonly [key: string, value: Uint8Array]): void {
     try {
-      for (const [key, value] of entries) this.#executor.load(key, value);
+      this.#executor.load(key, value);
     } catch (cause) {
-      throw snapshotInvalid(`${place} holds an entry that no replica writes`, cause);
+      const foreign = key.startsWith(SERVICE_SPACE);
+      const what = foreign ? "that is of no key-value store" : "that no replica writes";
+      throw new QuorateError("SNAPSHOT_INVALID", `${place} holds an entry ${what}`, { foreign }, cause);
     }
   }
 

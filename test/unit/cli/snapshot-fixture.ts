@@ -17,6 +17,7 @@ import { type Certificate, type MessageOf, writeStatement } from "../../../proto
 import { encodeRequest } from "../../../protocol/request.ts";
 import { Executor, foundingOf } from "../../../server/service/executor.ts";
 import { KvService } from "../../../server/service/kv-service.ts";
+import { SERVICE_SPACE } from "../../../server/service/state.ts";
 import type { SnapshotSource } from "../../../server/snapshot/access.ts";
 import type { RootOfMember } from "../../../server/snapshot/file.ts";
 
@@ -99,6 +100,14 @@ export class FakeHistory {
       previous = digest;
     }
     this.revision = executor.revision;
+  }
+
+  /** In the place of a checkpoint, one of a cluster that runs another service. */
+  becomeForeign(instance: number): void {
+    const { digest, timestampMs } = this.checkpoint(instance).header;
+    this.store.clear();
+    this.store.set(`${SERVICE_SPACE}total`, utf8("5"));
+    this.checkpoints[instance] = this.#checkpoint({ instance, digest, timestampMs });
   }
 
   #checkpoint(place: { instance: number; digest: Digest; timestampMs: number }): Checkpointed {

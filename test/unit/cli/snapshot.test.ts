@@ -1,6 +1,15 @@
 /** Snapshot files: what is saved verifies, whatever is changed in it does not, and a cluster can be founded from it. */
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { hex, utf8 } from "../../../protocol/bytes.ts";
 import { type ClusterFile, clusterFileText, clusterOf, parseClusterFile } from "../../../protocol/cluster.ts";
@@ -519,6 +528,20 @@ describe("kv snapshot save", () => {
     expect(readdirSync(folder.path)).toEqual(["client.key"]);
   });
 
+  test("a cluster that runs another service is named as that, once more donors show it than can lie", async () => {
+    const counter = new FakeHistory();
+    counter.becomeForeign(A);
+    sources = [0, 1, 2, 3].map((replica) =>
+      counter.source(replica, { checkpoint: A, roots: [counter.rootBy(replica, A)] }),
+    );
+    await expect(save()).rejects.toMatchObject({ code: "DECODE_FAILED", message: /runs another service than/ });
+    // One donor alone may lie.
+    const [lie, ...others] = sources as [SnapshotSource, ...SnapshotSource[]];
+    sources = [lie, ...others.map((_, at) => truth.source(at + 1, { checkpoint: 0, roots: [] }))];
+    await expect(save()).rejects.toMatchObject({ code: "QUORUM_UNAVAILABLE" });
+    expect(readdirSync(folder.path)).toEqual(["client.key"]);
+  });
+
   test.each([
     ["a directory", "there", /^kv: \S+\/there is a directory; name a file in it, like \S+\/there\/backup\.qsnap\n$/],
     [
@@ -541,23 +564,35 @@ describe("kv snapshot save", () => {
     expect(readdirSync(folder.path).sort()).toEqual(["client.key", "there"]);
   });
 
-  test("the command says what stands in the way, on one line", async () => {
-    clients = [];
+  const run = (timeout: string) => {
     writeFileSync(folder.in("cluster.json"), clusterFileText(file));
-    const { chmodSync } = await import("node:fs");
-    chmodSync(folder.path, 0o700);
-    const { code, out, err } = await kv([
-      "snapshot",
-      "save",
-      path,
-      "--cluster",
-      folder.in("cluster.json"),
-      "--timeout",
-      "1s",
-    ]);
-    expect({ code, out }).toEqual({ code: 3, out: "" });
+    return kv(["snapshot", "save", path, "--cluster", folder.in("cluster.json"), "--timeout", timeout]);
+  };
+
+  test("a client that may not read every key hears so at once, though a replica is down", async () => {
+    clients = [];
+    await admins[3]?.close();
+    const { code, out, err } = await run("1m");
+    expect({ code, out }).toEqual({ code: 4, out: "" });
     expect(err).toMatch(
-      /^kv: 0 of 4 replicas offer anything and 2 are needed \(replica \d: refuses this client[^\n]*\n$/,
+      /^kv: this client may not read every key[^\n]*grant --keys HEX --read ''[^\n]*NOT_PERMITTED\]\n$/,
     );
+  });
+
+  test("fewer that refuse may be liars, and are waited out: who says what, on one line", async () => {
+    clients = [];
+    for (const admin of admins.slice(1)) await admin.close();
+    const { code, out, err } = await run("1s");
+    expect({ code, out }).toEqual({ code: 3, out: "" });
+    expect(err).toMatch(/^kv: 0 of 4 replicas offer anything and 2 are needed \(replica \d: [^\n]*\n$/);
+    expect(err).toContain("replica 0: refuses this client");
+  });
+
+  test("a key file is taken by its own mode alone, as other commands take it", async () => {
+    clients = [];
+    chmodSync(folder.path, 0o755);
+    expect(await run("1s")).toMatchObject({ code: 4, err: expect.stringContaining("[NOT_PERMITTED]") });
+    chmodSync(folder.in("client.key"), 0o640);
+    expect(await run("1s")).toMatchObject({ code: 2, err: expect.stringContaining("[KEY_FILE_PERMISSIONS]") });
   });
 });

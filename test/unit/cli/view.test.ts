@@ -1,5 +1,5 @@
 /** `kv view` and what `kv init` prepares for it, on fake replicas that order, and fake admin ports. */
-import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { membersIn } from "../../../cli/commands/dev.ts";
@@ -301,10 +301,18 @@ describe("before anything is changed", () => {
     expect([stranger.code, stranger.out]).toEqual([4, ""]);
     expect(stranger.err).toMatch(/^kv: it takes 1 of the cluster's administrators' keys.*\n$/);
     const client = await kv("view", "set-f", "0", "--yes", "--admin-key", folder.in("client.key"));
-    expect(client).toMatchObject({ code: 2 });
+    expect(client).toMatchObject({ code: 4, err: expect.stringContaining("[NOT_ADMINISTRATOR]") });
     const missing = await kv("view", "set-f", "0", "--yes", "--admin-key", folder.in("none.key"));
     expect([missing.code, missing.err]).toEqual([2, expect.stringContaining("does not exist")]);
     expect(cluster.view.id).toBe(0);
+  });
+
+  test("its key file is taken by its own mode alone, as kv client takes it", async () => {
+    chmodSync(folder.path, 0o755);
+    expect(await kv("view", "set-f", "0", "--dry-run")).toMatchObject({ code: 0 });
+    chmodSync(folder.in("admin.key"), 0o644);
+    const loose = await kv("view", "set-f", "0", "--dry-run");
+    expect(loose).toMatchObject({ code: 2, out: "", err: expect.stringContaining("[KEY_FILE_PERMISSIONS]") });
   });
 
   test("files of another cluster, and files that are none", async () => {
