@@ -91,6 +91,11 @@ export function faultsTolerated(sizes: { n: number; mode: Mode }): number {
   return sizes.mode === "bft" ? Math.floor((sizes.n - 1) / 3) : Math.floor((sizes.n - 1) / 2);
 }
 
+/** The fewest replicas that can stand f faults. */
+export function replicasFor(sizes: { f: number; mode: Mode }): number {
+  return sizes.mode === "bft" ? 3 * sizes.f + 1 : 2 * sizes.f + 1;
+}
+
 /** @throws QuorateError CONFIG_INVALID when sizes or ids break an invariant. */
 export function viewOf(crypto: Crypto, options: ViewOptions): View {
   const members = [...options.members].sort((a, b) => a.id - b.id);
@@ -100,7 +105,7 @@ export function viewOf(crypto: Crypto, options: ViewOptions): View {
     throw new QuorateError("CONFIG_INVALID", "two members of the view have the same id; give each replica its own");
   }
   if (!Number.isInteger(f) || f < 0 || f > faultsTolerated({ n, mode })) {
-    const least = mode === "bft" ? 3 * f + 1 : 2 * f + 1;
+    const least = replicasFor({ f, mode });
     throw new QuorateError(
       "CONFIG_INVALID",
       `${n} replicas cannot tolerate f=${f} in ${mode} mode; it takes at least ${least}`,

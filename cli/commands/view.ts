@@ -202,7 +202,7 @@ function replaceCommand(io: Io): Command {
 
 function setFCommand(io: Io): Command {
   return changeCommand("set-f", "set how many faulty replicas the cluster stands", ["kv view set-f 2 --dry-run"])
-    .argument("<f>", "at most (n-1)/3", integerIn({ min: 0, max: 63 }))
+    .argument("<f>", "at most (n-1)/3; (n-1)/2 in cft", integerIn({ min: 0, max: 63 }))
     .action((f: number, options: ChangeOptions, command: Command) =>
       applied(io, command, options, () => unattended(() => ({ type: "setF", f }))),
     );

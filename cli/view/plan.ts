@@ -4,9 +4,10 @@
  */
 import type { Crypto } from "../../protocol/crypto/contract.ts";
 import { assertNever, QuorateError } from "../../protocol/errors.ts";
+import { REPLICAS_MAX } from "../../protocol/limits.ts";
 import { changedView, REFUSALS } from "../../protocol/next-view.ts";
 import type { Change } from "../../protocol/reconfiguration.ts";
-import { faultsTolerated, type Member, memberOf, quorumOf, type View } from "../../protocol/view.ts";
+import { faultsTolerated, type Member, memberOf, quorumOf, replicasFor, type View } from "../../protocol/view.ts";
 import { tableText } from "../text.ts";
 
 export interface Sizes {
@@ -32,7 +33,8 @@ export function planOf(crypto: Crypto, view: View, change: Change): Plan {
   const made = changedView(crypto, view, { change, instance: 0 });
   if ("refused" in made && made.refused !== "READY_AGE" && made.refused !== "READY_SIGNATURE") {
     const { refused } = made;
-    throw new QuorateError("REFUSED", `the change is refused: ${REFUSALS[refused]} (${refused})`, { reason: refused });
+    const why = refused === "SIZES" ? sizesRefused(view, change) : REFUSALS[refused];
+    throw new QuorateError("REFUSED", `the change is refused: ${why} (${refused})`, { reason: refused });
   }
   const { mode } = view;
   const sizes = ({ n, f }: { n: number; f: number }): Sizes => {
@@ -42,6 +44,13 @@ export function planOf(crypto: Crypto, view: View, change: Change): Plan {
   const before = sizes(view);
   const after = sizes(sizesAfter(view, change));
   return { text: textOf(view, change), view: view.id, before, after, notes: notesOn(view, { change, before, after }) };
+}
+
+function sizesRefused(view: View, change: Change): string {
+  const { mode } = view;
+  const { n, f } = sizesAfter(view, change);
+  if (n > REPLICAS_MAX) return `there are at most ${REPLICAS_MAX} replicas; there would be ${n}`;
+  return `f=${f} takes ${replicasFor({ f, mode })} replicas in ${mode}; there would be ${n}`;
 }
 
 function sizesAfter({ n, f }: View, change: Change): { n: number; f: number } {
@@ -87,11 +96,17 @@ function textOf(view: View, change: Change): string {
   }
 }
 
+function moveNote(view: View, { id, address }: Extract<Change, { type: "setAddress" }>): string {
+  if (memberOf(view, id)?.host === address.host) return "the replica moves to the new ports by itself";
+  return "another machine: start the replica there first, with listen.host in its node.yaml, or it is down until it is there";
+}
+
 function notesOn(
-  { mode }: View,
+  view: View,
   { change, before, after }: { change: Change; before: Sizes; after: Sizes },
 ): readonly string[] {
   const notes: string[] = [];
+  const { mode } = view;
   const most = faultsTolerated({ n: after.n, mode });
   if (after.f === 0) notes.push("no replica may be faulty then");
   else if (after.f < before.f) notes.push(`f falls from ${before.f} to ${after.f}: so many may be faulty then`);
@@ -99,7 +114,7 @@ function notesOn(
   if (most > after.f && change.type !== "setF") {
     notes.push(`${after.n} replicas can stand ${most} faults: kv view set-f ${most}`);
   }
-  if (change.type === "setAddress") notes.push("the replica must listen there when the change is made");
+  if (change.type === "setAddress") notes.push(moveNote(view, change));
   return notes;
 }
 

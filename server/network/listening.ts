@@ -34,10 +34,11 @@ export function listenError(options: ListenOptions & { cause: unknown }): Quorat
   const code = systemCode(cause);
   const detail = { host: listen.host, port: listen.port };
   if (code === "EADDRINUSE") {
-    const message = `port ${listen.port} is in use: stop what listens there or change ${setting} in the cluster file`;
+    const message = `port ${listen.port} is in use: stop what listens there, or change ${setting} with kv view set-address`;
     return new QuorateError("PORT_IN_USE", message, detail, cause);
   }
-  const message = `cannot listen on ${listen.host}:${listen.port} (${code}): check host and ${setting} in the cluster file`;
+  const todo = `check listen in node.yaml, or change host and ${setting} with kv view set-address`;
+  const message = `cannot listen on ${listen.host}:${listen.port} (${code}): ${todo}`;
   return new QuorateError("CONFIG_INVALID", message, detail, cause);
 }
 

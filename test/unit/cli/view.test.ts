@@ -142,7 +142,9 @@ describe("kv view add, replace, remove, set-f", () => {
     });
     const refused = await kv("view", "remove", "0", "--yes");
     expect(refused).toMatchObject({ code: 4, out: "" });
-    expect(refused.err).toMatch(/^kv: the change is refused: so few replicas.*\(SIZES\) \[REFUSED\]\n$/);
+    expect(refused.err).toMatch(
+      /^kv: the change is refused: f=2 takes 7 replicas in bft; there would be 6 \(SIZES\) \[REFUSED\]\n$/,
+    );
     expect((await kv("view", "set-f", "1", "--yes")).err).toContain("note: f falls from 2 to 1");
     expect((await kv("view", "remove", "0", "--yes")).out).toBe("view 6: n=6 f=1 quorum=4\n");
     expect(ids()).toEqual([1, 2, 3, 4, 5, 6]);
@@ -234,6 +236,9 @@ describe("kv view set-address and rotate-key", () => {
       adminPort: 9999,
     });
     const same = await kv("view", "set-address", "2", "--host", "localhost", "--yes");
+    const note = async (...address: string[]) => (await kv("view", "set-address", "2", ...address, "--dry-run")).out;
+    expect(await note("--client-port", "9997")).toContain("note: the replica moves to the new ports by itself\n");
+    expect(await note("--host", "10.0.0.9")).toContain("note: another machine: start the replica there first");
     expect([same.code, same.err.split("\n")[0]]).toEqual([
       4,
       "kv: the change is refused: it changes nothing (NO_CHANGE) [REFUSED]",
