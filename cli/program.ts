@@ -83,12 +83,21 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
     await program.parseAsync(argv, { from: "user" });
     return exitCode;
   } catch (error) {
-    const names = new Set(program.commands.map((command) => command.name()));
-    const ending = endingOf(error, argv.find((argument) => names.has(argument)) ?? null);
+    const ending = endingOf(error, verbIn(program, argv));
     if (ending.line !== "") io.stderr.write(`${ending.line}\n`);
     if (ending.exitCode === EXIT.DEFECT && io.env.KV_DEBUG) io.stderr.write(`${(error as Error).stack}\n`);
     return ending.exitCode;
   }
+}
+
+/** The verb of a command line, with the one below it: `client grant`. */
+function verbIn({ commands }: Command, argv: readonly string[]): string | null {
+  const names = new Set(commands.map((command) => command.name()));
+  const at = argv.findIndex((word) => names.has(word));
+  const verb = commands.find((command) => command.name() === argv[at]);
+  if (!verb) return null;
+  const below = verbIn(verb, argv.slice(at + 1));
+  return below === null ? verb.name() : `${verb.name()} ${below}`;
 }
 
 /** From the package's own package.json, one or two directories up: sources or compiled. */

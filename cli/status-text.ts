@@ -49,8 +49,13 @@ function stateCell(status: ReplicaStatus, lag: number): string {
   return status.recovery ? `${state} ${shareOf(status.recovery)}%` : state;
 }
 
+/** Mode and fault model, as the cluster was founded with. */
+export function modeText({ mode, rotation }: Pick<ClusterStatus, "mode" | "rotation">): string {
+  return `mode=${mode}${rotation > 0 ? ` fault-model=malicious rotation=${rotation}` : ""}`;
+}
+
 export function statusTable(cluster: ClusterStatus, options: { wide?: boolean; nowMs?: number } = {}): string {
-  const { mode, n, f, quorum, reachable, rotation } = cluster;
+  const { n, f, quorum, reachable } = cluster;
   const { wide = false, nowMs = Date.now() } = options;
   const top = furthest(cluster);
   const header = wide ? [...COLUMNS.slice(0, -1), ...WIDE_COLUMNS, "STATE"] : COLUMNS;
@@ -61,8 +66,7 @@ export function statusTable(cluster: ClusterStatus, options: { wide?: boolean; n
     const cells = [replica, "yes", view, regency, leader, decided, executed, revision, lag];
     return [...cells, ...(wide ? wideCells(status) : []), stateCell(status, lag)].map(String);
   });
-  const model = rotation > 0 ? ` fault-model=malicious rotation=${rotation}` : "";
-  const sizes = `n=${n} f=${f} quorum=${quorum} reachable=${reachable} mode=${mode}${model}`;
+  const sizes = `n=${n} f=${f} quorum=${quorum} reachable=${reachable} ${modeText(cluster)}`;
   const below = [...turnLines(cluster), ...recoveryLines(cluster), ...alarmLines(cluster, nowMs)].map(
     (line) => `${line}\n`,
   );

@@ -5,7 +5,7 @@
 import { QuorateError } from "../protocol/errors.ts";
 import { loadServerConfig, type ServerConfig } from "./config.ts";
 import type { DriverLogger } from "./driver-contract.ts";
-import { eraseKeys } from "./erase-keys.ts";
+import { eraseKeys, RETIRED_SUFFIX } from "./erase-keys.ts";
 import { openLogger } from "./logger.ts";
 import { type Replier, RequestHooks, type RequestVerifier } from "./request-hooks.ts";
 import { type RunningServer, startServer } from "./server.ts";
@@ -14,7 +14,6 @@ import type { ReplicaStatus } from "./status.ts";
 
 const READY_POLL_MS = 50;
 const EXIT_FAILED = 1;
-const RETIRED = "retired";
 
 export interface ReplicaOptions {
   /** The replica's node.yaml as `kv init` writes it: its path, or loaded and checked (`loadServerConfig`). */
@@ -95,8 +94,8 @@ export class Replica implements AsyncDisposable {
     }
   }
 
-  /** Resolves when this replica is no member any more and nobody needs it: stop it, and call `eraseKeys`. */
-  get retired(): Promise<void> {
+  /** Resolves, with the view it is not in, when this replica is no member any more and nobody needs it: stop it, and call `eraseKeys`. */
+  get retired(): Promise<number> {
     return this.#server.retired;
   }
 
@@ -123,7 +122,8 @@ export class Replica implements AsyncDisposable {
 
 /**
  * Runs a replica until SIGTERM or SIGINT, a second of which ends the process at once: JSON logs on stderr (pretty on a
- * terminal), one ready line on stdout. Resolves with the exit code: 0 after a clean stop, 1 when the replica could no longer keep
+ * terminal), one ready line on stdout. Resolves with the exit code: 0 after a clean stop, also of a replica that was removed from
+ * the cluster, whose secret keys are erased then; 1 when the replica could no longer keep
  * its promises.
  * @throws QuorateError as `Replica.start`
  * @example
@@ -138,18 +138,21 @@ export async function serve(options: ReplicaOptions): Promise<number> {
   const replica = await Replica.start({ ...options, config, logger });
   const { clients, peers, http } = replica.addresses;
   process.stdout.write(`ready replica=${replica.id} clients=${clients} peers=${peers} http=${http}\n`);
-  const retired = replica.retired.then(() => RETIRED);
+  const retired = replica.retired.then((view) => ({ view }));
   const ended = await Promise.race([stopping, retired, replica.failed.then((error) => ({ error }))]);
-  if (typeof ended !== "string") {
+  if (typeof ended === "object" && "error" in ended) {
     const { error } = ended;
     const code = error instanceof QuorateError ? { code: error.code } : {};
     logger.error({ ...code, error: String(error) }, "halted: this replica can no longer keep its promises");
     return EXIT_FAILED;
   }
-  logger.info({ signal: ended }, "stopping");
+  logger.info({ signal: typeof ended === "string" ? ended : "retired" }, "stopping");
   await replica.stop();
-  if (ended === RETIRED) {
+  if (typeof ended === "object") {
     replica.eraseKeys();
+    const { view } = ended;
+    const left = `${config.keyPath}${RETIRED_SUFFIX}`;
+    logger.info({ view }, `removed from the cluster, no member of view ${view}; secret keys erased, ${left} left`);
     process.stdout.write(`retired replica=${replica.id}: no member any more; its secret keys are erased\n`);
   }
   logger.info({}, "stopped");

@@ -1,7 +1,7 @@
 #!/usr/bin/env -S MALLOC_ARENA_MAX=2 MALLOC_MMAP_THRESHOLD_=262144 MALLOC_TRIM_THRESHOLD_=1048576 node
 /**
  * `kv-server`: one replica in the foreground. JSON logs on stderr (pretty on a terminal), one ready line on stdout.
- * Exit codes: 0 after SIGTERM or SIGINT, 2 for anything the operator must mend before a start can succeed, 1 when the
+ * Exit codes: 0 after SIGTERM or SIGINT, or when it was removed from the cluster, 2 for anything the operator must mend before a start can succeed, 1 when the
  * replica can no longer keep its promises (a failed sync, a broken invariant).
  */
 import { Command, CommanderError } from "commander";
@@ -38,6 +38,14 @@ function program(done: (code: number) => void): Command {
     .addHelpText(
       "after",
       `
+Also:
+  kv-server config validate --config <file>  reads node.yaml and what it names, says what is wrong, and changes nothing
+
+Environment:
+  QUORATE_LOG_LEVEL            like --log-level, which wins; wins over logLevel in node.yaml
+  QUORATE_DATA_DIR             the data directory; wins over dataDir in node.yaml
+  QUORATE_STOP_ON_STDIN_END=1  stop when stdin ends, as on SIGTERM
+
 Examples:
   kv init --replicas 4 --dir .kv
   kv-server --config .kv/replica-0/node.yaml
@@ -48,25 +56,26 @@ Examples:
 }
 
 /** `config validate` says what a start would say about the files, and changes nothing. */
-function validate(argv: readonly string[]): number {
-  const command = new Command("kv-server config validate")
+function configProgram(): Command {
+  const validate = new Command("validate")
+    .description("Says what a start would say about the files, and changes nothing.")
     .exitOverride()
-    .requiredOption("--config <file>", "the replica's node.yaml");
-  command.parse([...argv], { from: "user" });
-  const { config: file } = command.opts<{ config: string }>();
-  const config = loadServerConfig(file);
-  const { view } = config.cluster;
-  process.stdout.write(
-    `${config.file} is valid: replica ${config.replica} of ${view.n}, f=${view.f}, data in ${config.dataDir}\n`,
-  );
-  return 0;
+    .requiredOption("--config <file>", "the replica's node.yaml")
+    .action(({ config: file }: { config: string }) => {
+      const config = loadServerConfig(file);
+      const { view } = config.cluster;
+      process.stdout.write(
+        `${config.file} is valid: replica ${config.replica} of ${view.n}, f=${view.f}, data in ${config.dataDir}\n`,
+      );
+    });
+  return new Command("kv-server config").description("Looks at a configuration.").exitOverride().addCommand(validate);
 }
 
 async function main(argv: readonly string[]): Promise<number> {
   try {
     if (argv[0] === "config") {
-      if (argv[1] === "validate") return validate(argv.slice(2));
-      throw new QuorateError("INVALID_ARGUMENT", "kv-server config knows one word: validate --config FILE");
+      configProgram().parse(argv.slice(1), { from: "user" });
+      return 0;
     }
     let code = 0;
     await program((result) => {

@@ -66,8 +66,8 @@ export interface RunningServer {
   readonly addresses: { readonly clients: string; readonly peers: string; readonly http: string };
   /** Resolves when this replica can no longer keep its promises. */
   readonly failed: Promise<unknown>;
-  /** Resolves when this replica is no member any more and nobody needs it: its keys are to be erased. */
-  readonly retired: Promise<void>;
+  /** Resolves when this replica is no member any more, with the number of the view it is not in, and nobody needs it: its keys are to be erased. */
+  readonly retired: Promise<number>;
   /** Drains, journals what was sent, closes everything. */
   stop(): Promise<void>;
 }
@@ -118,8 +118,8 @@ export async function startServer(
     fail = resolve;
   });
   const keys = new ReplicaKeys({ keyPath: config.keyPath, self, identity: config.identity });
-  let retire: () => void = () => undefined;
-  const retired = new Promise<void>((resolve) => {
+  let retire: (view: number) => void = () => undefined;
+  const retired = new Promise<number>((resolve) => {
     retire = resolve;
   });
   let admin: AdminEndpoint | null = null;
@@ -153,7 +153,7 @@ export async function startServer(
     hasSpace: () => hasRoom(dataDir),
     garbage: new Garbage(),
     found: (storage) => foundOrigin({ directory: dataDir, cluster, crypto: nodeCrypto, storage, logger }),
-    retired: () => retire(),
+    retired: () => retire(host.views.chain.newest.id),
     fatal: fail,
   });
   const open: (() => Promise<void>)[] = [];

@@ -63,9 +63,10 @@ function grantCommand(io: Io): Command {
     .addOption(prefixes("--read-hex <prefix...>", "like --read, in hexadecimal digits", parseHex))
     .addOption(prefixes("--write-hex <prefix...>", "like --write, in hexadecimal digits", parseHex))
     .addOption(
-      new Option("--expires <duration>", "for so long from now: 90m, 12h, 30d (default: for ever)").argParser(
-        parseExpiry,
-      ),
+      new Option(
+        "--expires <duration>",
+        "for so many minutes, hours or days from now: 90m, 12h, 30d (default: for ever); seconds are not taken",
+      ).argParser(parseExpiry),
     )
     .addHelpText(
       "after",
@@ -201,7 +202,7 @@ function parseHex(text: string): Uint8Array {
 /** Milliseconds, at least a minute. */
 function parseExpiry(text: string): number {
   const match = /^(\d{1,7})(m|h|d)$/.exec(text);
-  if (!match) throw new InvalidArgumentError("Write a number and a unit: 90m, 12h, 30d.");
+  if (!match) throw new InvalidArgumentError("Write a number of minutes, hours or days: 90m, 12h, 30d.");
   const [, amount, unit] = match as unknown as [string, string, keyof typeof UNIT_MS];
   const durationMs = Number(amount) * UNIT_MS[unit];
   if (durationMs < UNIT_MS.m || durationMs > EXPIRES_MS_MAX)

@@ -2,7 +2,7 @@
 import { join } from "node:path";
 import { Command, Option } from "commander";
 import { hex } from "../../protocol/bytes.ts";
-import { type ClusterFile, ORIGIN_REVISION_OFFSET } from "../../protocol/cluster.ts";
+import { type ClusterFile, ORIGIN_REVISION_OFFSET, rotationOf } from "../../protocol/cluster.ts";
 import { type FaultModel, type Mode, quorumOf, ROTATION_DEFAULT, ROTATION_MAX } from "../../protocol/view.ts";
 import { usageError } from "../exit.ts";
 import {
@@ -19,6 +19,7 @@ import { placeIn } from "../local/member-place.ts";
 import type { NewOrigin } from "../local/write-cluster.ts";
 import { integerIn } from "../numbers.ts";
 import { knownView } from "../session.ts";
+import { modeText } from "../status-text.ts";
 
 export interface InitOptions {
   /** By default the fewest that stand one fault. */
@@ -253,20 +254,23 @@ interface Sizes {
   readonly n: number;
   readonly f: number;
   readonly quorum: number;
+  /** Instances in a leader's turn; 0: one leads until it fails. */
+  readonly rotation: number;
 }
 
 export function sizesOf(file: ClusterFile): Sizes {
   const n = file.members.length;
   const { f, mode } = file;
-  return { mode, n, f, quorum: quorumOf({ n, f, mode }) };
+  return { mode, n, f, quorum: quorumOf({ n, f, mode }), rotation: rotationOf(file) };
 }
 
 export function toleranceWarning({ mode, n }: Pick<Sizes, "mode" | "n">): string {
   return `${n} replicas tolerate no fault (f=0); use --replicas ${REPLICAS_DEFAULT[mode]} or more to stand a faulty one`;
 }
 
-export function sizesText({ mode, n, f, quorum }: Sizes): string {
-  return `n=${n} f=${f} quorum=${quorum} mode=${mode}`;
+export function sizesText(sizes: Sizes): string {
+  const { n, f, quorum } = sizes;
+  return `n=${n} f=${f} quorum=${quorum} ${modeText(sizes)}`;
 }
 
 function createdText(directory: string, sizes: Sizes): string {

@@ -2,7 +2,7 @@
 import { setTimeout as pause } from "node:timers/promises";
 import { Command, Option } from "commander";
 import { hex } from "../../protocol/bytes.ts";
-import { type ClusterFile, rotationOf } from "../../protocol/cluster.ts";
+import type { ClusterFile } from "../../protocol/cluster.ts";
 import type { View } from "../../protocol/view.ts";
 import { parseDurationMs } from "../duration.ts";
 import { EXIT, type ExitCode, usageError } from "../exit.ts";
@@ -93,7 +93,7 @@ async function look(file: ClusterFile, timeoutMs: number): Promise<ClusterStatus
   const { askReplicas } = await import("../replica-status.ts");
   const replicas = await askReplicas(file, timeoutMs);
   const reachable = replicas.filter(({ status }) => status !== null).length;
-  return { ...sizesOf(file), rotation: rotationOf(file), reachable, replicas };
+  return { ...sizesOf(file), reachable, replicas };
 }
 
 function endWith(io: Io, { reachable, quorum, n }: ClusterStatus, end: (code: ExitCode) => void): void {

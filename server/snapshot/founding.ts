@@ -51,7 +51,8 @@ export async function foundOrigin(options: OriginOptions): Promise<"ready" | "in
   try {
     await foundFromSnapshot({ directory, cluster, crypto, staged });
   } catch (error) {
-    if (!isInvalid(error) || !hasRun(storage) || cluster.view.n === 1) throw error;
+    if (!isInvalid(error) || cluster.view.n === 1) throw error;
+    if (!hasRun(storage)) throw withTodo(error);
     logger.warn({ error: String(error) }, "the snapshot is damaged here: the others are asked for the state");
     await staged.close();
     await storage.unstage();
@@ -62,7 +63,18 @@ export async function foundOrigin(options: OriginOptions): Promise<"ready" | "in
   return "installed";
 }
 
-function isInvalid(error: unknown): boolean {
+/** Another founder may have a sound copy; without any, the others' state will do. */
+function withTodo({ code, message, detail, cause }: QuorateError): QuorateError {
+  const todo = `copy another founder's data/${SNAPSHOT_FILE} here, or remove it`;
+  return new QuorateError(
+    code,
+    `${message}; ${todo}: the state is then fetched once the others have a checkpoint`,
+    detail,
+    cause,
+  );
+}
+
+function isInvalid(error: unknown): error is QuorateError {
   return error instanceof QuorateError && error.code === "SNAPSHOT_INVALID";
 }
 

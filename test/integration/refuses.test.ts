@@ -100,6 +100,27 @@ test("ports in use, keys that others may read, files that are missing or wrong",
   expect(existsSync(join(cluster.home(3), "data", "journal"))).toBe(false);
 });
 
+test("kv-server says what it takes: its words, its environment, and config validate", async () => {
+  const server = (...args: string[]): Promise<Ended> => run(compiled("server/main"), args);
+  const help = await server("--help");
+  expect(help.code).toBe(0);
+  for (const word of ["--config", "config validate", "QUORATE_LOG_LEVEL", "QUORATE_DATA_DIR"])
+    expect(help.stdout).toContain(word);
+  for (const args of [
+    ["config", "--help"],
+    ["config", "validate", "--help"],
+  ]) {
+    const { code, stdout } = await server(...args);
+    expect([code, stdout]).toEqual([0, expect.stringContaining("validate")]);
+  }
+  for (const args of [["config"], ["config", "check"], ["config", "validate"]]) {
+    expect(await server(...args)).toMatchObject({ code: 2, stdout: "" });
+  }
+  const cluster = await TestCluster.create();
+  const valid = await server("config", "validate", "--config", join(cluster.home(0), "node.yaml"));
+  expect(valid).toMatchObject({ code: 0, stdout: expect.stringContaining("is valid: replica 0 of 4") });
+});
+
 test("kv init into an existing directory, and kv with bad input, change nothing", async () => {
   const folder = temporaryFolder();
   const dir = join(folder, "here");

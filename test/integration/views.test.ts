@@ -93,6 +93,11 @@ test("a snapshot is saved after members changed, though kv has not followed that
   await change(cluster, ["add", join(folder, "join.json")]);
   await change(cluster, ["remove", "0"]);
   expect(await cluster.server(0).exited).toMatchObject({ code: 0 });
+  const said = cluster.log(0).find(({ msg }) => String(msg).startsWith("removed from the cluster"));
+  expect(said).toMatchObject({
+    view: 2,
+    msg: expect.stringMatching(/secret keys erased, \S+\/replica\.key\.retired left$/),
+  });
   rmSync(`${cluster.clusterPath}.views`);
   const saved = await cluster.kv(["snapshot", "save", file, "-o", "json"], { timeoutMs: 120_000 });
   expect(saved, saved.stderr).toMatchObject({ code: 0 });

@@ -55,6 +55,12 @@ describe("kv init", () => {
     expect(await kv(["init", "--mode", "raft", "--dir", folder.in("none")])).toMatchObject({ code: 2 });
   });
 
+  test("the malicious fault model is named, as kv status names it", async () => {
+    const dir = folder.in("wary");
+    const { out } = await kv(["init", "--dir", dir, "--fault-model", "malicious"]);
+    expect(out).toContain(`created ${dir}: n=4 f=1 quorum=3 mode=bft fault-model=malicious rotation=1000\n`);
+  });
+
   test("kv dev does not change the mode of a cluster that is there", async () => {
     const dir = folder.in("there");
     await kv(["init", "--mode", "cft", "--dir", dir]);

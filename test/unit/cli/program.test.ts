@@ -31,6 +31,9 @@ describe("usage errors end in 2 with one line and a hint", () => {
     [["range", "-o", "raw"], /-o raw is not a form of this command; use simple, json, table/],
     [["bench", "--clients", "2", "--connections", "3"], /--connections 3 exceeds --clients 2/],
     [["bench", "--mix", "put=0"], /at least one weight/i],
+    [["client", "grant", "--expires", "5s"], /minutes, hours or days: 90m, 12h, 30d; see kv client grant --help/],
+    [["view", "--timeout", "3", "set-f"], /500ms, 3s, 1m; see kv view set-f --help/],
+    [["client", "grunt"], /unknown command 'grunt'.*; see kv client --help/],
   ])("kv %j", async (argv, line) => {
     const { code, out, err } = await kv(argv);
     expect({ code, out }).toEqual({ code: 2, out: "" });

@@ -378,7 +378,8 @@ describe("a founder whose copy of the snapshot is damaged", () => {
   }
 
   test("does not start when it has never run: every founder verifies its own", async () => {
-    await expect(found({})).rejects.toMatchObject({ code: "SNAPSHOT_INVALID" });
+    const message = /; copy another founder's data\/snapshot here, or remove it: the state is then fetched once /;
+    await expect(found({})).rejects.toMatchObject({ code: "SNAPSHOT_INVALID", message });
   });
 
   test.each([{ last: 7 }, { lost: true }])("has its state from the others when it has run: %o", async (journal) => {
