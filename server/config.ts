@@ -19,6 +19,7 @@ import { type Member, memberOf, type ReplicaId } from "../protocol/view.ts";
 import { RETIRED_SUFFIX } from "./erase-keys.ts";
 
 export { prepareDirectory as prepareDataDirectory } from "../storage/leveldb.ts";
+export { NOT_REPORTED } from "../storage/recovered.ts";
 
 export const LOG_LEVELS = ["trace", "debug", "info", "warn", "error", "fatal", "silent"] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];

@@ -23,6 +23,7 @@ import {
 import type { OpenStorage } from "./contract.ts";
 import type { Directory, Place } from "./directory.ts";
 import { openDirectory } from "./open.ts";
+import { recoveredIn } from "./recovered.ts";
 import { damagedTables } from "./tables.ts";
 
 /** The file that `kv init` leaves in a data directory: it allows the founding of the journal, once. */
@@ -65,8 +66,13 @@ const DELETION = 1 / 4;
 const SYNCED = { sync: true } as const;
 
 /** Opens the data directory of a replica. @see OpenStorage for what is thrown */
-export const openStorage: OpenStorage = ({ directory, founding }) =>
-  openDirectory(new DataDirectory(directory, memtableBytes(founding.replica)), { founding, crypto: nodeCrypto });
+export const openStorage: OpenStorage = async ({ directory, founding }) => {
+  const { stores: recovered, reported } = await recoveredIn(directory);
+  const opened = new DataDirectory(directory, memtableBytes(founding.replica));
+  const storage = await openDirectory(opened, { founding, crypto: nodeCrypto, recovered });
+  await reported();
+  return storage;
+};
 
 /**
  * Creates a data directory (mode 0700) that a server may found once, for the cluster with this id (64 hexadecimal digits).

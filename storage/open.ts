@@ -13,11 +13,14 @@ import { type Directory, isDamage, resumeInstall } from "./directory.ts";
 import { foundJournal, rebaseJournal, StoredJournal } from "./journal.ts";
 import { readFounding, readRecord, type Scan, scanJournal } from "./journal-scan.ts";
 import { OpenedStorage } from "./opened-storage.ts";
+import type { Recovered } from "./recovered.ts";
 import { StoredState } from "./state.ts";
 
 export interface OpenOptions {
   readonly founding: Founding;
   readonly crypto: Crypto;
+  /** What `kv recover` has set aside since the last open. */
+  readonly recovered?: Recovered;
 }
 
 /** @throws QuorateError as `OpenStorage` says; whatever was opened is closed again */
@@ -67,7 +70,7 @@ class Opening {
     if (state.installNote) await state.removeInstallNote();
     if (this.#marked) await this.#directory.removeMarker();
     if (scan && !hadState && scan.held.last > 0) {
-      this.#repairs.push({ store: "state", reason: "the state is missing", setAside: null });
+      this.#missing("state", "the state is missing");
     }
     const journal = new StoredJournal(this.#journalStore, crypto, remembered);
     return new OpenedStorage({
@@ -135,6 +138,11 @@ class Opening {
     this.#repairs.push({ store, reason, setAside });
   }
 
+  #missing(store: "journal" | "state", reason: string): void {
+    const setAside = this.#options.recovered?.[store] ?? null;
+    this.#repairs.push({ store, reason: setAside === null ? reason : "kv recover set it aside", setAside });
+  }
+
   async #journalAnew(reason: string): Promise<void> {
     await this.#setAside("journal", reason);
     this.#journal = await this.#directory.open("journal");
@@ -196,8 +204,7 @@ class Opening {
     const repaired = this.#repairs.some(({ store }) => store === "journal");
     const unused = this.#marked && instance === 0 && this.#repairs.length === 0;
     if (!unused && !repaired) {
-      const reason = "the journal is missing: what this replica voted for is not known";
-      this.#repairs.push({ store: "journal", reason, setAside: null });
+      this.#missing("journal", "the journal is missing: what this replica voted for is not known");
     }
     const base: JournalBase = { instance, digest };
     const forgotten = unused ? null : { until: null, regency: 0 };

@@ -2,10 +2,11 @@
  * Sets the stores of a stopped replica aside, so that its next start fetches everything from the others (docs/protocol.md
  * sections 4, "Lost journal", and 6). Guarantees: nothing is deleted; nothing moves while a server has the directory open.
  */
-import { existsSync, linkSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync } from "node:fs";
+import { existsSync, linkSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Level } from "level";
 import { QuorateError } from "../../protocol/errors.ts";
+import { NOT_REPORTED } from "../../server/config.ts";
 
 const ASIDE = "aside";
 const STORES = ["journal", "state", "staging"] as const;
@@ -62,6 +63,8 @@ export function setStoresAside(dataDir: string): SetAside {
   const used = readdirSync(aside).map((name) => Number(/^recover-(\d{1,9})$/.exec(name)?.[1] ?? 0));
   const path = join(aside, `recover-${Math.max(0, ...used) + 1}`);
   mkdirSync(path, { mode: 0o700 });
+  // The next start says that it was this, and takes the note away.
+  writeFileSync(join(path, NOT_REPORTED), "", { mode: 0o600 });
   const moved = storesIn(dataDir);
   // The journal first: with it gone, a start knows that it has forgotten votes, whatever else is still there.
   for (const store of moved) renameSync(join(dataDir, store), join(path, store));

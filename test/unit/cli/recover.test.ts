@@ -1,11 +1,13 @@
 /** `kv recover`: nothing is deleted, nothing moves under a running server, nobody is surprised. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { clusterFileText, parseClusterFile } from "../../../protocol/cluster.ts";
+import { loadServerConfig } from "../../../server/config.ts";
+import { openStorage } from "../../../storage/leveldb.ts";
 import { kv, temporaryFolder } from "./streams.ts";
 
 let folder: ReturnType<typeof temporaryFolder>;
@@ -67,6 +69,26 @@ test("moves the stores aside, every time to a new place, and says how to go on",
   const again = await recover("--yes", "-o", "json");
   expect(JSON.parse(again.out)).toMatchObject({ replica: 1, aside: data("aside/recover-2"), moved: ["state"] });
   expect((await recover("--yes")).err).toMatch(/holds no data; start kv-server/);
+});
+
+test("the next open says that it was kv recover, and where the journal lies; a later loss is one of its own", async () => {
+  for (const store of ["journal", "state"]) rmSync(data(store), { recursive: true });
+  const { cluster, dataDir } = loadServerConfig(folder.in("c/replica-1/node.yaml"), { env: {} });
+  const founding = { cluster: cluster.id, replica: 1, genesis: cluster.genesis };
+  const repairs = async () => {
+    const storage = await openStorage({ directory: dataDir, founding });
+    await storage.close();
+    return storage.repairs;
+  };
+  expect(await repairs()).toEqual([]);
+  for (const recovered of ["aside/recover-1", "aside/recover-2"]) {
+    expect((await recover("--yes")).code).toBe(0);
+    expect(await repairs()).toEqual([{ store: "journal", reason: "kv recover set it aside", setAside: recovered }]);
+    expect(await repairs()).toEqual([]);
+  }
+  rmSync(data("journal"), { recursive: true });
+  const missing = "the journal is missing: what this replica voted for is not known";
+  expect(await repairs()).toEqual([{ store: "journal", reason: missing, setAside: null }]);
 });
 
 test("asks on a terminal only, and needs --yes elsewhere", async () => {
