@@ -85,13 +85,16 @@ export async function askReplica(
   const about = { replica, host, adminPort };
   const body = await httpGet(adminUrl(member, "/status"), timeoutMs);
   if (body.problem !== null) return { ...about, status: null, problem: body.problem };
-  const parsed = statusSchema.safeParse(parseJson(body.text));
-  if (!parsed.success) return { ...about, status: null, problem: "answers something else" };
-  if (parsed.data.cluster !== clusterId) return { ...about, status: null, problem: "belongs to another cluster" };
-  if (parsed.data.replica !== replica) {
-    return { ...about, status: null, problem: `is replica ${parsed.data.replica}` };
-  }
-  return { ...about, status: parsed.data, problem: null };
+  const status = parseStatus(body.text);
+  if (!status) return { ...about, status: null, problem: "answers something else" };
+  if (status.cluster !== clusterId) return { ...about, status: null, problem: "belongs to another cluster" };
+  if (status.replica !== replica) return { ...about, status: null, problem: `is replica ${status.replica}` };
+  return { ...about, status, problem: null };
+}
+
+/** Null: it is no answer to `/status`. */
+export function parseStatus(text: string): ReplicaStatus | null {
+  return statusSchema.safeParse(parseJson(text)).data ?? null;
 }
 
 export function adminUrl({ host, adminPort }: Pick<Member, "host" | "adminPort">, path: string): string {

@@ -27,6 +27,7 @@ import {
 } from "../globals.ts";
 import { type Io, type Network, writeOut } from "../io.ts";
 import { integerIn } from "../numbers.ts";
+import { lineOn } from "../progress.ts";
 import { viewsOf, withKv } from "../session.ts";
 import { tableText } from "../text.ts";
 import { type Plan, planOf, planText } from "../view/plan.ts";
@@ -375,22 +376,27 @@ async function readyFor(
   const { joins, invited } = intent;
   if (!joins) return NO_READY;
   const { readiness } = await import("../view/readiness.ts");
+  const line = lineOn(io);
   let said = "";
-  return await readiness({
+  const waiting = readiness({
     network,
     async look() {
       const view = await administration.follow(FOLLOW_MS);
+      line.erase();
       await replan();
       const member = joins(view);
       return { view, member, invitation: invited ? administration.invitation(member) : null };
     },
     accepts: (ready) => administration.accepts(intent.change(administration.view, ready), ready.instance),
     waitMs,
-    onProgress(text) {
+    onProgress(text, detail) {
+      if (text !== said || detail === null) line.erase();
       if (text !== said) io.stderr.write(`kv: ${text}\n`);
       said = text;
+      if (detail !== null) line.draw(() => detail);
     },
   });
+  return await waiting.finally(line.erase);
 }
 
 async function administrationOf(options: {

@@ -10,12 +10,14 @@ import { parseReady, type ReadyAnswer } from "../../protocol/member-file.ts";
 import type { Ready } from "../../protocol/reconfiguration.ts";
 import type { Member, View } from "../../protocol/view.ts";
 import type { Network } from "../io.ts";
-import { adminUrl } from "../replica-status.ts";
+import { adminUrl, parseStatus } from "../replica-status.ts";
+import { recoveryText } from "../status-text.ts";
 
 const POLL_MS = 500;
 const LOOK_EVERY_MS = 5_000;
 const REQUEST_MS_MAX = 2_000;
 const ANSWER_BYTES_MAX = 64 * 1024;
+const FETCHING = "it fetches the state";
 
 /** Who is waited for, in the view in force. */
 export interface Joining {
@@ -34,7 +36,8 @@ export interface Awaited {
   /** The change with this READY would be taken. */
   accepts(ready: Ready): boolean;
   readonly waitMs: number;
-  onProgress(text: string): void;
+  /** `detail`: how far it is with the state, as it says itself. */
+  onProgress(text: string, detail: string | null): void;
 }
 
 /** @throws QuorateError TIMEOUT when it is not ready in time, with what it said last; REFUSED */
@@ -55,7 +58,8 @@ export async function readiness(options: Awaited): Promise<Ready> {
       const message = `replica ${member.id} is not ready: ${said}; start it, look at its log, and try again`;
       throw new QuorateError("TIMEOUT", message, { replica: member.id });
     }
-    options.onProgress(`waiting for replica ${member.id}: ${said}`);
+    const detail = told === FETCHING ? await howFar(network, member) : null;
+    options.onProgress(`waiting for replica ${member.id}: ${said}`, detail);
     await pause(Math.min(POLL_MS, Math.max(1, end - performance.now())));
     if (performance.now() - lookedAt < LOOK_EVERY_MS) continue;
     joining = await invited(options);
@@ -79,18 +83,32 @@ async function invited({ network: { fetch }, look }: Awaited): Promise<Joining> 
 }
 
 /** What it answers, or why there is no answer. */
-async function askReady({ fetch }: Network, member: Member): Promise<ReadyAnswer | string> {
+async function askReady(network: Network, member: Member): Promise<ReadyAnswer | string> {
+  const got = await textAt(network, member, "/ready");
+  if (!got) return `nobody answers at ${member.host}:${member.adminPort}`;
+  if (got.status === 404) return FETCHING;
+  return parseReady(got.text) ?? `it answers something else (HTTP ${got.status})`;
+}
+
+/** How far it is with the state; null when it says nothing of that. */
+async function howFar(network: Network, member: Member): Promise<string | null> {
+  const got = await textAt(network, member, "/status");
+  const recovery = got && parseStatus(got.text)?.recovery;
+  return recovery ? recoveryText(recovery) : null;
+}
+
+/** What is answered there, empty when it is too long; null: nobody answers. */
+async function textAt(
+  { fetch }: Network,
+  member: Member,
+  path: string,
+): Promise<{ status: number; text: string } | null> {
   try {
     const signal = AbortSignal.timeout(REQUEST_MS_MAX);
-    const response = await fetch(adminUrl(member, "/ready"), { signal, redirect: "error" });
-    if (response.status === 404) {
-      await response.body?.cancel();
-      return "it fetches the state";
-    }
+    const response = await fetch(adminUrl(member, path), { signal, redirect: "error" });
     const text = await response.text();
-    const answer = text.length > ANSWER_BYTES_MAX ? null : parseReady(text);
-    return answer ?? `it answers something else (HTTP ${response.status})`;
+    return { status: response.status, text: text.length > ANSWER_BYTES_MAX ? "" : text };
   } catch {
-    return `nobody answers at ${member.host}:${member.adminPort}`;
+    return null;
   }
 }

@@ -23,6 +23,8 @@ let cluster: FakeCluster;
 let invitations: Map<number, Member[]>;
 /** What GET /ready answers, by admin port. */
 let readies: Map<number, () => Response>;
+/** And GET /status. */
+let statuses: Map<number, object>;
 let path: string;
 
 beforeEach(() => {
@@ -30,6 +32,7 @@ beforeEach(() => {
   cluster = new FakeCluster({ clock: systemClock(), n: 4 });
   invitations = new Map();
   readies = new Map();
+  statuses = new Map();
   path = folder.in("cluster.json");
   writeFileSync(path, clusterFileText(cluster.file));
   const [administrator] = cluster.world.administrators;
@@ -50,6 +53,8 @@ const network: Network = {
       invitations.set(port, [...(invitations.get(port) ?? []), decodeInvitation(body)]);
       return new Response(null, { status: 202 });
     }
+    const status = statuses.get(port);
+    if (url.pathname === "/status" && status) return new Response(JSON.stringify(status));
     const ready = url.pathname === "/ready" ? readies.get(port) : undefined;
     if (!ready) throw new TypeError("fetch failed");
     return ready();
@@ -182,6 +187,21 @@ describe("kv view add, replace, remove, set-f", () => {
     const silent = await kv("view", "add", file, "--yes", "--wait", "2s");
     expect(silent.err).toMatch(/kv: waiting for replica 5: nobody answers at 127.0.0.1:7052\n/);
     expect([silent.code, cluster.view.id]).toEqual([3, 0]);
+  });
+
+  test("on a terminal one that fetches the state shows how far it is", async () => {
+    const place = { view: 0, regency: 0, leader: 0, decided: 0, executed: 0, revision: "0", historyDigest: "" };
+    const recovery = { phase: "checkpoint", donor: 1, sources: [], instance: 9, bytes: 43, bytesTotal: 100 };
+    const pace = { bytesPerSecond: 0, secondsLeft: null, startedMs: 1 };
+    const file = await prepared(4, { status: 404 });
+    statuses.set(7042, { replica: 4, cluster: cluster.file.clusterId, ...place, recovery: { ...recovery, ...pace } });
+    const argv = ["--cluster", path, "--timeout", "20s", "view", "add", file, "--yes", "--wait", "1s"];
+    const { code, err } = await run(argv, { network, terminal: true });
+    expect(code).toBe(3);
+    expect(err).toContain("kv: waiting for replica 4: it fetches the state\n\r\x1b[Kcheckpoint · 43% ·");
+    expect(err).toContain("\r\x1b[Kkv: replica 4 is not ready: it fetches the state; ");
+    // Elsewhere it would fill a log.
+    expect((await run(argv, { network })).err).not.toContain("43%");
   });
 
   test("nobody is waited for whose id another change took meanwhile: the answer is that of asking again", async () => {
