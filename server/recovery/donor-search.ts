@@ -41,7 +41,7 @@ export class DonorSearch {
   #youngerFrom = 0;
   readonly #liars = new Set<ReplicaId>();
   readonly #tried = new Set<ReplicaId>();
-  /** Roots of checkpoints that these members had given away when they were asked for them, until they offer anew. */
+  /** Roots of checkpoints that these members had given away, or did not deliver, when they were asked for, until they offer anew. */
   readonly #gone = new Map<ReplicaId, Set<Digest>>();
 
   constructor(options: DonorSearchOptions) {

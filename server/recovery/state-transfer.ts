@@ -474,8 +474,11 @@ export class StateTransfer {
   /** Tries another donor when nothing goes on with this one, be it its fault or not. */
   #watch(attempt: Attempt): void {
     if (attempt.stage === "fetching") {
-      if (attempt.fetch.stalled) this.#drop("STALLED");
-      else if (attempt.fetch.slow && this.#donors.other(attempt.donor)) this.#drop("SLOW");
+      if (attempt.fetch.stalled) {
+        // It may be dead, and with it the only checkpoint there is.
+        this.#donors.gone(attempt);
+        this.#drop("STALLED");
+      } else if (attempt.fetch.slow && this.#donors.other(attempt.donor)) this.#drop("SLOW");
       return;
     }
     if (attempt.stage === "loading" || attempt.busy || attempt.believed || this.#finished) return;

@@ -316,6 +316,19 @@ const TRIAL_BUGS: readonly Mutation[] = [
     tests: ["test/unit/simulation/run.test.ts"],
   },
   {
+    name: "dead-donor-for-ever",
+    rule: "6: whose checkpoint is not delivered is no donor until it offers anew",
+    changes: [
+      {
+        file: TRANSFER,
+        find: '        this.#donors.gone(attempt);\n        this.#drop("STALLED");',
+        replace: '        this.#drop("STALLED");',
+      },
+    ],
+    suite: "unit",
+    tests: TRANSFER_TESTS,
+  },
+  {
     name: "never-tried",
     rule: "6: others that stand one instance apart for good do not hold a transfer up",
     changes: [{ file: TRANSFER, find: "      this.#askBeyond(attempt, this.#reachable(attempt));\n", replace: "" }],

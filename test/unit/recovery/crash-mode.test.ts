@@ -30,6 +30,19 @@ describe("6: a state is fetched in crash mode", () => {
     expect(new Run({ history, self: 2, peers }).until(20).right).toBe(true);
   });
 
+  it("the only one that has a checkpoint dies while it is fetched: who could go on by log does, after a while", () => {
+    const history = new History(VIEW, 300);
+    const dies = new Peer({ id: 0, history, checkpoints: [120], lie: lying("MANIFEST", () => null) });
+    const peers = [dies, new Peer({ id: 1, history, checkpoints: [], height: 0, neverTakes: true })];
+    const run = new Run({ history, self: 2, peers, optional: true }).until(3);
+    expect(run.donors).toEqual([0]);
+    dies.options.down = true;
+    run.until(20);
+    expect([run.dropped, run.of("needless")]).toEqual([["0 STALLED"], []]);
+    run.until(15);
+    expect([run.dropped, run.of("needless").length]).toEqual([["0 STALLED"], 1]);
+  });
+
   it("nobody has the log above it any more: the checkpoint is taken all the same, after a while", () => {
     const history = new History(VIEW, 300);
     const peers = [
