@@ -1,14 +1,18 @@
 /**
  * The admin port of a replica, which follows its member's address from view to view. Invariant: from the first open to the close
- * one port answers; the next one is open before the one before closes, and where it cannot be opened that one stays.
+ * one port answers; the next one is open before the one before closes, and until it can be opened that one stays.
  */
 import type { DriverLogger } from "./driver-contract.ts";
 import { type Admin, type AdminOptions, openAdmin } from "./network/admin.ts";
 
 type Listen = AdminOptions["listen"];
 
+const RETRY_MS = 5_000;
+
 export interface AdminEndpointOptions extends Omit<AdminOptions, "listen" | "onError"> {
   readonly logger: DriverLogger;
+  /** When to try again where a port could not be opened, in milliseconds. */
+  readonly retryMs?: number;
 }
 
 export class AdminEndpoint {
@@ -16,6 +20,8 @@ export class AdminEndpoint {
   #admin: Admin;
   #listen: Listen;
   #moving: Promise<void> = Promise.resolve();
+  #retry: NodeJS.Timeout | null = null;
+  #closed = false;
 
   private constructor(options: AdminEndpointOptions, listen: Listen, admin: Admin) {
     this.#options = options;
@@ -32,20 +38,28 @@ export class AdminEndpoint {
     return `http://${this.#listen.host}:${this.#admin.port}/`;
   }
 
-  /** Resolves when it answers there, or it is logged why it cannot. */
+  /** Resolves when it answers there, or it is logged why it cannot yet. */
   move(listen: Listen): Promise<void> {
-    this.#moving = this.#moving.then(() => this.#move(listen));
+    return this.#try(listen, true);
+  }
+
+  #try(listen: Listen, first: boolean): Promise<void> {
+    if (this.#retry) clearTimeout(this.#retry);
+    this.#retry = null;
+    this.#moving = this.#moving.then(() => this.#move(listen, first));
     return this.#moving;
   }
 
-  async #move(listen: Listen): Promise<void> {
+  async #move(listen: Listen, first: boolean): Promise<void> {
+    if (this.#closed) return;
     if (listen.host === this.#listen.host && listen.port === this.#listen.port) return;
-    const { logger } = this.#options;
+    const { logger, retryMs = RETRY_MS } = this.#options;
     let next: Admin;
     try {
       next = await openAt(this.#options, listen);
     } catch (error) {
-      logger.error({ error: String(error), ...listen }, `the admin port stays at ${this.url}`);
+      if (first) logger.error({ error: String(error), ...listen }, `the admin port stays at ${this.url} for now`);
+      this.#retry = setTimeout(() => void this.#try(listen, false), retryMs);
       return;
     }
     const before = this.#admin;
@@ -56,13 +70,15 @@ export class AdminEndpoint {
   }
 
   async close(): Promise<void> {
+    this.#closed = true;
     await this.#moving;
+    if (this.#retry) clearTimeout(this.#retry);
     await this.#admin.close();
   }
 }
 
 function openAt(options: AdminEndpointOptions, listen: Listen): Promise<Admin> {
-  const { logger, ...rest } = options;
+  const { logger, retryMs: _, ...rest } = options;
   return openAdmin({
     ...rest,
     listen,

@@ -39,14 +39,20 @@ export class ReplicaKeys {
     if (!member || isOf(this.#current, member)) return this.#current;
     const { next } = this;
     if (!next || !isOf(next, member)) {
+      // A view from before they were changed, which is all that is known after a loss: the others bring the newer ones.
+      if (existsSync(this.#rotatedPath)) return this.#current;
       const why = `view ${view.id} has other keys for replica ${this.#self} than ${this.#keyPath} and its next ones`;
       throw new QuorateError("KEY_FILE_INVALID", why, { replica: this.#self });
     }
     // Before the file itself: a start in between finds keys that are not those of the cluster file, and knows why.
-    writeFileSync(`${this.#keyPath}${ROTATED_SUFFIX}`, "");
+    writeFileSync(this.#rotatedPath, "");
     renameSync(this.#nextPath, this.#keyPath);
     this.#current = next;
     return next;
+  }
+
+  get #rotatedPath(): string {
+    return `${this.#keyPath}${ROTATED_SUFFIX}`;
   }
 
   get #nextPath(): string {

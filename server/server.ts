@@ -22,7 +22,7 @@ import { Garbage } from "./garbage.ts";
 import { Host } from "./host.ts";
 import type { GatewayListener, LinkListener, Peers } from "./host-contract.ts";
 import { workerStage } from "./intake-stage/worker-stage.ts";
-import { listenAt } from "./listen-at.ts";
+import { formerAddresses, listenAt } from "./listen-at.ts";
 import type { Gateway, Links } from "./network/contract.ts";
 import { FaultLog } from "./network/fault-log.ts";
 import { type GatewayOptions, openGateway } from "./network/gateway.ts";
@@ -299,6 +299,7 @@ function chainFor(views: Views, heard: (payload: Uint8Array) => void): ChainPort
   return {
     newest: () => views.chain.newest.id,
     from: (viewId) => views.encodedFrom(viewId),
+    formerly: (replica) => formerAddresses(views.chain, replica),
     take: (links) => {
       const { proven, all } = views.leadingOn(links);
       const { id } = views.chain.newest;

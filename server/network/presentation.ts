@@ -10,7 +10,7 @@ import type { Digest } from "../../protocol/bytes.ts";
 import { decoded, isRejection, Malformed } from "../../protocol/errors.ts";
 import { Reader, Writer } from "../../protocol/layout.ts";
 import { LINK_BYTES_MAX, LINKS_PER_ANSWER_MAX, WIRE_VERSION } from "../../protocol/limits.ts";
-import type { Member } from "../../protocol/view.ts";
+import type { Member, ReplicaId } from "../../protocol/view.ts";
 import { FrameSplitter, framed, type LinkFaultCode } from "./frames.ts";
 
 const MAGIC = 0x5142_5631; // "QBV1"
@@ -18,11 +18,15 @@ const KNOWN_BYTES_MAX = 8;
 /** Of the body that holds the links: four of the largest. */
 const BODY_BYTES_MAX = 4 * (LINK_BYTES_MAX + 4) + 4;
 
+export type PeerAddress = Pick<Member, "host" | "peerPort">;
+
 /** The chain of views, as its owner knows it. */
 export interface ChainPort {
   newest(): number;
   /** Links, encoded, from the one that leads out of this view on. */
   from(viewId: number): readonly Uint8Array[];
+  /** Where this replica was in earlier views: whoever lost its data begins in the first that it knows. */
+  formerly(replica: ReplicaId): readonly PeerAddress[];
   /**
    * Follows links as far as they lead on from the newest view; false when one leads nowhere. Costs a quorum of signature checks for
    * each that is followed, and for the first that is not.
@@ -83,10 +87,10 @@ export class PresentationReceiver {
  * shows in the link that comes to stand.
  */
 export function present(
-  member: Pick<Member, "host" | "peerPort">,
+  { host, peerPort }: PeerAddress,
   { cluster, chain, timeoutMs }: { cluster: Digest; chain: ChainPort; timeoutMs: number },
 ): Socket {
-  const socket = dialTcp({ host: member.host, port: member.peerPort, noDelay: true });
+  const socket = dialTcp({ host, port: peerPort, noDelay: true });
   const deadline = setTimeout(() => socket.destroy(), timeoutMs);
   const splitter = new FrameSplitter(KNOWN_BYTES_MAX);
   let answered = false;

@@ -77,6 +77,8 @@ interface Slot {
   standingLooks: number;
   /** The connection on which the chain is being brought to it. */
   presenting: Socket | null;
+  /** How often that was tried: each of its addresses has its turn. */
+  presentations: number;
 }
 
 class TcpLinks implements Links {
@@ -151,6 +153,7 @@ class TcpLinks implements Links {
       silentLooks: 0,
       standingLooks: 0,
       presenting: null,
+      presentations: 0,
     };
     this.#slots.set(member.id, slot);
     return slot;
@@ -292,7 +295,9 @@ class TcpLinks implements Links {
   #present(slot: Slot): void {
     const { chain, cluster } = this.#options;
     if (!chain || chain.newest() === 0 || slot.presenting) return;
-    const socket = present(slot.member, { cluster, chain, timeoutMs: this.#limits.handshakeMs });
+    const places = [slot.member, ...chain.formerly(slot.member.id)];
+    const place = places[slot.presentations++ % places.length] ?? slot.member;
+    const socket = present(place, { cluster, chain, timeoutMs: this.#limits.handshakeMs });
     slot.presenting = socket;
     socket.once("close", () => {
       slot.presenting = null;

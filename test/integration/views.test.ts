@@ -130,6 +130,37 @@ test("a member moves: its admin port as well, and it is found there after a rest
   await until(answers, { timeoutMs: 30_000, what: "the admin port after a restart" });
 }, 120_000);
 
+test("a member that has moved and has other keys since loses its data: it begins where it was founded, and is told", async () => {
+  const cluster = await TestCluster.start();
+  expect(await cluster.kv(["put", "before", "1"])).toMatchObject({ code: 0 });
+  expect(await cluster.kv(["init", "--rotate-key", join(cluster.home(3), "node.yaml")])).toMatchObject({ code: 0 });
+  await change(cluster, ["rotate-key", join(cluster.home(3), "rotate.json")]);
+  await losesItsData(cluster, 3, cluster.member(3).adminPort);
+  const port = await freeBasePort(1);
+  const ports = ["--client-port", `${port}`, "--peer-port", `${port + 1}`, "--admin-port", `${port + 2}`];
+  await change(cluster, ["set-address", "3", ...ports]);
+  await votesAt(port + 2);
+  await losesItsData(cluster, 3, port + 2);
+  expect(await cluster.kv(["put", "after", "2"], { timeoutMs: 60_000 })).toMatchObject({ code: 0 });
+}, 240_000);
+
+/** Killed, and started again with its keys and files alone. */
+async function losesItsData(cluster: TestCluster, replica: number, adminPort: number): Promise<void> {
+  await cluster.kill(replica, "SIGKILL");
+  rmSync(join(cluster.home(replica), "data"), { recursive: true });
+  await cluster.launch(replica).line((line) => line.startsWith(`ready replica=${replica} `), 30_000);
+  await votesAt(adminPort);
+}
+
+async function votesAt(adminPort: number): Promise<void> {
+  const votes = () =>
+    fetch(`http://127.0.0.1:${adminPort}/status`).then(
+      async (answer) => ((await answer.json()) as { state: string }).state === "voting" || null,
+      () => null,
+    );
+  await until(votes, { timeoutMs: 60_000, what: `a vote of whoever answers at port ${adminPort}` });
+}
+
 test("a member without its data, back after everybody it knew was replaced, is told of the new members, and goes on", async () => {
   const cluster = await TestCluster.start();
   expect(await cluster.kv(["put", "before", "1"])).toMatchObject({ code: 0 });

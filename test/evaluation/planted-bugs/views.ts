@@ -55,6 +55,19 @@ export const VIEW_BUGS: readonly Mutation[] = [
     tests: TESTS.presentation,
   },
   {
+    name: "moved-member-not-found",
+    rule: "7: links are brought to where a member was, too",
+    changes: [
+      {
+        file: "server/network/tcp-links.ts",
+        find: "const places = [slot.member, ...chain.formerly(slot.member.id)];",
+        replace: "const places = [slot.member];",
+      },
+    ],
+    suite: "unit",
+    tests: TESTS.presentation,
+  },
+  {
     name: "false-links-cost-nothing",
     rule: "7: who brings links that lead nowhere is cut off and counted",
     changes: [

@@ -5,7 +5,7 @@ import { afterEach, beforeEach, expect, test } from "vitest";
 import { type Digest, latin1 } from "../../../protocol/bytes.ts";
 import { Writer } from "../../../protocol/layout.ts";
 import { LINK_BYTES_MAX, LINKS_PER_ANSWER_MAX, WIRE_VERSION } from "../../../protocol/limits.ts";
-import type { ChainPort } from "../../../server/network/presentation.ts";
+import type { ChainPort, PeerAddress } from "../../../server/network/presentation.ts";
 import { Recorder } from "./links-contract.ts";
 import { CLUSTER, TcpHarness, until } from "./tcp-harness.ts";
 
@@ -26,6 +26,8 @@ const MAGIC = 0x5142_5631;
 /** A chain whose links are texts: "link 0" leads out of view 0. It takes those that lead on. */
 class Chain implements ChainPort {
   readonly offered: string[][] = [];
+  /** Where members were, by what this chain knows. */
+  readonly former = new Map<number, PeerAddress[]>();
   #newest: number;
   readonly #bytes: number;
 
@@ -46,6 +48,10 @@ class Chain implements ChainPort {
   from(viewId: number): Uint8Array[] {
     const count = Math.max(0, this.#newest - viewId);
     return Array.from({ length: count }, (_, index) => Buffer.from(`link ${viewId + index}`.padEnd(this.#bytes)));
+  }
+
+  formerly(replica: number): readonly PeerAddress[] {
+    return this.former.get(replica) ?? [];
   }
 
   take(links: readonly Uint8Array[]): boolean {
@@ -111,6 +117,28 @@ test.each([
   await until(() => chain.newest() === 4, "links to be followed");
   expect(chain.offered).toEqual([["link 1", "link 2", "link 3"]]);
 });
+
+test("a member that listens where it was before it moved is found there, too", async () => {
+  const { host, peerPort } = harness.member(SLEEPER);
+  const nobody = await freePort();
+  const members = [{ ...harness.member(SLEEPER), peerPort: nobody }, harness.member(HIGHER)];
+  const theirs = new Chain(4);
+  theirs.former.set(SLEEPER, [
+    { host, peerPort: await freePort() },
+    { host, peerPort },
+  ]);
+  await harness.start(HIGHER, new Recorder(), { members, chain: theirs, limits: { silenceMs: 100 } });
+  await until(() => chain.newest() === 4, "links to be followed");
+});
+
+/** Where nobody listens. */
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const { port } = server.address() as AddressInfo;
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
 
 test("large links come a few at a time, until all are there", async () => {
   const members = [harness.member(SLEEPER), harness.member(HIGHER)];
@@ -200,6 +228,7 @@ test("who brings links answers once, whatever is said to it", async () => {
   const counting = {
     newest: () => 5,
     take: () => false,
+    formerly: () => [],
     from: (viewId: number) => {
       asked++;
       return chain.from(viewId);
