@@ -50,7 +50,8 @@ export async function watchRecovery(cluster: LocalCluster, id: number, timeoutMs
     if (phases.at(-1)?.name !== name) phases.push({ name, atMs, memoryBytes: 0 });
     const phase = phases.at(-1) as Phase;
     phase.memoryBytes = Math.max(phase.memoryBytes, memoryOf(cluster).get(id) ?? 0);
-    if (recovery && recovery.bytesTotal > 0) {
+    // Of catching up by log the total is an estimate of another thing.
+    if (recovery && detail?.state === "transferring" && recovery.bytesTotal > 0) {
       bytes = recovery.bytesTotal;
       donor = recovery.donor ?? donor;
     }

@@ -72,7 +72,7 @@ async function follow(
   for (;;) {
     const detail = await cluster.detail(victim);
     const tookMs = performance.now() - thawedMs;
-    if (detail?.recovery) transferred = true;
+    if (detail?.state === "transferring") transferred = true;
     if (detail && states.at(-1) !== detail.state) states.push(detail.state);
     if (detail?.state === "voting" && detail.executed >= behind) {
       return { behind, transferred, tookMs, states: states.join(", ") };

@@ -9,6 +9,7 @@ import {
   type Filled,
   fetched,
   filledCluster,
+  isTransferring,
   rob,
   robUntilTransfers,
   transfers,
@@ -55,14 +56,14 @@ test("a new directory with the key, node.yaml and cluster.json of a replica, and
 test("the receiver and then the donor are killed in the middle of a transfer, which is completed all the same", async () => {
   const filled = await filledCluster({ records: 6_000, together: 20 });
   const { cluster } = filled;
-  let recovery: Status["recovery"];
+  let status: Status;
   do {
     await robUntilTransfers(filled, 3);
     await cluster.kill(3, "SIGKILL");
     await cluster.startOne(3);
-    ({ recovery } = await transfers(filled, 3));
-  } while (!recovery);
-  const donor = recovery.donor ?? 0;
+    status = await transfers(filled, 3);
+  } while (!isTransferring(status));
+  const donor = status.recovery?.donor ?? 0;
   await cluster.kill(donor, "SIGKILL");
   await until(() => (fetched(filled, 3) ? true : null), { what: "replica 3 to complete its state" });
   // With the donor and the votes of one that forgot its own, two are missing: a quorum needs one of them back.

@@ -84,7 +84,7 @@ export function transfers({ cluster }: Filled, replica: number, begun = false): 
     async () => {
       last = await cluster.status(replica);
       if (last.state === "voting") return last;
-      return last.recovery && (!begun || last.recovery.bytes > 0) ? last : null;
+      return isTransferring(last) && (!begun || (last.recovery?.bytes ?? 0) > 0) ? last : null;
     },
     { everyMs: 10, what: () => `replica ${replica} to fetch a checkpoint: ${JSON.stringify(last)}` },
   );
@@ -96,8 +96,13 @@ export async function robUntilTransfers(filled: Filled, replica: number): Promis
     await rob(filled, replica);
     await filled.cluster.startOne(replica);
     const status = await transfers(filled, replica, true);
-    if (status.recovery) return status;
+    if (isTransferring(status)) return status;
   }
+}
+
+/** Catching up by log has a progress as well. */
+export function isTransferring({ state, recovery }: Status): boolean {
+  return state === "transferring" && recovery !== null;
 }
 
 /**
