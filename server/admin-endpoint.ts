@@ -19,6 +19,7 @@ export class AdminEndpoint {
   readonly #options: AdminEndpointOptions;
   #admin: Admin;
   #listen: Listen;
+  #wanted: Listen;
   #moving: Promise<void> = Promise.resolve();
   #retry: NodeJS.Timeout | null = null;
   #closed = false;
@@ -26,6 +27,7 @@ export class AdminEndpoint {
   private constructor(options: AdminEndpointOptions, listen: Listen, admin: Admin) {
     this.#options = options;
     this.#listen = listen;
+    this.#wanted = listen;
     this.#admin = admin;
   }
 
@@ -40,26 +42,27 @@ export class AdminEndpoint {
 
   /** Resolves when it answers there, or it is logged why it cannot yet. */
   move(listen: Listen): Promise<void> {
-    return this.#try(listen, true);
+    this.#wanted = listen;
+    return this.#try(true);
   }
 
-  #try(listen: Listen, first: boolean): Promise<void> {
-    if (this.#retry) clearTimeout(this.#retry);
-    this.#retry = null;
-    this.#moving = this.#moving.then(() => this.#move(listen, first));
+  #try(first: boolean): Promise<void> {
+    this.#moving = this.#moving.then(() => this.#move(first));
     return this.#moving;
   }
 
-  async #move(listen: Listen, first: boolean): Promise<void> {
-    if (this.#closed) return;
-    if (listen.host === this.#listen.host && listen.port === this.#listen.port) return;
+  /** To where it was told to go last. */
+  async #move(first: boolean): Promise<void> {
+    if (this.#retry) clearTimeout(this.#retry);
+    const listen = this.#wanted;
+    if (this.#closed || (listen.host === this.#listen.host && listen.port === this.#listen.port)) return;
     const { logger, retryMs = RETRY_MS } = this.#options;
     let next: Admin;
     try {
       next = await openAt(this.#options, listen);
     } catch (error) {
       if (first) logger.error({ error: String(error), ...listen }, `the admin port stays at ${this.url} for now`);
-      this.#retry = setTimeout(() => void this.#try(listen, false), retryMs);
+      this.#retry = setTimeout(() => void this.#try(false), retryMs);
       return;
     }
     const before = this.#admin;

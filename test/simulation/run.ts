@@ -179,8 +179,9 @@ async function settle(world: World, live: () => readonly Machine[], untilUs: num
     world.converged(live()) &&
     world.clients.every((client) => client.finished) &&
     live().every(({ replica, storage }) => {
-      if (!replica || replica.core.state.forgotten || !replica.core.state.heard) return false;
-      if (!replica.core.state.synchronized || replica.core.state.abstainingUntil > 0) return false;
+      if (!replica) return false;
+      const { forgotten, heard, synchronized, abstainingUntil } = replica.core.state;
+      if (forgotten || !heard || !synchronized || abstainingUntil > 0) return false;
       return storage?.state.applied.instance === replica.core.lastDecided;
     });
   while (world.nowUs < untilUs) {

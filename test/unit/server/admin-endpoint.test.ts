@@ -37,6 +37,25 @@ test("a port that is taken is tried again, once it is said; meanwhile the one be
   }
 });
 
+test("told to go elsewhere while it waits for a port, it does not go back there", async () => {
+  const taken = createServer((socket) => socket.destroy());
+  await new Promise<void>((resolve) => taken.listen(0, host, resolve));
+  const { port } = taken.address() as AddressInfo;
+  const say = () => undefined;
+  const logger = { info: say, warn: say, error: say };
+  const endpoint = await AdminEndpoint.open({ routes, logger, retryMs: 20 }, { host, port: 0 });
+  try {
+    const { url } = endpoint;
+    await Promise.all([endpoint.move({ host, port }), endpoint.move({ host, port: 0 })]);
+    await new Promise((resolve) => taken.close(resolve));
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    expect([endpoint.url, await answers(port)]).toEqual([url, false]);
+  } finally {
+    taken.close();
+    await endpoint.close();
+  }
+});
+
 test("who closes it before ends the tries", async () => {
   const taken = createServer((socket) => socket.destroy());
   await new Promise<void>((resolve) => taken.listen(0, host, resolve));
