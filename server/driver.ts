@@ -476,19 +476,19 @@ export class Driver {
     for (const request of batch.requests) bytes += request.bytes.length;
     this.#behind.executed(bytes);
     observer.decided({ instance, requests: batch.requests.length, bytes, digest });
-    if (instance > this.#parts.settledFrom) for (const reply of replies) this.#reply(reply);
+    if (instance > this.#parts.settledFrom) this.#reply(replies);
     if (!this.#aheadOfLinks) this.archive.executed(instance, batch.requests.length);
     const { timestampMs } = batch;
     this.#step({ type: "executed", instance, tookUs, timestampMs, costs: resultCosts(replies, instance) });
     this.#viewChange.look();
   }
 
-  #reply(reply: OrderedReply): void {
-    if (!this.#parts.hooks.leaves(reply, { repeated: false })) return;
-    const { client, session, key } = reply.request;
-    const connection = this.#gateway?.connectionOf(client, session);
-    if (!connection) return;
-    this.intake.reply(connection, reply, this.#core.queue.find(key)?.replier ?? EVERYBODY);
+  #reply(replies: readonly OrderedReply[]): void {
+    const leaving = replies.filter((reply) => this.#parts.hooks.leaves(reply, { repeated: false }));
+    this.intake.replies(leaving, {
+      connectionOf: (client, session) => this.#gateway?.connectionOf(client, session),
+      replierOf: ({ key }) => this.#core.queue.find(key)?.replier ?? EVERYBODY,
+    });
   }
 
   // ---- the end

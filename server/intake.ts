@@ -62,6 +62,13 @@ export interface IntakePort {
   failed(error: Error): void;
 }
 
+/** Where replies of a batch go. */
+export interface ReplyPort {
+  connectionOf(client: Digest, session: number): ClientConnection | undefined;
+  /** Who was asked to send a large result in full. */
+  replierOf(request: Request): number;
+}
+
 export interface IntakeCounts {
   admitted: number;
   unordered: number;
@@ -321,6 +328,26 @@ export class Intake {
       replier: envelope.replier,
     });
     return requestCost(result.length, 0);
+  }
+
+  /** Sends the replies of an executed batch: those of one connection together, where it can. */
+  replies(replies: readonly OrderedReply[], port: ReplyPort): void {
+    const lines = new Map<ClientConnection, OrderedReply[]>();
+    for (const reply of replies) {
+      const { request } = reply;
+      const connection = port.connectionOf(request.client, request.session);
+      const line = connection && lines.get(connection);
+      if (line) line.push(reply);
+      else if (connection?.together) lines.set(connection, [reply]);
+      else if (connection) this.reply(connection, reply, port.replierOf(request));
+    }
+    for (const [connection, line] of lines) {
+      const send = (): void => {
+        for (const reply of line) this.reply(connection, reply, port.replierOf(reply.request));
+      };
+      if (connection.together && line.length > 1) connection.together(send);
+      else send();
+    }
   }
 
   /** Sends the reply of an executed request to a connection of its session. */

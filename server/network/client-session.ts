@@ -63,6 +63,8 @@ export interface Carrier {
   readonly queuedBytes: number;
   /** Sends at once. False when more than the queue bound waits to be read; the frame is then not sent. */
   send(frame: Uint8Array): boolean;
+  /** Runs `send`, whose frames leave in one write behind it. Null: each leaves at once. */
+  readonly together: ((send: () => void) => void) | null;
   end(code: number, reason: string): void;
 }
 
@@ -148,6 +150,7 @@ export class ClientSession implements ClientConnection {
   closed = false;
   /** When its answers of links so far are paid off, at the rate of one per `LINKS_MS_MIN`. */
   linksPaidMs = 0;
+  readonly together: ((send: () => void) => void) | null;
   readonly #owner: ClientSessions;
   readonly #carrier: Carrier;
 
@@ -163,6 +166,8 @@ export class ClientSession implements ClientConnection {
     this.#owner = options.owner;
     this.#carrier = options.carrier;
     this.nonce = options.nonce;
+    const { together } = options.carrier;
+    this.together = together && ((send) => this.#sendTogether(together, send));
   }
 
   get remote(): string {
@@ -177,6 +182,12 @@ export class ClientSession implements ClientConnection {
     }
     this.fail("TOO_SLOW", "TOO_SLOW");
     return false;
+  }
+
+  #sendTogether(together: (send: () => void) => void, send: () => void): void {
+    if (this.closed) return;
+    together(send);
+    if (this.queuedBytes > 0) this.#owner.queued(this);
   }
 
   /** Bytes that the client has not read yet. */

@@ -45,6 +45,8 @@ export interface ClientConnection {
   readonly session: number;
   /** False when the connection is gone or was closed as a slow reader. */
   send(frame: Uint8Array): boolean;
+  /** What is sent while `send` runs leaves in one write: one system call for all of it. Null: each frame leaves at once. */
+  readonly together: ((send: () => void) => void) | null;
   /** There was no room for a request of so many bytes of it, whether it was told so or not. */
   turnedAway(bytes: number): void;
   close(code: number, reason: string): void;

@@ -14,6 +14,7 @@ const GOODBYE_MS = 100;
 
 class WsCarrier implements Carrier {
   readonly remote: string;
+  readonly together = null;
   heard = true;
   readonly socket: WebSocket;
   readonly #queueBytesMax: number;

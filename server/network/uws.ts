@@ -10,6 +10,8 @@ export interface UwsSocket<Data> {
   /** 1 sent, 0 buffered, 2 dropped because more than `maxBackpressure` is buffered. Throws once the socket is closed. */
   send(message: Uint8Array, isBinary: boolean, compress: boolean): number;
   getBufferedAmount(): number;
+  /** What is sent while `send` runs leaves in one write. What that could not take shows in `getBufferedAmount` only. */
+  cork(send: () => void): void;
   /** Sends a close frame behind what is buffered. Calls the close handler at once. */
   end(code: number, reason: string): void;
   getRemoteAddressAsText(): ArrayBuffer;

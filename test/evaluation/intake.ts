@@ -116,6 +116,7 @@ function connectionOf(id: number, client: Digest): ClientConnection {
     client,
     session: 1,
     send: () => true,
+    together: null,
     turnedAway: () => {},
     close: (_code, reason) => {
       throw new Error(`a recorded request was refused: ${reason}`);

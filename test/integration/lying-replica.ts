@@ -221,6 +221,7 @@ function lyingConnection(inner: ClientConnection): ClientConnection {
       if (chance(20)) inner.send(frame);
       return chance(10) ? true : inner.send(frame);
     },
+    together: null,
     turnedAway: (bytes) => inner.turnedAway(bytes),
     close: (code, reason) => inner.close(code, reason),
   };

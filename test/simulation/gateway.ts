@@ -191,6 +191,7 @@ export class SimulatedGateway implements Gateway {
     const carrier: Carrier = {
       remote: `client ${client}`,
       queuedBytes: 0,
+      together: null,
       send(frame) {
         stream.send(GATEWAY, Uint8Array.from(frame));
         return true;

@@ -158,7 +158,7 @@ describe("a gateway", () => {
 
   function login(identity: Identity, session: number): ClientSession {
     const end = (code: number): void => void closed.push({ session, code });
-    const connection = sessions.open({ remote: "test", queuedBytes: 0, send: () => true, end });
+    const connection = sessions.open({ remote: "test", queuedBytes: 0, together: null, send: () => true, end });
     connection.received(authOf(identity, session), true);
     return connection;
   }

@@ -119,6 +119,11 @@ function authFor(
   });
 }
 
+function together(connection: ClientConnection, send: () => void): void {
+  if (connection.together) connection.together(send);
+  else send();
+}
+
 export function gatewayContract(implementation: "uws" | "ws"): void {
   describe(`gateway: ${implementation}`, () => {
     const replica = newIdentity(nodeCrypto);
@@ -479,6 +484,56 @@ export function gatewayContract(implementation: "uws" | "ws"): void {
       expect(slow.frames.length).toBe(2 + sent);
       expect(gateway.connectionOf(aliceId, 2)?.send(frame)).toBe(true);
       await until(() => good.frames.length === 3, "frame");
+    });
+
+    test("frames sent together arrive in order, before what is sent later", async () => {
+      const client = await login(1);
+      const connection = gateway.connectionOf(aliceId, 1) as ClientConnection;
+      const frames = Array.from({ length: 200 }, (_, index) => Buffer.alloc(index % 50 === 49 ? 40_000 : 200, index));
+      together(connection, () => {
+        for (const frame of frames) expect(connection.send(frame)).toBe(true);
+      });
+      connection.send(Buffer.from("later"));
+      await until(() => client.frames.length === 2 + frames.length + 1, "frames");
+      expect(
+        client.frames.slice(2, -1).every((frame, index) => Buffer.compare(frame, frames[index] as Buffer) === 0),
+      ).toBe(true);
+      expect(Buffer.from(client.frames.at(-1) as Uint8Array).toString()).toBe("later");
+    });
+
+    test("a slow reader of frames sent together is closed TOO_SLOW, and sends nothing more", async () => {
+      await openWith({ queueBytesMax: 4 * 1024 * 1024 });
+      const slow = await login(1);
+      slow.socket.pause();
+      const connection = gateway.connectionOf(aliceId, 1) as ClientConnection;
+      const small = Buffer.alloc(1_000);
+      let rounds = 0;
+      while (gateway.connectionOf(aliceId, 1) && rounds++ < 10_000) {
+        together(connection, () => {
+          for (let sent = 0; sent < 8; sent++) connection.send(small);
+        });
+      }
+      expect(rounds).toBeLessThan(10_000);
+      expect(server.codes()).toEqual(["TOO_SLOW"]);
+      let ran = false;
+      connection.together?.(() => {
+        ran = true;
+      });
+      expect(ran).toBe(false);
+      slow.socket.resume();
+      expect(await slow.closed()).toBe(CLOSE_CODES.TOO_SLOW);
+    });
+
+    test("a connection may be closed while it sends together", async () => {
+      const client = await login(1);
+      const connection = gateway.connectionOf(aliceId, 1) as ClientConnection;
+      together(connection, () => {
+        connection.send(Buffer.from("first"));
+        connection.close(CLOSE_CODES.BAD_FRAME, "BAD_FRAME");
+        expect(connection.send(Buffer.from("second"))).toBe(false);
+      });
+      expect(await client.closed()).toBe(CLOSE_CODES.BAD_FRAME);
+      expect(client.frames.length).toBe(3);
     });
 
     test("a reader that catches up may be slow again later", async () => {

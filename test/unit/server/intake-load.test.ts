@@ -62,6 +62,7 @@ class Client implements ClientConnection {
   readonly credentials = new Credentials(nodeCrypto, cluster, newIdentity(nodeCrypto));
   readonly client = this.credentials.client;
   readonly session = 1;
+  readonly together = null;
   readonly replies: Reply[] = [];
   closed: string | null = null;
   readonly id: number;

@@ -94,6 +94,7 @@ export class TestConnection implements ClientConnection {
   readonly id = ++lastId;
   readonly client: Digest;
   readonly session = 1;
+  readonly together = null;
   readonly frames: Uint8Array[] = [];
   closed: string | null = null;
   /** Bytes of requests for which there was no room. */
