@@ -30,6 +30,8 @@ const RSS_BYTES_MAX = 1024 * 1024 * 1024;
 const LOOPS = [16, 32, 64, 128, 256, 512];
 const KNEE = 0.95;
 const WARMUP_MS = 2_000;
+/** Puts made ahead, in multiples of what the load is expected to issue. */
+const MADE_FOR = 1.2;
 const KEYS = 10_000;
 const FAIRNESS_ROUNDS = 5;
 const LARGE_BYTES = 256 * 1024;
@@ -80,6 +82,13 @@ function row(name: string, result: WireResult): string[] {
 
 interface Saturation extends Omit<WireTask, "measureMs"> {
   readonly load: { readonly type: "closed"; readonly loops: number };
+  /** The best throughput of the tries. */
+  readonly perSecond: number;
+}
+
+/** Made ahead, of what such a load may need in that time: else the generator takes from the machine what it offers. */
+function madeAhead(perSecond: number, measureMs: number): number {
+  return Math.ceil((MADE_FOR * perSecond * (WARMUP_MS + measureMs)) / 1_000);
 }
 
 /** Puts that one session has under way. */
@@ -103,7 +112,7 @@ async function saturating(cluster: LocalCluster, { valueBytes, say }: OverloadOp
       tries.map(({ loops, result }) => row(`closed, ${loops} under way`, result)),
     )}\n`,
   );
-  return { ...common, load: { type: "closed", loops: knee } };
+  return { ...common, load: { type: "closed", loops: knee }, perSecond: best };
 }
 
 /**
@@ -116,10 +125,13 @@ async function overloaded(
 ): Promise<{ verdicts: Verdict[]; peak: number }> {
   const { seconds, valueBytes, say } = options;
   const saturation = await saturating(cluster, options);
-  const half = (): Promise<WireResult> => wireLoad({ ...saturation, measureMs: seconds * 500 });
+  const halfMs = seconds * 500;
+  const made = madeAhead(saturation.perSecond, halfMs);
+  const half = (): Promise<WireResult> => wireLoad({ ...saturation, made, measureMs: halfMs });
   const first = await half();
   const before = await cluster.leadership({ from: 0 });
   const memory = new MemoryWatch(cluster);
+  const perSecond = OFFERED_TIMES * first.answeredPerSecond;
   const result = await wireLoad({
     file: cluster.file,
     identities: 8,
@@ -127,7 +139,8 @@ async function overloaded(
     keys: KEYS,
     valueBytes,
     // In writes as large as those of the closed loop, whose sessions are answered, and ask again, a batch at a time.
-    load: { type: "open", perSecond: OFFERED_TIMES * first.answeredPerSecond, together: underWayEach(saturation) },
+    load: { type: "open", perSecond, together: underWayEach(saturation) },
+    made: madeAhead(perSecond, seconds * 1_000),
     warmupMs: WARMUP_MS,
     measureMs: seconds * 1_000,
   });

@@ -49,7 +49,6 @@ export class WireSession {
   readonly #open = new Set<number>();
   #closed = false;
   #queued: Buffer[] = [];
-  #nextSequence = 1;
 
   private constructor(options: WireSessionOptions) {
     this.#options = options;
@@ -64,10 +63,9 @@ export class WireSession {
     return session;
   }
 
-  /** The frame of a put under the next sequence; `ackedBelow`: what of the session is finished. */
-  put(command: Command, ackedBelow: number): { readonly sequence: number; readonly frame: Buffer } {
+  /** The frame of a command; `ackedBelow`: what of the session is finished. */
+  put(command: Command, { sequence, ackedBelow }: { sequence: number; ackedBelow: number }): Buffer {
     const { cluster, session } = this.#options;
-    const sequence = this.#nextSequence++;
     const bytes = encodeRequest({
       cluster: cluster.id,
       client: this.#credentials.client,
@@ -82,7 +80,7 @@ export class WireSession {
     const keys = sequence < 64 ? this.#credentials.publicKeys : null;
     const authenticator = { type: "vector", macs } as const;
     const envelope = encodeEnvelope({ view: cluster.view.id, replier: EVERYBODY, keys, authenticator });
-    return { sequence, frame: masked(encodeRequestFrame(envelope, bytes)) };
+    return masked(encodeRequestFrame(envelope, bytes));
   }
 
   /** Leaves for every replica at `flush`. */
