@@ -167,7 +167,11 @@ export class ClientSession implements ClientConnection {
     this.#carrier = options.carrier;
     this.nonce = options.nonce;
     const { together } = options.carrier;
-    this.together = together && ((send) => this.#sendTogether(together, send));
+    this.together =
+      together &&
+      ((send) => {
+        if (!this.closed) together(send);
+      });
   }
 
   get remote(): string {
@@ -182,12 +186,6 @@ export class ClientSession implements ClientConnection {
     }
     this.fail("TOO_SLOW", "TOO_SLOW");
     return false;
-  }
-
-  #sendTogether(together: (send: () => void) => void, send: () => void): void {
-    if (this.closed) return;
-    together(send);
-    if (this.queuedBytes > 0) this.#owner.queued(this);
   }
 
   /** Bytes that the client has not read yet. */

@@ -25,8 +25,6 @@ class UwsCarrier implements Carrier {
   readonly #queueBytesMax: number;
   /** Asking for the buffered amount costs a call into C++: only once something is buffered. */
   buffered = false;
-  /** Whatever is asked of an ended socket throws. */
-  ended = false;
 
   constructor(socket: UwsSocket<Data>, queueBytesMax: number) {
     this.#socket = socket;
@@ -45,13 +43,9 @@ class UwsCarrier implements Carrier {
     return sent !== 2;
   }
 
-  readonly together = (send: () => void): void => {
-    this.#socket.cork(send);
-    if (!this.ended) this.buffered = this.#socket.getBufferedAmount() > 0;
-  };
+  readonly together = (send: () => void): void => this.#socket.cork(send);
 
   end(code: number, reason: string): void {
-    this.ended = true;
     this.#socket.end(code, reason);
   }
 }

@@ -10,7 +10,7 @@ export interface UwsSocket<Data> {
   /** 1 sent, 0 buffered, 2 dropped because more than `maxBackpressure` is buffered. Throws once the socket is closed. */
   send(message: Uint8Array, isBinary: boolean, compress: boolean): number;
   getBufferedAmount(): number;
-  /** What is sent while `send` runs leaves in one write. What that could not take shows in `getBufferedAmount` only. */
+  /** What is sent while `send` runs leaves in one write. What that cannot take, 16 KiB at most, shows with the next `send` only. */
   cork(send: () => void): void;
   /** Sends a close frame behind what is buffered. Calls the close handler at once. */
   end(code: number, reason: string): void;

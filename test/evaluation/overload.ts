@@ -32,6 +32,8 @@ const KNEE = 0.95;
 const WARMUP_MS = 2_000;
 /** Puts made ahead, in multiples of what the load is expected to issue. */
 const MADE_FOR = 1.2;
+/** Of larger values there is no memory for all: they are made as they go. */
+const MADE_BYTES_MAX = 4 * 1024;
 const KEYS = 10_000;
 const FAIRNESS_ROUNDS = 5;
 const LARGE_BYTES = 256 * 1024;
@@ -241,16 +243,24 @@ async function fairness(
     const floods: WireResult[] = [];
     const undisturbed = async (): Promise<void> => void alone.push(await polite());
     const disturbed = async (): Promise<void> => {
-      const flooding = wireLoad({
+      let began = (): void => {};
+      const beginning = new Promise<void>((resolve) => {
+        began = resolve;
+      });
+      const floodMs = measureMs + WARMUP_MS + 2_000;
+      const task: WireTask = {
         file: cluster.file,
         identities: 1,
         sessionsEach: 32,
         keys: KEYS,
         valueBytes: flood.valueBytes,
+        made: flood.valueBytes <= MADE_BYTES_MAX ? madeAhead(flood.perSecond, floodMs) : 0,
         load: { type: "open", perSecond: flood.perSecond, together: 1 },
         warmupMs: 1_000,
-        measureMs: measureMs + WARMUP_MS + 2_000,
-      });
+        measureMs: floodMs,
+      };
+      const flooding = wireLoad(task, began);
+      await Promise.race([beginning, flooding]);
       await new Promise((resolve) => setTimeout(resolve, 2_000));
       beside.push(await polite());
       floods.push(await flooding);

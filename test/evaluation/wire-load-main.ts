@@ -1,4 +1,4 @@
-/** A load generator in a process of its own: takes one task after the other, answers each with what it measured. */
+/** A load generator in a process of its own: takes one task after the other, says when it begins, and then what it measured. */
 import { type ClusterFile, clusterOf } from "../../protocol/cluster.ts";
 import { nodeCrypto } from "../../protocol/crypto/node.ts";
 import { serveTasks } from "../simulation/pool.ts";
@@ -10,7 +10,11 @@ export interface WireTask extends Omit<WireLoadOptions, "cluster"> {
   readonly measureMs: number;
 }
 
-serveTasks<WireTask, { readonly result: WireResult }>(async ({ file, warmupMs, measureMs, ...options }) => {
+export type WireAnswer = { readonly began: true } | { readonly result: WireResult };
+
+serveTasks<WireTask, WireAnswer>(async ({ file, warmupMs, measureMs, ...options }) => {
   const load = await WireLoad.open({ ...options, cluster: clusterOf(nodeCrypto, file) });
+  const began: WireAnswer = { began: true };
+  process.send?.(began);
   return { result: await load.measure(warmupMs, measureMs) };
 });

@@ -1,21 +1,21 @@
 /** A load generator in a process of its own (wire-load-main.ts), which ends when its measurement does, or with this one. */
 import { fork } from "node:child_process";
-import { once } from "node:events";
 import type { WireResult } from "./wire-load.ts";
-import type { WireTask } from "./wire-load-main.ts";
+import type { WireAnswer, WireTask } from "./wire-load-main.ts";
 
-export async function wireLoad(task: WireTask): Promise<WireResult> {
+/** `began`: what it needs is made, and the load begins. */
+export async function wireLoad(task: WireTask, began = () => {}): Promise<WireResult> {
   const child = fork(new URL("./wire-load-main.ts", import.meta.url), {
     execArgv: ["--import", import.meta.resolve("tsx")],
     stdio: ["ignore", "inherit", "inherit", "ipc"],
   });
   try {
-    child.send({ task });
-    const ended = once(child, "exit").then(() => {
-      throw new Error("the load generator ended");
+    const result = new Promise<WireResult>((resolve, reject) => {
+      child.on("message", (answer: WireAnswer) => ("result" in answer ? resolve(answer.result) : began()));
+      child.once("exit", () => reject(new Error("the load generator ended")));
     });
-    const [answer] = (await Promise.race([once(child, "message"), ended])) as [{ result: WireResult }];
-    return answer.result;
+    child.send({ task });
+    return await result;
   } finally {
     child.kill("SIGKILL");
   }

@@ -27,7 +27,7 @@ export interface WireLoadOptions {
   readonly sessionsEach: number;
   readonly keys: number;
   readonly valueBytes: number;
-  /** So many puts are encoded and authenticated before the load begins: they cost no part of the machine during it. */
+  /** So many puts are encoded and authenticated when the load is opened: they cost no part of the machine during it. */
   readonly made?: number;
   /** `together`: so many, due one after the other, are of one session; those of one tick leave in one write. */
   readonly load:
@@ -100,18 +100,21 @@ export class WireLoad {
         load.#laneOf.set(session, lane);
       }
     }
+    load.#make(options.made ?? 0);
     return load;
   }
 
   #make(count: number): void {
     const each = Math.ceil(count / this.#lanes.length);
     for (const { session, made } of this.#lanes) {
-      for (let sequence = 1; sequence <= each; sequence++) made.add(this.#put(session, sequence));
+      for (let sequence = 1; sequence <= each; sequence++) {
+        // What will be finished by then is not known yet: what falls out of the window.
+        made.add(this.#put(session, { sequence, ackedBelow: Math.max(1, sequence + 1 - WINDOW) }));
+      }
     }
   }
 
   start(): void {
-    this.#make(this.#options.made ?? 0);
     this.#beganMs = performance.now();
     this.#timer = setInterval(this.#tick, TICK_MS);
     const { load } = this.#options;
@@ -190,26 +193,27 @@ export class WireLoad {
       this.#unanswered.push(dueMs);
       return;
     }
+    const ackedBelow = this.#lowest(lane);
     const sequence = ++lane.newest;
-    this.#giveUpBelow(ackedBelow(sequence), lane);
-    const frame = lane.made.take() ?? this.#put(lane.session, sequence);
+    const frame = lane.made.take() ?? this.#put(lane.session, { sequence, ackedBelow });
     const kept = load.type === "closed" ? frame : null;
     lane.underWay.set(sequence, { dueMs, frame: kept, oks: 0, busys: 0, resendMs: performance.now() + RESEND_MS });
     lane.session.send(frame);
   }
 
-  #put(session: WireSession, sequence: number): Buffer {
+  #put(session: WireSession, at: { readonly sequence: number; readonly ackedBelow: number }): Buffer {
     const key = Buffer.from(`load/${Math.floor(Math.random() * this.#options.keys)}`);
-    const command = { type: "put", key, value: this.#value, ifRevision: null } as const;
-    return session.put(command, { sequence, ackedBelow: ackedBelow(sequence) });
+    return session.put({ type: "put", key, value: this.#value, ifRevision: null }, at);
   }
 
-  #giveUpBelow(lowest: number, { underWay }: Lane): void {
+  /** The lowest sequence that is not given up; what fell out of the window is. */
+  #lowest({ underWay, newest }: Lane): number {
     for (const [sequence, { dueMs, busys }] of underWay) {
-      if (sequence >= lowest) return;
+      if (sequence > newest + 1 - WINDOW) return sequence;
       underWay.delete(sequence);
       this.#giveUp(dueMs, busys);
     }
+    return newest + 1;
   }
 
   #giveUp(dueMs: number, busys: number): void {
@@ -252,11 +256,6 @@ export class WireLoad {
       }
     }
   }
-}
-
-/** What a session has finished when it issues this one: answered or given up. */
-function ackedBelow(sequence: number): number {
-  return Math.max(1, sequence + 1 - WINDOW);
 }
 
 function votes(bits: number): number {

@@ -57,6 +57,19 @@ export const LOAD_BUGS: readonly Mutation[] = [
     tests: QUEUE_TESTS,
   },
   {
+    name: "replies-of-a-batch-in-no-order",
+    rule: "3: replies of one connection leave in the order of the batch",
+    changes: [
+      {
+        file: INTAKE,
+        find: "if (line) line.push(reply);",
+        replace: "if (line) line.unshift(reply);",
+      },
+    ],
+    suite: "unit",
+    tests: ["test/unit/server/intake.test.ts"],
+  },
+  {
     name: "flood-never-cut-off",
     rule: "8: a client that goes on while it is turned away is cut off",
     changes: [{ file: FLOODS, find: "else this.#bar(client, nowMs);", replace: "" }],

@@ -508,11 +508,14 @@ export function gatewayContract(implementation: "uws" | "ws"): void {
       const connection = gateway.connectionOf(aliceId, 1) as ClientConnection;
       const small = Buffer.alloc(1_000);
       let rounds = 0;
+      let queuedMost = 0;
       while (gateway.connectionOf(aliceId, 1) && rounds++ < 10_000) {
         together(connection, () => {
           for (let sent = 0; sent < 8; sent++) connection.send(small);
         });
+        queuedMost = Math.max(queuedMost, gateway.queuedBytes);
       }
+      expect(queuedMost, "counted among what all have not read").toBeGreaterThan(1024 * 1024);
       expect(rounds).toBeLessThan(10_000);
       expect(server.codes()).toEqual(["TOO_SLOW"]);
       let ran = false;

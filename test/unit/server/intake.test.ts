@@ -1,6 +1,6 @@
 /** What the intake makes of what its stage says (docs/protocol.md sections 2, 3 and 8), with a stage that says what it is told. */
 import { beforeEach, describe, expect, test } from "vitest";
-import { EMPTY } from "../../../protocol/bytes.ts";
+import { type Digest, EMPTY } from "../../../protocol/bytes.ts";
 import { decodeGatewayFrame } from "../../../protocol/client-frames.ts";
 import type { Cluster } from "../../../protocol/cluster.ts";
 import { nodeCrypto } from "../../../protocol/crypto/node.ts";
@@ -10,6 +10,8 @@ import { decodeEnvelope, decodeRequest } from "../../../protocol/request.ts";
 import { Authenticity } from "../../../server/authenticity.ts";
 import { Intake } from "../../../server/intake.ts";
 import type { Proof, StageOptions } from "../../../server/intake-stage/contract.ts";
+import type { ClientConnection } from "../../../server/network/contract.ts";
+import type { OrderedReply } from "../../../server/service/executor.ts";
 import { threadPoolVerifier } from "../../../server/verifier.ts";
 import { identityOf } from "./fixture.ts";
 import { cluster, EVERYBODY_KNOWN, SELF, type Sent, TestClient, TestConnection } from "./intake-requests.ts";
@@ -201,5 +203,44 @@ describe("the intake", () => {
     expect(broken.closed).toBe("REQUEST_MAGIC");
     expect(misbehaved).toEqual(["REQUEST_OWNER", "REQUEST_MAGIC"]);
     expect(submitted).toEqual([]);
+  });
+
+  test("replies of a batch: those of one connection in one go and in their order, the rest at once", () => {
+    const { intake, authenticity } = intakeOf();
+    const other = new TestClient("another client");
+    for (const each of [client, other]) authenticity.learn(each.id, each.keys);
+    const apart = new TestConnection(other.id);
+    const groups: string[][] = [];
+    const corked: ClientConnection = {
+      id: 0,
+      client: client.id,
+      session: 1,
+      together(send) {
+        const before = connection.frames.length;
+        send();
+        groups.push(answers(client, connection).slice(before));
+      },
+      send: (frame) => connection.send(frame),
+      turnedAway: () => undefined,
+      close: () => undefined,
+    };
+    const replyTo = ({ request }: Sent): OrderedReply => ({
+      request: decodeRequest(nodeCrypto, request),
+      status: "OK",
+      instance: 1,
+      resultDigest: nodeCrypto.sha256(EMPTY),
+      result: EMPTY,
+    });
+    const port = {
+      connectionOf: (id: Digest, session: number) => (session !== 1 ? undefined : id === client.id ? corked : apart),
+      replierOf: () => SELF,
+    };
+    const gone = client.send({ fields: { session: 2, sequence: 9 } });
+    intake.replies([client.send(), other.send(), gone, client.send(), other.send(), client.send()].map(replyTo), port);
+    expect(groups).toEqual([["2 OK", "3 OK", "4 OK"]]);
+    expect(answers(other, apart)).toEqual(["1 OK", "2 OK"]);
+    intake.replies([replyTo(client.send())], port);
+    expect(answers(client, connection).at(-1), "one alone needs no cork").toBe("5 OK");
+    expect(groups.length).toBe(1);
   });
 });
