@@ -40,6 +40,7 @@ import { Health } from "./status.ts";
 import { watchStores } from "./store-watch.ts";
 import { threadPoolVerifier } from "./verifier.ts";
 import type { Views } from "./views.ts";
+import { VotingWatch, watchVoting } from "./voting-watch.ts";
 
 /** How long a clean stop waits for pending requests. */
 const DRAIN_MS = 1_000;
@@ -170,7 +171,10 @@ export async function startServer(
       nowMs: () => Date.now(),
       mayRead: (client) => host.mayReadAll(client),
     });
-    const health = new Health({ config, host, metrics, version: VERSION, access, keys });
+    const voting = new VotingWatch(logger);
+    const health = new Health({ config, host, metrics, version: VERSION, access, keys, voting });
+    const stopVotingWatch = watchVoting(voting, () => health.state);
+    open.push(async () => stopVotingWatch());
     const endpoint = await AdminEndpoint.open(
       { routes: health, setting: `adminPort of replica ${self}`, logger },
       adminOf(listenIn(host.views.chain.newest)),

@@ -21,6 +21,7 @@ import type { Metrics } from "./network/metrics.ts";
 import type { ReplicaKeys } from "./replica-keys.ts";
 import type { SnapshotAccess } from "./snapshot/access.ts";
 import type { TransferProgress } from "./transfer/transfer.ts";
+import type { VotingWatch } from "./voting-watch.ts";
 
 /** Instances a replica may be behind what a correct peer claims and still call itself ready. */
 const READY_LAG_MAX = 1_000;
@@ -32,6 +33,7 @@ export interface HealthParts {
   readonly version: string;
   readonly access: SnapshotAccess;
   readonly keys: ReplicaKeys;
+  readonly voting: VotingWatch;
 }
 
 /** One other replica as this one sees it; `decided` is its own claim. */
@@ -152,7 +154,7 @@ export class Health implements AdminRoutes {
     const { metrics, host } = this.#parts;
     const running = this.#running;
     metrics.transfer = host.recovery;
-    metrics.alarms = host.alarms.length;
+    metrics.alarms = this.#alarms.length;
     for (const [name, bytes] of Object.entries(await host.diskUse())) {
       metrics.setDiskBytes(name.replace(/Bytes$/, ""), bytes);
     }
@@ -196,6 +198,17 @@ export class Health implements AdminRoutes {
     });
   }
 
+  /** In one word: see `ReplicaStatus.state`. */
+  get state(): string {
+    const running = this.#running;
+    return running ? runningState(running.replica) : stateOf(this.#parts.host.stage);
+  }
+
+  get #alarms(): readonly Alarm[] {
+    const { host, voting } = this.#parts;
+    return voting.alarm ? [...host.alarms, voting.alarm] : host.alarms;
+  }
+
   async status(): Promise<ReplicaStatus> {
     const { config, host, version } = this.#parts;
     const { n, f, quorum, mode, faultModel, rotation, id: view } = this.#view;
@@ -212,10 +225,11 @@ export class Health implements AdminRoutes {
       faultModel,
       rotation,
       view,
-      ...(running ? runningStatus(running) : { ...IDLE, state: stateOf(host.stage) }),
+      ...(running ? runningStatus(running) : IDLE),
+      state: this.state,
       peers: this.#peers(),
       recovery: host.recovery,
-      alarms: host.alarms,
+      alarms: this.#alarms,
       disk: { ...(await host.diskUse()), low: host.diskLow },
     };
     return status;
@@ -253,7 +267,6 @@ function runningStatus({ replica, executor, gateway }: Running) {
     executed: replica.executedInstance,
     revision: String(executor.revision),
     historyDigest: hex(bytesOf(executor.applied.digest)),
-    state: runningState(replica),
     holding,
     queues: {
       pendingRequests,
