@@ -39,9 +39,15 @@ export class Abstention {
     return this.#forgetful && this.#regency.number === this.#startRegency;
   }
 
-  /** May we have sent a PROPOSE or SYNC in this instance and forgotten it? Whoever then is to act keeps everybody waiting. */
-  obstructs({ instance }: RunningInstance): boolean {
-    return this.forgetful && instance <= this.#until;
+  /**
+   * May we have sent a PROPOSE or SYNC in this instance and forgotten it? Whoever then is to act keeps everybody waiting. With a lost
+   * journal only where the others are, too: who still fetches what they decided keeps nobody waiting.
+   */
+  obstructs(running: RunningInstance): boolean {
+    if (this.forgetful && running.instance <= this.#until) return true;
+    const recollection = this.#recollection();
+    const until = recollection.forgotten?.until ?? Number.POSITIVE_INFINITY;
+    return recollection.heard && running.instance >= until - 1 && this.silent(running);
   }
 
   /** The last instance we will not vote in, or 0 when that is behind us. */

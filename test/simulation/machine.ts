@@ -83,7 +83,7 @@ export class Machine {
   trusted = true;
   /** Its disk was rolled back and nobody has shown it so yet: what it says may contradict what it said. */
   forgetful = false;
-  /** Since then it found out; what the copy itself remembers of an earlier loss says nothing of this one. */
+  /** Since then it found out, and this process knows it or its disk does; what the copy itself remembers of an earlier loss says nothing of this one. */
   aware = false;
   /** Its keys are erased: no process starts here any more. */
   retired = false;
@@ -99,6 +99,8 @@ export class Machine {
   #state: State = "down";
   /** Raised whenever a process ends: callbacks of earlier processes find nobody. */
   #process = 0;
+  /** The process that opened the disk last. */
+  #opened = 0;
   #pausedWork: (() => void)[] | null = null;
 
   constructor(parts: MachineParts) {
@@ -415,7 +417,11 @@ export class Machine {
 
   async #open(founding: Founding): Promise<Storage> {
     const storage = await this.disk.open({ founding });
-    if (storage.journal.summary.forgotten?.until === null) this.aware = true;
+    const { forgotten } = storage.journal.summary;
+    if (forgotten?.until === null) this.aware = true;
+    // A process that found out, and could not write it down, has taken that with it.
+    else if (forgotten === null && this.#opened !== this.#process) this.aware = false;
+    this.#opened = this.#process;
     return storage;
   }
 

@@ -53,6 +53,19 @@ export const TURN_BUGS: readonly Mutation[] = [
     suite: "scenario",
   },
   {
+    name: "lost-leader-waited-for",
+    rule: "4: whoever lost its journal resigns when its turn as leader comes",
+    changes: [
+      {
+        file: "server/consensus/abstention.ts",
+        find: "return recollection.heard && running.instance >= until - 1 && this.silent(running);",
+        replace: "return false && until > 0 && recollection.heard;",
+      },
+    ],
+    suite: "unit",
+    tests: ["test/unit/consensus/recollection.test.ts"],
+  },
+  {
     name: "next-leader-may-not-resign",
     rule: "5: a STOP of the leader of the next instance is joined like that of this one",
     changes: [

@@ -4,6 +4,7 @@
  */
 import { describe, expect, it } from "vitest";
 import { type Message, type MessageOf, writeStatement } from "../../../protocol/messages.ts";
+import type { Mode } from "../../../protocol/view.ts";
 import { type ContextOptions, CoreContext } from "../../../server/consensus/context.ts";
 import { Recollection } from "../../../server/consensus/recollection.ts";
 import { type Forgotten, type Start, startOf } from "../../../server/consensus/restart.ts";
@@ -23,9 +24,17 @@ function run(cluster: CoreCluster, requests: number): void {
   }
 }
 
-function started(options: { n: number; seed?: number; liar?: CoreClusterLiar }): CoreCluster {
-  const { n, seed = 1, liar } = options;
-  const cluster = new CoreCluster({ n, seed, recollect: true, ...(liar ? { liar } : {}) });
+interface StartOptions {
+  readonly n: number;
+  readonly mode?: Mode;
+  readonly seed?: number;
+  readonly requestTimeoutMs?: number;
+  readonly liar?: CoreClusterLiar;
+}
+
+function started({ n, mode = "bft", seed = 1, requestTimeoutMs = 1_000, liar }: StartOptions): CoreCluster {
+  const common = { n, mode, seed, requestTimeoutMs, recollect: true };
+  const cluster = new CoreCluster(liar ? { ...common, liar } : common);
   for (const a of cluster.replicas) for (const b of cluster.replicas) if (a.id < b.id) reconnect(cluster, a.id, b.id);
   cluster.settle(10);
   return cluster;
@@ -99,6 +108,33 @@ describe("section 4: what a replica may have forgotten", () => {
     const height = cluster.heights()[0] as number;
     cluster.settle(20);
     expect(cluster.heights()[0]).toBe(height);
+  });
+
+  it.each(["bft", "cft"] as const)("%s: whoever lost its disk lets its turn as leader pass, long before T", (mode) => {
+    const cluster = started({ n: 7, mode, requestTimeoutMs: 5_000 });
+    run(cluster, 3);
+    const height = cluster.heights()[3] as number;
+    for (const id of [0, 1]) cluster.crash(id);
+    cluster.replaceDisk(1, null);
+    cluster.restart(1);
+    cluster.request();
+    const regencies = (): number[] => cluster.replicas.slice(1).map(({ core }) => core.state.regency);
+    for (let rounds = 0; Math.max(...regencies()) === 0 && rounds < 400; rounds++) cluster.settle(1);
+    cluster.settle(10);
+    expect(regencies()).toEqual([2, 2, 2, 2, 2, 2]);
+    expect(cluster.heights()[3]).toBeGreaterThan(height);
+    cluster.settle(40);
+    expect(replica(cluster, 1).core.state.forgotten).toBe(false);
+  });
+
+  it("whoever lost its disk, and does not lead, asks for no other leader", () => {
+    const cluster = started({ n: 4 });
+    run(cluster, 3);
+    cluster.crash(3);
+    cluster.replaceDisk(3, null);
+    cluster.restart(3);
+    cluster.settle(40);
+    expect(cluster.replicas.map(({ core }) => core.state.wantedRegency)).toEqual([0, 0, 0, 0]);
   });
 
   it("a crash in the middle of it changes nothing", () => {
