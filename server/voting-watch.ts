@@ -39,7 +39,7 @@ export class VotingWatch {
     }
     this.#silence ??= { fromMs: nowMs, sinceMs: wallMs };
     if (nowMs - this.#silence.fromMs < PATIENCE_MS) return;
-    const detail = `this replica does not vote, it is ${state}: meanwhile the cluster stands one fault less`;
+    const detail = `its state is "${state}", and it does not vote: the cluster stands one fault less meanwhile`;
     if (!this.#alarm) this.#logger.warn({ state }, detail);
     this.#alarm = { code: "NOT_VOTING", detail, sinceMs: this.#silence.sinceMs };
   }
