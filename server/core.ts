@@ -532,7 +532,7 @@ export class Core {
     const { lastDecided } = this.#ordering.chain;
     const statement = {
       view: view.id,
-      regency: this.#regency.number,
+      regency: this.#regency.durable,
       decided: lastDecided.instance,
       digest: lastDecided.digest,
       abstainingUntil,

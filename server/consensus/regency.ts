@@ -10,10 +10,12 @@ import type { Start } from "./restart.ts";
 export class Regency {
   #number: number;
   #journaled = true;
+  #durable: number;
   #synced: number | null;
 
   constructor(start: Pick<Start, "regency" | "newestCertificate">) {
     this.#number = start.regency;
+    this.#durable = start.regency;
     this.#synced = start.regency === 0 ? 0 : null;
     const { newestCertificate } = start;
     if (newestCertificate?.regency === start.regency) this.proven(newestCertificate.instance);
@@ -25,6 +27,11 @@ export class Regency {
 
   get journaled(): boolean {
     return this.#journaled;
+  }
+
+  /** The newest one on disk. Others install what they are told: whoever tells them of one must remember it. */
+  get durable(): number {
+    return this.#durable;
   }
 
   /** The instance its SYNC was about, or null while no SYNC of it is known. */
@@ -41,6 +48,7 @@ export class Regency {
   }
 
   onDisk(number: number): void {
+    this.#durable = Math.max(this.#durable, number);
     if (number === this.#number) this.#journaled = true;
   }
 

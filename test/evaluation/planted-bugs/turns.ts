@@ -53,6 +53,13 @@ export const TURN_BUGS: readonly Mutation[] = [
     suite: "scenario",
   },
   {
+    name: "regency-told-before-it-is-on-disk",
+    rule: "5: a STATUS names a regency that is on disk",
+    changes: [{ file: CORE, find: "regency: this.#regency.durable,", replace: "regency: this.#regency.number," }],
+    suite: "unit",
+    tests: ["test/unit/consensus/recollection.test.ts"],
+  },
+  {
     name: "lost-leader-waited-for",
     rule: "4: whoever lost its journal resigns when its turn as leader comes",
     changes: [

@@ -6,6 +6,7 @@ import { describe, expect, it } from "vitest";
 import { type Message, type MessageOf, writeStatement } from "../../../protocol/messages.ts";
 import type { Mode } from "../../../protocol/view.ts";
 import { type ContextOptions, CoreContext } from "../../../server/consensus/context.ts";
+import type { Input } from "../../../server/consensus/contract.ts";
 import { Recollection } from "../../../server/consensus/recollection.ts";
 import { type Forgotten, type Start, startOf } from "../../../server/consensus/restart.ts";
 import { Core } from "../../../server/core.ts";
@@ -295,6 +296,31 @@ describe("section 4: what a replica may have forgotten", () => {
     expect([core.state.wantedRegency, core.offerFacts.wanted]).toEqual([0, 1]);
     for (const id of [1, 2]) cluster.input(replica(cluster, id), { type: "message", from: 3, message: stop(1) });
     expect([1, 2].map((id) => replica(cluster, id).core.state.wantedRegency)).toEqual([0, 1]);
+  });
+
+  it("nobody hears of a regency before it is on disk: who installs it on that word may lose its journal next", () => {
+    const cluster = started({ n: 4 });
+    const { core } = replica(cluster, 3);
+    const journaling: number[] = [];
+    let nowUs = cluster.nowUs;
+    const told = (input: Input): number[] => {
+      const effects = core.step(input);
+      for (const effect of effects) if (effect.type === "journal") journaling.push(effect.ticket);
+      const messages = effects.flatMap((effect) =>
+        effect.type === "broadcast" || effect.type === "send" ? [effect.message] : [],
+      );
+      return messages.flatMap((message) => (message.type === "STATUS" ? [message.regency] : []));
+    };
+    const heartbeat = (): number[] => {
+      nowUs += 500_000;
+      return told({ type: "tick", nowUs, wallMs: 1_000 });
+    };
+    for (const from of OTHERS)
+      told({ type: "message", from, message: { type: "STOP", view: 0, regency: 1, named: [] } });
+    expect(core.state.regency).toBe(1);
+    expect([...heartbeat(), ...told({ type: "connected", peer: 0 })]).toEqual([0, 0]);
+    for (const ticket of journaling.splice(0)) told({ type: "journaled", ticket });
+    expect(heartbeat()).toEqual([1]);
   });
 
   it("what a replica forgot speaks for others only through a certificate that is as new", () => {

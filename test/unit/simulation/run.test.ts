@@ -41,6 +41,7 @@ const KEPT_SEEDS: readonly (readonly [number, string])[] = [
   [42001798, "a disk rolled back, which matters no more by the time that it is full"],
   [43003213, "a fetched state whose witness stands where the log was provable as long as a dead replica lived"],
   [44014428, "a fetched state, and a journal whose newest accept record names another batch than was decided"],
+  [49002430, "a regency that was told of before it was on disk, and forgotten in a restart by who told of it"],
   [49001732, "a process learns that its disk was rolled back, cannot write that down, and takes it with it"],
   [47007944, "the only replica with a checkpoint is dead, and whoever fetches it has what the others need to go on"],
   [42001009, "an ACCEPT sent again after its instance went to another batch"],
