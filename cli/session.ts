@@ -1,5 +1,6 @@
 /** One connection to the cluster for the length of one command: opened from the global options, closed whatever happens. */
 import type { Consistency } from "../client/kv-types.ts";
+import { viewsBeside } from "../client/view-file.ts";
 import { clusterOf } from "../protocol/cluster.ts";
 import { nodeCrypto } from "../protocol/crypto/node.ts";
 import { QuorateError } from "../protocol/errors.ts";
@@ -13,7 +14,7 @@ const FOLLOW_MS = 2_000;
 
 /** Where the views are kept that were followed from this cluster file on. */
 export function viewsOf(cluster: ClusterChoice): string {
-  return `${cluster.path}.views`;
+  return viewsBeside(cluster.path);
 }
 
 /** The views known without asking anybody. */

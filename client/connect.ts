@@ -13,14 +13,17 @@ import { type ConnectionOptions, type Ends, open, openService, type ServiceConne
 import type { Transport } from "./ports.ts";
 import type { ServiceProxy } from "./service-proxy.ts";
 import { wsTransport } from "./transport-ws.ts";
-import { viewFile } from "./view-file.ts";
+import { viewFile, viewsBeside } from "./view-file.ts";
 
 interface Files {
   /** The cluster file `kv init` wrote: its path, or its parsed content. */
   readonly cluster: string | ClusterFile;
   /** The client's keys: a key file's path, or the keys; `client.key` beside the cluster file by default. */
   readonly identity?: string | Identity | undefined;
-  /** Instead of `views`: a file to keep the views in that this client has followed. */
+  /**
+   * Instead of `views`: a file to keep the views in that this client has followed. With neither, those are read, not written, that `kv`
+   * keeps beside the cluster file named by its path (`cluster.json.views`).
+   */
   readonly viewFile?: string | undefined;
 }
 
@@ -60,8 +63,21 @@ export async function connectService(options: ConnectServiceOptions): Promise<Se
   return openService({ ...options, ...(await endsOf(options)) });
 }
 
+/** Where a client begins to follow the views, and where it keeps them. */
+function viewsFor({
+  cluster,
+  views,
+  viewFile: keptIn,
+}: Pick<ConnectServiceOptions, "views" | "viewFile"> & Pick<Files, "cluster">) {
+  if (views) return views;
+  if (keptIn !== undefined) return viewFile(keptIn);
+  if (typeof cluster !== "string") return undefined;
+  const { load } = viewFile(viewsBeside(cluster));
+  return { load, save: () => Promise.resolve() };
+}
+
 async function endsOf(options: ConnectServiceOptions): Promise<Ends & Pick<ServiceConnectionOptions, "views">> {
-  const { cluster, identity, transport, views, viewFile: keptIn } = options;
+  const { cluster, identity, transport } = options;
   const path = typeof cluster === "string" ? cluster : null;
   const file = typeof cluster === "string" ? await readClusterFile(cluster) : cluster;
   const keys = identity ?? (path === null ? undefined : join(dirname(path), "client.key"));
@@ -73,7 +89,7 @@ async function endsOf(options: ConnectServiceOptions): Promise<Ends & Pick<Servi
     identity: typeof keys === "string" ? await readIdentityFile(keys) : keys,
     crypto: nodeCrypto,
     transport: transport ?? wsTransport,
-    views: views ?? (keptIn === undefined ? undefined : viewFile(keptIn)),
+    views: viewsFor(options),
   };
 }
 
@@ -82,9 +98,7 @@ export function newIdentity(): Identity {
   return newIdentityWith(nodeCrypto);
 }
 
-export interface AdministrationConnectOptions {
-  /** The cluster file `kv init` wrote: its path, or its parsed content. */
-  readonly cluster: string | ClusterFile;
+export interface AdministrationConnectOptions extends Pick<ConnectServiceOptions, "cluster" | "views" | "viewFile"> {
   /** Key files of administrators, or their keys: at least as many as the cluster's threshold. */
   readonly administrators: readonly (string | Identity)[];
   /** Milliseconds each call waits for a quorum; 5,000 by default. */
@@ -107,5 +121,13 @@ export async function connectAdministration(options: AdministrationConnectOption
   const file = typeof cluster === "string" ? await readClusterFile(cluster) : cluster;
   const identities: Identity[] = [];
   for (const keys of administrators) identities.push(typeof keys === "string" ? await readIdentityFile(keys) : keys);
-  return Administration.open({ cluster: file, administrators: identities, crypto: nodeCrypto, transport, timeoutMs });
+  const views = viewsFor(options);
+  return Administration.open({
+    cluster: file,
+    administrators: identities,
+    crypto: nodeCrypto,
+    transport,
+    timeoutMs,
+    views,
+  });
 }

@@ -6,6 +6,11 @@ import type { ViewStore } from "./view-follower.ts";
 /** Thousands of views; nothing larger is read. */
 const FILE_BYTES_MAX = 64 * 1024 * 1024;
 
+/** Where `kv` keeps the views that were followed from this cluster file on. */
+export function viewsBeside(clusterPath: string): string {
+  return `${clusterPath}.views`;
+}
+
 export function viewFile(path: string): ViewStore {
   return {
     async load() {

@@ -9,6 +9,7 @@ import { clientIdOf, PUBLIC_KEYS_BYTES, publicKeysFrom } from "../../protocol/id
 import { usageError } from "../exit.ts";
 import { chooseCluster, DEFAULT_TIMEOUT_MS, type Globals, globalsOf, helpTail, requireFormat } from "../globals.ts";
 import { type Io, writeOut } from "../io.ts";
+import { viewsOf } from "../session.ts";
 import { printable, tableText } from "../text.ts";
 
 const DAY_MS = 24 * 60 * 60 * 1000;
@@ -156,7 +157,12 @@ async function administered<T>(
   const administrators = adminKey ?? [join(dirname(cluster.path), "admin.key")];
   const { connectAdministration } = await import("../../client/index.ts");
   const timeoutMs = globals.timeout ?? DEFAULT_TIMEOUT_MS;
-  const administration = await connectAdministration({ cluster: cluster.file, administrators, timeoutMs });
+  const administration = await connectAdministration({
+    cluster: cluster.file,
+    administrators,
+    timeoutMs,
+    viewFile: viewsOf(cluster),
+  });
   try {
     return await use(administration);
   } finally {

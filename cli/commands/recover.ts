@@ -12,7 +12,7 @@ import type { ViewChain } from "../../protocol/view-chain.ts";
 import { loadServerConfig, type ServerConfig } from "../../server/config.ts";
 import { listenAt } from "../../server/listen-at.ts";
 import { CommandExit, EXIT, usageError } from "../exit.ts";
-import { chooseCluster, globalsOf, helpTail, requireFormat } from "../globals.ts";
+import { type ClusterChoice, chooseCluster, globalsOf, helpTail, namedCluster, requireFormat } from "../globals.ts";
 import { type Io, writeOut } from "../io.ts";
 import { refuseLocked, type SetAside, setStoresAside, storesIn } from "../local/set-aside.ts";
 import { integerIn } from "../numbers.ts";
@@ -68,13 +68,13 @@ export function recoverCommand(io: Io): Command {
     .action(async (options: RecoverOptions, command: Command) => {
       const globals = globalsOf(command);
       const format = requireFormat(globals, ["simple", "json"]);
-      const file =
-        options.config ?? join(dirname(chooseCluster(globals, io).path), `replica-${options.replica}`, "node.yaml");
+      const chosen = options.config === undefined ? chooseCluster(globals, io) : namedCluster(globals, io);
+      const file = options.config ?? join(dirname(chosen?.path ?? ""), `replica-${options.replica}`, "node.yaml");
       const config = loadServerConfig(file, { env: io.env });
       if (config.replica !== options.replica) {
         throw usageError(`${file} is of replica ${config.replica}, not of replica ${options.replica}`);
       }
-      const chain = await knownChain({ path: config.clusterPath, file: config.clusterFile });
+      const chain = await newestChain(config, chosen);
       const admin = adminOf(config, chain);
       await refuseRunning(config, admin);
       if (storesIn(config.dataDir).length === 0) {
@@ -94,6 +94,14 @@ export function recoverCommand(io: Io): Command {
       await writeOut(io, text);
       if (options.wait) await untilVoting(io, { config, admin, waitMs: globals.timeout ?? Number.POSITIVE_INFINITY });
     });
+}
+
+/** The views that `kv` has followed, from the cluster file of the replica on or from the one that was named: whichever leads further. */
+async function newestChain(config: ServerConfig, named: ClusterChoice | null): Promise<ViewChain> {
+  const own = await knownChain({ path: config.clusterPath, file: config.clusterFile });
+  if (named?.file.clusterId !== config.clusterFile.clusterId) return own;
+  const other = await knownChain(named);
+  return other.newest.id > own.newest.id ? other : own;
 }
 
 /** Where its admin port listens on this machine, as far as the views are known that `kv` has followed. */
@@ -121,14 +129,23 @@ async function refuseRunning(config: ServerConfig, admin: AdminAddress): Promise
 /** Why the other members may be no quorum while this replica does not vote. */
 interface Shortage {
   readonly text: string;
-  /** They are none even if everybody votes whose admin port was not reached: it may listen on its own machine alone. */
+  /**
+   * They are none even if everybody votes whose admin port was not reached: it may listen on its own machine alone. Or nobody here knows who
+   * they are.
+   */
   readonly certain: boolean;
+  readonly remedy: string;
 }
 
 /** Null when a quorum of the others votes, as they say themselves. */
-async function shortageWithout(config: ServerConfig, { members, quorum }: View): Promise<Shortage | null> {
+async function shortageWithout(config: ServerConfig, { id: view, members, quorum }: View): Promise<Shortage | null> {
   const others = members.filter(({ id }) => id !== config.replica);
   const answers = await Promise.all(others.map((member) => askReplica(member, asking(config))));
+  const newest = Math.max(...answers.map(({ status }) => status?.view ?? 0));
+  if (newest > view) {
+    const text = `the others are in view ${newest}, and only view ${view} is known here: it cannot be told whether they are a quorum without replica ${config.replica}`;
+    return { text, certain: true, remedy: "name a cluster file with its .views beside it (--cluster)" };
+  }
   const idle = answers.filter(({ status }) => status?.state !== VOTING);
   const voting = answers.length - idle.length;
   if (voting >= quorum) return null;
@@ -140,13 +157,12 @@ async function shortageWithout(config: ServerConfig, { members, quorum }: View):
   );
   const list = said.length === 0 ? "" : ` (${printableText(said.join(", "))})`;
   const text = `${claim} without replica ${config.replica}: ${voting} of ${others.length} vote, ${quorum} are needed${list}`;
-  return { text, certain };
+  return { text, certain, remedy: "bring them back first" };
 }
 
 /** Nobody reads a warning where nobody is asked. @throws CommandExit */
-function warnOrRefuse(io: Io, { text, certain }: Shortage, { yes, force }: RecoverOptions): void {
-  if (certain && yes && !force)
-    throw new CommandExit(EXIT.UNAVAILABLE, `${text}; bring them back first, or add --force`);
+function warnOrRefuse(io: Io, { text, certain, remedy }: Shortage, { yes, force }: RecoverOptions): void {
+  if (certain && yes && !force) throw new CommandExit(EXIT.UNAVAILABLE, `${text}; ${remedy}, or add --force`);
   io.stderr.write(`kv: warning: ${text}\n`);
 }
 

@@ -2,6 +2,7 @@
 import { existsSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
+import { connect } from "../../client/index.ts";
 import type { TestCluster as Cluster } from "./cluster.ts";
 import { freeBasePort, TestCluster, until } from "./cluster.ts";
 import { compiled, Program, run } from "./programs.ts";
@@ -191,4 +192,10 @@ test("the only member is replaced by one that joins it, again and again, each ti
     await change(cluster, ["replace", `${id - 1}`, join(folder, "join.json")]);
   }
   expect(await cluster.kv(["get", "kept"])).toMatchObject({ code: 0, stdout: "yes\n" });
+  // Nobody answers any more where the cluster file says: administrators and programs know the way all the same.
+  expect(await cluster.kv(["client", "list"])).toMatchObject({ code: 0 });
+  const kv = await connect({ cluster: cluster.clusterPath });
+  onTestFinished(() => kv.close());
+  expect(await kv.get("kept")).toMatchObject({ value: "yes" });
+  expect(kv.view.id).toBe(2);
 }, 120_000);

@@ -33,10 +33,10 @@ const recover = (...flags: string[]) =>
   kv(["recover", "--replica", "1", "--cluster", folder.in("c/cluster.json"), ...flags]);
 
 /** From now on the admin ports of these replicas, by id, say that they are in these states. */
-async function answering(states: Readonly<Record<number, string>>): Promise<void> {
+async function answering(states: Readonly<Record<number, string>>, view = 0): Promise<void> {
   const path = folder.in("c/cluster.json");
   const file = parseClusterFile(readFileSync(path, "utf8"), path);
-  const place = { view: 0, regency: 0, leader: 0, decided: 1, executed: 1, revision: "1", historyDigest: "" };
+  const place = { view, regency: 0, leader: 0, decided: 1, executed: 1, revision: "1", historyDigest: "" };
   for (const member of file.members) {
     const { id: replica } = member;
     const state = states[replica];
@@ -127,6 +127,17 @@ describe("the others must be a quorum without it", () => {
     expect(refused).toEqual({ code: 3, out: "", err: `kv: ${short}; bring them back first, or add --force\n` });
     expect(existsSync(data("journal"))).toBe(true);
     expect(await recover("--yes", "--force")).toMatchObject({ code: 0, err: `kv: warning: ${short}\n` });
+  });
+
+  test("in a view that is not known here nobody can tell: with --yes it is refused, unless --force is given", async () => {
+    await answering({ 0: "voting", 2: "voting", 3: "voting" }, 2);
+    const unknown =
+      "the others are in view 2, and only view 0 is known here: it cannot be told whether they are a quorum without replica 1";
+    const refused = await recover("--yes");
+    const remedy = "name a cluster file with its .views beside it (--cluster), or add --force";
+    expect(refused).toEqual({ code: 3, out: "", err: `kv: ${unknown}; ${remedy}\n` });
+    expect(existsSync(data("journal"))).toBe(true);
+    expect(await recover("--yes", "--force")).toMatchObject({ code: 0, err: `kv: warning: ${unknown}\n` });
   });
 
   test("on a terminal it is said before the question", async () => {
