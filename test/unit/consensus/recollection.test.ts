@@ -48,6 +48,13 @@ function reconnect(cluster: CoreCluster, a: number, b: number): void {
   cluster.mend(a, b);
 }
 
+/** It is up again at once, with an empty one. */
+function loseDisk(cluster: CoreCluster, id: number): void {
+  cluster.crash(id);
+  cluster.replaceDisk(id, null);
+  cluster.restart(id);
+}
+
 const OTHERS = [0, 1, 2] as const;
 const PLACE = { view: 0, regency: 0 } as const;
 
@@ -101,9 +108,7 @@ describe("section 4: what a replica may have forgotten", () => {
   it("an idle cluster orders empty batches until the lost replica is back", () => {
     const cluster = started({ n: 4 });
     run(cluster, 3);
-    cluster.crash(3);
-    cluster.replaceDisk(3, null);
-    cluster.restart(3);
+    loseDisk(cluster, 3);
     cluster.settle(40);
     expect(replica(cluster, 3).core.state.forgotten).toBe(false);
     const height = cluster.heights()[0] as number;
@@ -115,9 +120,8 @@ describe("section 4: what a replica may have forgotten", () => {
     const cluster = started({ n: 7, mode, requestTimeoutMs: 5_000 });
     run(cluster, 3);
     const height = cluster.heights()[3] as number;
-    for (const id of [0, 1]) cluster.crash(id);
-    cluster.replaceDisk(1, null);
-    cluster.restart(1);
+    cluster.crash(0);
+    loseDisk(cluster, 1);
     cluster.request();
     const regencies = (): number[] => cluster.replicas.slice(1).map(({ core }) => core.state.regency);
     for (let rounds = 0; Math.max(...regencies()) === 0 && rounds < 400; rounds++) cluster.settle(1);
@@ -131,9 +135,7 @@ describe("section 4: what a replica may have forgotten", () => {
   it("whoever lost its disk, and does not lead, asks for no other leader", () => {
     const cluster = started({ n: 4 });
     run(cluster, 3);
-    cluster.crash(3);
-    cluster.replaceDisk(3, null);
-    cluster.restart(3);
+    loseDisk(cluster, 3);
     cluster.settle(40);
     expect(cluster.replicas.map(({ core }) => core.state.wantedRegency)).toEqual([0, 0, 0, 0]);
   });
@@ -142,9 +144,7 @@ describe("section 4: what a replica may have forgotten", () => {
     for (let seed = 1; seed <= 20; seed++) {
       const cluster = started({ n: 4, seed });
       run(cluster, 3);
-      cluster.crash(3);
-      cluster.replaceDisk(3, null);
-      cluster.restart(3);
+      loseDisk(cluster, 3);
       for (let crash = 0; crash < 3; crash++) {
         for (let step = 0; step < 30 * seed; step++) cluster.randomStep();
         cluster.crash(3);
@@ -211,9 +211,7 @@ describe("section 4: what a replica may have forgotten", () => {
     };
     const cluster = started({ n: 4, liar: watch });
     run(cluster, 3);
-    cluster.crash(3);
-    cluster.replaceDisk(3, null);
-    cluster.restart(3);
+    loseDisk(cluster, 3);
     cluster.cut(3, 1);
     cluster.cut(3, 2);
     cluster.crash(0);
@@ -371,9 +369,7 @@ describe("section 4: what a replica may have forgotten", () => {
     };
     const cluster = started({ n: 4, liar });
     run(cluster, 3);
-    cluster.crash(3);
-    cluster.replaceDisk(3, null);
-    cluster.restart(3);
+    loseDisk(cluster, 3);
     cluster.settle(40);
     run(cluster, 2);
     expect(replica(cluster, 3).core.state.forgotten).toBe(false);
@@ -434,9 +430,7 @@ describe("section 4: what a replica may have forgotten", () => {
     };
     const cluster = started({ n: 7, liar });
     run(cluster, 3);
-    cluster.crash(6);
-    cluster.replaceDisk(6, null);
-    cluster.restart(6);
+    loseDisk(cluster, 6);
     cluster.settle(80);
     const { state } = replica(cluster, 6).core;
     expect(state).toMatchObject({ heard: true, forgotten: true });
@@ -451,9 +445,7 @@ describe("section 4: what a replica may have forgotten", () => {
   it("a lost replica says nothing about what it accepted before it holds a newer certificate", () => {
     const cluster = started({ n: 4 });
     run(cluster, 3);
-    cluster.crash(3);
-    cluster.replaceDisk(3, null);
-    cluster.restart(3);
+    loseDisk(cluster, 3);
     const { core } = replica(cluster, 3);
     let reported = false;
     const step = core.step.bind(core);
