@@ -9,7 +9,6 @@ import type { Start } from "./restart.ts";
 
 export class Regency {
   #number: number;
-  #journaled = true;
   #durable: number;
   #synced: number | null;
 
@@ -26,7 +25,7 @@ export class Regency {
   }
 
   get journaled(): boolean {
-    return this.#journaled;
+    return this.#durable === this.#number;
   }
 
   /** The newest one on disk. Others install what they are told: whoever tells them of one must remember it. */
@@ -43,13 +42,11 @@ export class Regency {
   install(number: number): void {
     assert(number > this.#number, "regencies only rise");
     this.#number = number;
-    this.#journaled = false;
     this.#synced = null;
   }
 
   onDisk(number: number): void {
     this.#durable = Math.max(this.#durable, number);
-    if (number === this.#number) this.#journaled = true;
   }
 
   /** A SYNC of this regency about this instance was verified, or a certificate or decision at it, which implies one. */

@@ -335,8 +335,8 @@ export const SYNCHRONIZATION_BUGS: readonly Mutation[] = [
     changes: [
       {
         file: REGENCY,
-        find: "    this.#journaled = false;\n    this.#synced = null;",
-        replace: "    this.#journaled = false;\n    this.#synced ??= null;",
+        find: "    this.#number = number;\n    this.#synced = null;",
+        replace: "    this.#number = number;\n    this.#synced ??= null;",
       },
     ],
     suite: "core",

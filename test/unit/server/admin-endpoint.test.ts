@@ -1,5 +1,5 @@
 /** The admin port of a replica that moves (docs/operations.md, `kv view set-address`). */
-import { type AddressInfo, createServer } from "node:net";
+import { type AddressInfo, createServer, type Server } from "node:net";
 import { expect, test } from "vitest";
 import { AdminEndpoint } from "../../../server/admin-endpoint.ts";
 import type { AdminOptions } from "../../../server/network/admin.ts";
@@ -14,10 +14,18 @@ const answers = (port: number): Promise<boolean> =>
     () => false,
   );
 
-test("a port that is taken is tried again, once it is said; meanwhile the one before answers", async () => {
+const quiet = () => undefined;
+const SILENT = { info: quiet, warn: quiet, error: quiet };
+
+/** Somebody else's, who answers nobody. */
+async function takenPort(): Promise<{ taken: Server; port: number }> {
   const taken = createServer((socket) => socket.destroy());
   await new Promise<void>((resolve) => taken.listen(0, host, resolve));
-  const { port } = taken.address() as AddressInfo;
+  return { taken, port: (taken.address() as AddressInfo).port };
+}
+
+test("a port that is taken is tried again, once it is said; meanwhile the one before answers", async () => {
+  const { taken, port } = await takenPort();
   const lines: string[] = [];
   const say = (_detail: object, message: string) => lines.push(message);
   const logger = { info: say, warn: say, error: say };
@@ -38,12 +46,8 @@ test("a port that is taken is tried again, once it is said; meanwhile the one be
 });
 
 test("told to go elsewhere while it waits for a port, it does not go back there", async () => {
-  const taken = createServer((socket) => socket.destroy());
-  await new Promise<void>((resolve) => taken.listen(0, host, resolve));
-  const { port } = taken.address() as AddressInfo;
-  const say = () => undefined;
-  const logger = { info: say, warn: say, error: say };
-  const endpoint = await AdminEndpoint.open({ routes, logger, retryMs: 20 }, { host, port: 0 });
+  const { taken, port } = await takenPort();
+  const endpoint = await AdminEndpoint.open({ routes, logger: SILENT, retryMs: 20 }, { host, port: 0 });
   try {
     const { url } = endpoint;
     await Promise.all([endpoint.move({ host, port }), endpoint.move({ host, port: 0 })]);
@@ -57,12 +61,8 @@ test("told to go elsewhere while it waits for a port, it does not go back there"
 });
 
 test("who closes it before ends the tries", async () => {
-  const taken = createServer((socket) => socket.destroy());
-  await new Promise<void>((resolve) => taken.listen(0, host, resolve));
-  const { port } = taken.address() as AddressInfo;
-  const say = () => undefined;
-  const logger = { info: say, warn: say, error: say };
-  const endpoint = await AdminEndpoint.open({ routes, logger, retryMs: 20 }, { host, port: 0 });
+  const { taken, port } = await takenPort();
+  const endpoint = await AdminEndpoint.open({ routes, logger: SILENT, retryMs: 20 }, { host, port: 0 });
   await endpoint.move({ host, port });
   await endpoint.close();
   await new Promise((resolve) => taken.close(resolve));
