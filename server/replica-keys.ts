@@ -8,6 +8,7 @@ import { QuorateError } from "../protocol/errors.ts";
 import type { Identity } from "../protocol/identity.ts";
 import { type Member, memberOf, type ReplicaId, type View } from "../protocol/view.ts";
 import { ROTATED_SUFFIX, readKeyFile } from "./config.ts";
+import type { DriverLogger } from "./driver-contract.ts";
 
 /** The secret keys that a member has next, beside those it has now. */
 export const NEXT_KEY_SUFFIX = ".next";
@@ -15,11 +16,15 @@ export const NEXT_KEY_SUFFIX = ".next";
 export class ReplicaKeys {
   readonly #keyPath: string;
   readonly #self: ReplicaId;
+  readonly #logger: DriverLogger;
   #current: Identity;
+  /** The newest view said to have other keys: `of` is asked more than once for each. */
+  #saidOf: number | null = null;
 
-  constructor(options: { keyPath: string; self: ReplicaId; identity: Identity }) {
+  constructor(options: { keyPath: string; self: ReplicaId; identity: Identity; logger: DriverLogger }) {
     this.#keyPath = options.keyPath;
     this.#self = options.self;
+    this.#logger = options.logger;
     this.#current = options.identity;
   }
 
@@ -40,7 +45,7 @@ export class ReplicaKeys {
     const { next } = this;
     if (!next || !isOf(next, member)) {
       // A view from before they were changed, which is all that is known after a loss: the others bring the newer ones.
-      if (existsSync(this.#rotatedPath)) return this.#current;
+      if (existsSync(this.#rotatedPath)) return this.#withOthersThan(view);
       const why = `view ${view.id} has other keys for replica ${this.#self} than ${this.#keyPath} and its next ones`;
       throw new QuorateError("KEY_FILE_INVALID", why, { replica: this.#self });
     }
@@ -49,6 +54,16 @@ export class ReplicaKeys {
     renameSync(this.#nextPath, this.#keyPath);
     this.#current = next;
     return next;
+  }
+
+  /** The only sign of a wrong key file beside the mark of a rotation: no member takes such a replica for the one it says it is. */
+  #withOthersThan({ id }: View): Identity {
+    if (this.#saidOf !== id) {
+      const why = "other members bring a later view with these keys, or the file is not the newest one of this replica";
+      this.#logger.warn({ view: id }, `view ${id} has other keys for this replica than ${this.#keyPath}: ${why}`);
+    }
+    this.#saidOf = id;
+    return this.#current;
   }
 
   get #rotatedPath(): string {

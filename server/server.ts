@@ -118,7 +118,7 @@ export async function startServer(
   const failed = new Promise<unknown>((resolve) => {
     fail = resolve;
   });
-  const keys = new ReplicaKeys({ keyPath: config.keyPath, self, identity: config.identity });
+  const keys = new ReplicaKeys({ keyPath: config.keyPath, self, identity: config.identity, logger });
   let retire: (view: number) => void = () => undefined;
   const retired = new Promise<number>((resolve) => {
     retire = resolve;

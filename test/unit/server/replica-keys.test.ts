@@ -6,6 +6,7 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { nodeCrypto } from "../../../protocol/crypto/node.ts";
 import { type Identity, keyFileText, newIdentity } from "../../../protocol/identity.ts";
 import type { View } from "../../../protocol/view.ts";
+import type { DriverLogger } from "../../../server/driver-contract.ts";
 import { ReplicaKeys } from "../../../server/replica-keys.ts";
 import { viewOfSize } from "./fixture.ts";
 
@@ -20,7 +21,10 @@ beforeEach(() => {
   keyPath = join(folder, "replica.key");
   write(keyPath, OLD);
 });
-afterEach(() => rmSync(folder, { recursive: true }));
+afterEach(() => {
+  rmSync(folder, { recursive: true });
+  said.length = 0;
+});
 
 function write(path: string, identity: Identity): void {
   writeFileSync(path, keyFileText("replica", identity), { mode: 0o600 });
@@ -36,7 +40,13 @@ function viewWith({ signKey, boxKey }: Identity, id: number): View {
   };
 }
 
-const keysFrom = (identity: Identity) => new ReplicaKeys({ keyPath, self: SELF, identity });
+const said: string[] = [];
+const logger: DriverLogger = {
+  info: () => undefined,
+  warn: (_detail, message) => said.push(message),
+  error: () => undefined,
+};
+const keysFrom = (identity: Identity) => new ReplicaKeys({ keyPath, self: SELF, identity, logger });
 
 describe("the keys of a replica", () => {
   it("are the next ones from the view on that has them, at a start after it as well", () => {
@@ -48,10 +58,13 @@ describe("the keys of a replica", () => {
     expect(keysFrom(NEW).of(viewWith(NEW, 1))).toBe(NEW);
   });
 
-  it("are those of now in a view from before: whoever lost its data knows no newer one", () => {
+  it("are those of now in a view from before, and that is said once: whoever lost its data knows no newer one", () => {
     write(`${keyPath}.next`, NEW);
     keysFrom(OLD).of(viewWith(NEW, 1));
-    expect(keysFrom(NEW).of(viewWith(OLD, 0))).toBe(NEW);
+    expect(said).toEqual([]);
+    const keys = keysFrom(NEW);
+    expect([keys.of(viewWith(OLD, 0)), keys.of(viewWith(OLD, 0))]).toEqual([NEW, NEW]);
+    expect(said).toEqual([expect.stringMatching(/^view 0 has other keys for this replica than .*replica\.key: /)]);
   });
 
   it("are refused where they are another replica's", () => {
