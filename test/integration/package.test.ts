@@ -1,5 +1,6 @@
 /** The package as its users get it: what package.json exports is built, packed, runs and has types (docs/library.md). */
 import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { isBuiltin } from "node:module";
 import { join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { beforeAll, expect, test } from "vitest";
@@ -87,5 +88,19 @@ test("every file that package.json exports is built, and is in the package", asy
   const [{ files }] = JSON.parse(packed.stdout) as [{ files: { path: string }[] }];
   const paths = new Set(files.map(({ path }) => `./${path}`));
   for (const target of targets) expect(paths, target).toContain(target);
-  expect(paths).toContain("./examples/counter/counter.ts");
+  for (const path of ["./examples/counter/counter.ts", "./dist/LICENSES.txt"]) expect(paths).toContain(path);
 });
+
+test.each(["cli/main", "server/main"] as const)(
+  "%s is one file: beside node itself it needs native packages alone",
+  (name) => {
+    const text = readFileSync(fileURLToPath(compiled(name)), "utf8");
+    const asked = text.matchAll(/(?:^import .* from |\bimport\(|__require\()"([^"]+)"/gm);
+    const needed = new Set([...asked].flatMap(([, specifier = ""]) => (isBuiltin(specifier) ? [] : [specifier])));
+    // The last two are native, too, and optional in ws: nobody installs them here.
+    expect(["classic-level", "uWebSockets.js", "bufferutil", "utf-8-validate"]).toEqual(
+      expect.arrayContaining([...needed]),
+    );
+    expect(needed).toContain("classic-level");
+  },
+);
