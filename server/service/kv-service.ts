@@ -27,9 +27,14 @@ import {
 } from "../../protocol/limits.ts";
 import type { Access, AccessRules, ExecutionContext, Service, ServiceFactory, ServiceState } from "./contract.ts";
 import { OrderedIndex } from "./ordered-index.ts";
+import { ValueCache } from "./value-cache.ts";
 
 const REVISION_KEY = "";
 const ENTRY_HEADER_BYTES = 24;
+/** Encoded answers to gets of present keys. */
+const ANSWERS_BYTES_MAX = 32 * 1024 * 1024;
+/** What makes the answer to a larger value is no longer finding and encoding it. */
+const ANSWER_BYTES_MAX = 4 * 1024;
 
 interface Revisions {
   createRevision: number;
@@ -96,6 +101,8 @@ export class KvService implements Service {
   readonly #state: ServiceState;
   readonly #index = new OrderedIndex<Revisions>();
   readonly #scratch = new Writer(1024);
+  /** By key, as `encodeResult` made it: whatever writes a key forgets its answer. */
+  readonly #answers = new ValueCache(ANSWERS_BYTES_MAX);
   #revision = 0;
 
   constructor(state: ServiceState) {
@@ -133,7 +140,7 @@ export class KvService implements Service {
   execute(command: Uint8Array, context: ExecutionContext): Uint8Array {
     const decoded = this.#decode(command);
     if (decoded === null) return MALFORMED;
-    return encodeResult(this.#execute(decoded, context.replyFull));
+    return this.#answer(decoded, context.replyFull);
   }
 
   query(command: Uint8Array): Uint8Array | null {
@@ -143,10 +150,22 @@ export class KvService implements Service {
       case "get":
       case "range":
       case "noop":
-        return encodeResult(this.#execute(decoded, false));
+        return this.#answer(decoded, false);
       default:
         return null;
     }
+  }
+
+  /** The encoded result. A get of a present key says the same until that key is written. */
+  #answer(command: Command, replyFull: boolean): Uint8Array {
+    if (command.type !== "get" || replyFull) return encodeResult(this.#execute(command, replyFull));
+    const key = latin1(command.key);
+    const known = this.#answers.get(key);
+    if (known) return known;
+    const result = this.#get(command);
+    const encoded = encodeResult(result);
+    if (result.type === "found" && encoded.length <= ANSWER_BYTES_MAX) this.#answers.set(key, encoded);
+    return encoded;
   }
 
   grows(command: Uint8Array): boolean {
@@ -189,6 +208,7 @@ export class KvService implements Service {
     let entry = this.#index.get(key);
     if (!conditionHolds(condition, entry)) return { type: "conflict", modRevision: entry?.modRevision ?? 0 };
     const revision = this.#mutation();
+    this.#answers.delete(key);
     if (entry) {
       entry.modRevision = revision;
       entry.version += 1;
@@ -209,6 +229,7 @@ export class KvService implements Service {
     if (!conditionHolds(command.ifRevision, entry)) return { type: "conflict", modRevision: entry?.modRevision ?? 0 };
     if (!entry) return { type: "absent", revision: this.#revision };
     this.#index.delete(key);
+    this.#answers.delete(key);
     this.#state.delete(key);
     return { type: "deleted", revision: this.#mutation() };
   }

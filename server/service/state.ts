@@ -20,7 +20,7 @@ export const GRANT_SPACE = "g";
 /** Single values: the client table's floor. */
 export const META_SPACE = "m";
 
-export const VALUE_CACHE_BYTES_MAX = 64 * 1024 * 1024;
+export const VALUE_CACHE_BYTES_MAX = 32 * 1024 * 1024;
 
 /** Changes by key; null deletes. */
 export type Changes = ReadonlyMap<string, Uint8Array | null>;

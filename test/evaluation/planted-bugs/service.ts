@@ -4,7 +4,14 @@ import type { Mutation } from "./mutation.ts";
 const CLIENT_TABLE = "server/service/client-table.ts";
 const DRIVER = "server/driver.ts";
 const INTAKE_ORDER = "server/intake-stage/order.ts";
+const KV_SERVICE = "server/service/kv-service.ts";
 const VERDICT = "client/verdict.ts";
+
+/** Where the service forgets an answer, with a line that tells the two places apart. */
+const FORGETS = {
+  put: "    this.#answers.delete(key);\n    if (entry) {",
+  delete: "    this.#answers.delete(key);\n    this.#state.delete(key);",
+} as const;
 
 export const SERVICE_BUGS: readonly Mutation[] = [
   {
@@ -43,6 +50,21 @@ export const SERVICE_BUGS: readonly Mutation[] = [
     ],
     suite: "world",
   },
+  ...(["put", "delete"] as const).map(
+    (write): Mutation => ({
+      name: `answer-kept-after-a-${write}`,
+      rule: "6: an answer that is kept is forgotten by whatever writes its key",
+      changes: [
+        {
+          file: KV_SERVICE,
+          find: FORGETS[write],
+          replace: FORGETS[write].replace("    this.#answers.delete(key);\n", ""),
+        },
+      ],
+      suite: "unit",
+      tests: ["test/unit/service/kv-service.test.ts"],
+    }),
+  ),
   {
     name: "read-by-weak-quorum",
     rule: "3: an unordered read needs Q equal results",

@@ -305,3 +305,26 @@ test("loads what it stored", () => {
   const range = encodeCommand({ type: "range", from: EMPTY, to: null, limit: 0, reverse: false, keysOnly: false });
   expect(again.query(range)).toEqual(kv.service.query(range));
 });
+
+test("a get that was answered before is answered as the store is now: found again, written, deleted, made anew", () => {
+  const kv = new Kv();
+  const key = utf8("a");
+  const plain = (result: Result): Result =>
+    result.type === "found" ? { ...result, value: Uint8Array.from(result.value) } : result;
+  const queried = (): Result => decodeResult(kv.service.query(encodeCommand({ type: "get", key })) as Uint8Array);
+  const answers = (): Result[] => [queried(), kv.get("a"), queried(), kv.get("a")].map(plain);
+  for (const [step, size] of [0, 1, 100, 0, 5_000, 100, VALUE_BYTES_MAX, 1].entries()) {
+    const value = new Uint8Array(size).fill(step);
+    const written = kv.put(key, value);
+    if (written.type !== "written") throw new Error(written.type);
+    const { createRevision, modRevision, version } = written;
+    const found: Result = { type: "found", value, createRevision, modRevision, version };
+    // Refused by its condition: nothing changed, and nothing else is said.
+    expect(kv.put(key, "other", modRevision + 1)).toMatchObject({ type: "conflict" });
+    expect(answers()).toEqual([found, found, found, found]);
+    if (step % 3 !== 2) continue;
+    kv.delete("a");
+    const absent: Result = { type: "absent", revision: kv.service.revision };
+    expect(answers()).toEqual([absent, absent, absent, absent]);
+  }
+});
