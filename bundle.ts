@@ -11,7 +11,7 @@ import { build, type Plugin } from "esbuild";
 const ROOT = fileURLToPath(new URL(".", import.meta.url));
 const PROGRAMS = ["cli/main", "server/main"];
 /** Packages with native parts, which have to stay files of their own. */
-const NATIVE = ["classic-level", "uWebSockets.js", "cbor-extract"];
+const NATIVE = ["classic-level", "uWebSockets.js"];
 
 /** Sources that look for a neighbour find the one in dist: `import.meta.url` is the place that tsc gave their module. */
 function placed(outfile: string): Plugin {

@@ -18,7 +18,7 @@ export class ReplicaKeys {
   readonly #self: ReplicaId;
   readonly #logger: DriverLogger;
   #current: Identity;
-  /** The newest view said to have other keys: `of` is asked more than once for each. */
+  /** The view that was last said to have other keys: `of` is asked more than once for each. */
   #saidOf: number | null = null;
 
   constructor(options: { keyPath: string; self: ReplicaId; identity: Identity; logger: DriverLogger }) {

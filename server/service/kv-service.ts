@@ -48,7 +48,9 @@ function refused(code: ErrorCode, message: string): ResultOf<"refused"> {
   return { type: "refused", code, message };
 }
 
-const REPLY_FULL = refused("BUSY", "the results before this one fill the reply; ask again in a request of its own");
+const REPLY_FULL = new Uint8Array(
+  encodeResult(refused("BUSY", "the results before this one fill the reply; ask again in a request of its own")),
+);
 const MALFORMED = new Uint8Array(encodeResult(refused("INVALID_ARGUMENT", "the bytes are no command of this service")));
 
 const NOT_PERMITTED = new Uint8Array(
@@ -140,7 +142,7 @@ export class KvService implements Service {
   execute(command: Uint8Array, context: ExecutionContext): Uint8Array {
     const decoded = this.#decode(command);
     if (decoded === null) return MALFORMED;
-    return this.#answer(decoded, context.replyFull);
+    return this.#execute(decoded, context.replyFull);
   }
 
   query(command: Uint8Array): Uint8Array | null {
@@ -150,22 +152,10 @@ export class KvService implements Service {
       case "get":
       case "range":
       case "noop":
-        return this.#answer(decoded, false);
+        return this.#execute(decoded, false);
       default:
         return null;
     }
-  }
-
-  /** The encoded result. A get of a present key says the same until that key is written. */
-  #answer(command: Command, replyFull: boolean): Uint8Array {
-    if (command.type !== "get" || replyFull) return encodeResult(this.#execute(command, replyFull));
-    const key = latin1(command.key);
-    const known = this.#answers.get(key);
-    if (known) return known;
-    const result = this.#get(command);
-    const encoded = encodeResult(result);
-    if (result.type === "found" && encoded.length <= ANSWER_BYTES_MAX) this.#answers.set(key, encoded);
-    return encoded;
   }
 
   grows(command: Uint8Array): boolean {
@@ -182,20 +172,21 @@ export class KvService implements Service {
     }
   }
 
-  #execute(command: Command, replyFull: boolean): Result {
+  /** The encoded result. */
+  #execute(command: Command, replyFull: boolean): Uint8Array {
     switch (command.type) {
       case "put":
-        return this.#put(command.key, command.value, command.ifRevision);
+        return encodeResult(this.#put(command.key, command.value, command.ifRevision));
       case "cas":
-        return this.#put(command.key, command.value, command.expect);
+        return encodeResult(this.#put(command.key, command.value, command.expect));
       case "delete":
-        return this.#delete(command);
+        return encodeResult(this.#delete(command));
       case "get":
-        return replyFull ? REPLY_FULL : this.#get(command);
+        return replyFull ? REPLY_FULL : this.#get(command.key);
       case "range":
-        return replyFull ? REPLY_FULL : this.#range(command);
+        return replyFull ? REPLY_FULL : encodeResult(this.#range(command));
       case "noop":
-        return replyFull ? REPLY_FULL : this.#noop(command);
+        return replyFull ? REPLY_FULL : encodeResult(this.#noop(command));
       default:
         return assertNever(command);
     }
@@ -234,14 +225,19 @@ export class KvService implements Service {
     return { type: "deleted", revision: this.#mutation() };
   }
 
-  #get(command: Variant<"get">): Result {
-    const fault = keyFault(command.key);
-    if (fault) return fault;
-    const key = latin1(command.key);
+  /** Encoded: what a present key was answered with once it is answered with until it is written. */
+  #get(keyBytes: Uint8Array): Uint8Array {
+    const fault = keyFault(keyBytes);
+    if (fault) return encodeResult(fault);
+    const key = latin1(keyBytes);
+    const known = this.#answers.get(key);
+    if (known) return known;
     const entry = this.#index.get(key);
-    if (!entry) return { type: "absent", revision: this.#revision };
+    if (!entry) return encodeResult({ type: "absent", revision: this.#revision });
     const { createRevision, modRevision, version } = entry;
-    return { type: "found", value: this.#value(key), createRevision, modRevision, version };
+    const answer = encodeResult({ type: "found", value: this.#value(key), createRevision, modRevision, version });
+    if (answer.length <= ANSWER_BYTES_MAX) this.#answers.set(key, answer);
+    return answer;
   }
 
   #range(command: Variant<"range">): Result {
